@@ -1,0 +1,130 @@
+"""The interface of a variant: where the quadratic forms of one matrix come from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from asft_lightning.anchors.checkpoints import Weights
+from asft_lightning.anchors.targets import Target
+from asft_lightning.errors import AnchorError
+from asft_lightning.functional import AlignmentMap, QuadraticForm
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What a user has to see of one module's map C.
+
+    Args:
+        norm: ‖V‖_F (or ‖d_harm‖_F).
+        trace: Trace of C.
+        largest: Largest eigenvalue of C; near 0 the penalty is plain shrinkage, above 2 the anchor repels.
+        kept: Directions kept.
+        error_bound: Proven bound on the relative error of the penalty from those not kept.
+    """
+
+    norm: float = 0.0
+    trace: float = 0.0
+    largest: float = 0.0
+    kept: int = 0
+    error_bound: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModuleAnchor:
+    """The anchor of one matrix: a form a side (None is the identity) and the spectrum of its map.
+
+    Args:
+        out: M_out (d_out side).
+        inp: M_in (d_in side).
+        eigenvalues: c (k,) of C on ``out.directions``; None where there is no map.
+        spectrum: Figures of the map, for people.
+    """
+
+    out: QuadraticForm | None = None
+    inp: QuadraticForm | None = None
+    eigenvalues: Tensor | None = None
+    spectrum: Spectrum = Spectrum()
+
+    @classmethod
+    def of_map(cls, found: AlignmentMap) -> "ModuleAnchor":
+        """The anchor of a map onto output directions."""
+        spectrum = Spectrum(found.norm, found.trace, found.largest, len(found.eigenvalues), found.error_bound)
+        return cls(out=found.form, eigenvalues=found.eigenvalues, spectrum=spectrum)
+
+
+class WeightPair:
+    """The two checkpoints an anchor may look at, opened, and read one matrix at a time.
+
+    Args:
+        aligned: The aligned side, or None where no variant asks for it.
+        base: The unaligned side, likewise.
+    """
+
+    def __init__(self, aligned: Weights | None, base: Weights | None) -> None:
+        self.aligned = aligned
+        self.base = base
+
+    def direction(self, target: Target) -> Tensor:
+        """V = W_aligned − W_base (d_out, d_in) in float64.
+
+        Raises:
+            AnchorError: If V = 0, or a side is missing or does not fit.
+        """
+        if self.aligned is None or self.base is None:
+            missing = "aligned" if self.aligned is None else "base"
+            raise AnchorError(
+                f"{target.name}: an anchor on V = W_aligned − W_base needs both checkpoints, and `{missing}` is not given. "
+                "Name it under `pretrained`, or use Shrinkage or Harmful, which do without a base model."
+            )
+        v = self.aligned.matrix(target).double() - self.base.matrix(target).double()
+        if not bool(v.any()):
+            raise AnchorError(
+                f"{target.name}: V = W_aligned − W_base must not be 0, but {self.aligned.label} and {self.base.label} hold "
+                "the same matrix there. Did you name one checkpoint twice?"
+            )
+        return v
+
+
+@dataclass(frozen=True)
+class Anchor(ABC):
+    """A variant of the penalty.
+
+    Args:
+        weight: What its penalty is multiplied with in a sum of anchors, > 0.
+    """
+
+    weight: float = 1.0
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Which of the checkpoints ``aligned`` and ``base`` it reads."""
+
+    def __post_init__(self) -> None:
+        """Refuse a weight that would switch the protection off or turn it round."""
+        if not self.weight > 0:
+            raise AnchorError(
+                f"{type(self).__name__} needs a weight above 0, got {self.weight}. Leave an anchor out to switch it off."
+            )
+
+    @abstractmethod
+    def build(self, target: Target, weights: WeightPair) -> ModuleAnchor:
+        """The anchor of one matrix.
+
+        Raises:
+            AnchorError: If it cannot be built, naming the module.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """Its class name and arguments as plain data, as recorded in files."""
+        return {"class": type(self).__name__, **asdict(self)}
+
+
+def describe(anchors: Sequence[Anchor]) -> str:
+    """A sum of anchors in a few words, e.g. ``Gram + 0.5 Shrinkage``.
+
+    >>> from asft_lightning.anchors import Gram, Shrinkage
+    >>> describe([Gram(), Shrinkage(weight=0.5)])
+    'Gram + 0.5 Shrinkage'
+    """
+    return " + ".join(("" if a.weight == 1 else f"{a.weight:g} ") + type(a).__name__ for a in anchors)

@@ -1,0 +1,168 @@
+"""Weights by name, one matrix at a time, from wherever a user keeps a model. Nothing from a file is executed."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from asft_lightning.anchors.targets import Target, canonical_name
+from asft_lightning.errors import AnchorError, ConfigurationError
+from asft_lightning.locations import resolve_folder
+
+WeightSource: TypeAlias = str | Path | nn.Module | Mapping[str, Tensor]
+"""A hub id, a local directory, a live module, or {name: tensor}."""
+
+_WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin")
+_INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+class Weights(ABC):
+    """The weights of one model, read when asked for.
+
+    Args:
+        label: What to call the source in an error.
+        names: The tensors' own names.
+    """
+
+    def __init__(self, label: str, names: list[str]) -> None:
+        self.label = label
+        self._own_names = {canonical_name(name): name for name in names}
+
+    @abstractmethod
+    def _read(self, own_name: str) -> Tensor:
+        """One tensor by its own name."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor with this canonical name.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        return self._read(self._own_names[name])
+
+    def matrix(self, target: Target) -> Tensor:
+        """The weight of ``target`` as (d_out, d_in) in its own dtype, finite.
+
+        Raises:
+            AnchorError: If it is absent, of another shape, or holds NaN or Inf.
+        """
+        name = self._name_of(target)
+        weight = self[name]
+        weight = weight.mT if target.transposed and weight.ndim == 2 else weight
+        if tuple(weight.shape) != target.shape:
+            raise AnchorError(
+                f"{target.name}: the weight in {self.label} must have the layer's shape {target.shape}, got "
+                f"{tuple(weight.shape)}. Is {self.label} the same architecture and size?"
+            )
+        if not bool(torch.isfinite(weight).all()):
+            raise AnchorError(
+                f"{target.name}: weights must be finite, but {self.label} holds NaN or Inf there. Get the file again."
+            )
+        return weight.detach()
+
+    def _name_of(self, target: Target) -> str:
+        # A checkpoint saved from the bare backbone lacks the first segment ("model.", "transformer.").
+        for name in (f"{target.name}.weight", f"{target.name.partition('.')[2]}.weight"):
+            if name in self._own_names:
+                return name
+        raise AnchorError(
+            f"{target.name}: no weight of this name in {self.label} ({len(self._own_names)} tensors, e.g. "
+            f"{', '.join(list(self._own_names)[:2])}). Aligned and base checkpoints must be of the model's own architecture."
+        )
+
+
+class _Tensors(Weights):
+    """{name: tensor}, or a live module's."""
+
+    def __init__(self, label: str, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(label, list(tensors))
+        self._tensors = tensors
+
+    def _read(self, own_name: str) -> Tensor:
+        return self._tensors[own_name]
+
+
+class _Files(Weights):
+    """Files of a directory: {own name: file name}; safetensors are memory-mapped, others unpickled as weights only."""
+
+    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
+        super().__init__(str(folder), list(files))
+        self._folder = folder
+        self._files = files
+        self._unpickled: tuple[str, Mapping[str, Tensor]] = ("", {})
+
+    def _read(self, own_name: str) -> Tensor:
+        file = self._files[own_name]
+        if file.endswith(".safetensors"):
+            with _open_safetensors(self._folder / file) as handle:
+                tensor: Tensor = handle.get_tensor(own_name)
+            return tensor
+        if self._unpickled[0] != file:
+            self._unpickled = (file, _unpickle(self._folder / file))
+        return self._unpickled[1][own_name]
+
+
+def open_weights(source: WeightSource, revision: str | None = None) -> Weights:
+    """Open a hub id, a directory (single or sharded, safetensors first), a live module or a mapping.
+
+    Raises:
+        ConfigurationError: If the source cannot be found, holds no weights, or an index is not to be trusted.
+    """
+    if isinstance(source, nn.Module):
+        return _Tensors(type(source).__name__, source.state_dict())
+    if isinstance(source, Mapping):
+        return _Tensors("the given tensors", source)
+    folder = resolve_folder(str(source), revision)
+    for index in _INDEX_FILES:
+        if (folder / index).is_file():
+            return _Files(folder, _read_index(folder / index))
+    for file in _WEIGHT_FILES:
+        if (folder / file).is_file():
+            return _Files(folder, {name: file for name in _names_in(folder / file)})
+    raise ConfigurationError(
+        f"a checkpoint directory needs one of {', '.join((*_INDEX_FILES, *_WEIGHT_FILES))}, and {folder} has none. "
+        "Write it with save_pretrained."
+    )
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        files: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} must be a JSON index with a weight_map, got {error!r}. Get it again.") from error
+    for file in set(files.values()):
+        if Path(file).name != file:
+            raise ConfigurationError(
+                f"{path} must name files of its own folder, got {file!r}. Do not use this checkpoint: it points elsewhere."
+            )
+        if not (path.parent / file).is_file():
+            raise ConfigurationError(f"{path} names {file}, which is not there. Get the missing shard again.")
+    return files
+
+
+def _names_in(path: Path) -> list[str]:
+    if path.suffix == ".safetensors":
+        with _open_safetensors(path) as handle:
+            return list(handle.keys())
+    return list(_unpickle(path))
+
+
+def _open_safetensors(path: Path) -> safe_open:
+    return _readable(path, lambda: safe_open(path, framework="pt"))
+
+
+def _unpickle(path: Path) -> Mapping[str, Tensor]:
+    return _readable(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _readable(path: Path, read: Callable[[], object]) -> object:
+    try:
+        return read()
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
+        raise ConfigurationError(f"{path} cannot be read as weights ({error}). It is damaged: get it again.") from error

@@ -1,0 +1,9 @@
+"""What happens around training: scoring safety and utility, and writing the adapter."""
+
+from asft_lightning.callbacks.adapter_checkpoint import AdapterCheckpoint
+from asft_lightning.callbacks.run_summary import RunSummary
+from asft_lightning.callbacks.safety_evaluation import SafetyEvaluation
+from asft_lightning.callbacks.scoring import ScoringCallback
+from asft_lightning.callbacks.utility_evaluation import UtilityEvaluation
+
+__all__ = ["AdapterCheckpoint", "RunSummary", "SafetyEvaluation", "ScoringCallback", "UtilityEvaluation"]

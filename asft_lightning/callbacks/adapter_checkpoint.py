@@ -1,0 +1,35 @@
+"""AdapterCheckpoint: the trained adapter in PEFT's own format."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class AdapterCheckpoint(Callback):
+    """Write the adapter, and the tokenizer it was trained with, to ``adapter/`` in the run's folder at the end.
+
+    It loads with ``PeftModel.from_pretrained(model, folder)``. The folder is replaced whole or not at all.
+
+    Args:
+        folder: Where to, relative to the run's folder.
+    """
+
+    def __init__(self, folder: str = "adapter") -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write beside and rename into place, on rank 0."""
+        if not trainer.is_global_zero:
+            return
+        target = Path(trainer.default_root_dir) / self.folder
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+            new = Path(temporary) / "new"
+            pl_module.model.save_pretrained(new)
+            pl_module.tokenizer.save_pretrained(new)
+            if target.exists():
+                target.rename(Path(temporary) / "old")
+            new.rename(target)
+            shutil.rmtree(Path(temporary) / "old", ignore_errors=True)

@@ -1,0 +1,75 @@
+"""The command line: LightningCLI's subcommands with what every module of a run shares named once."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+from asft_lightning.errors import AsFTError
+from asft_lightning.modules import LoRAFineTuner
+from asft_lightning.pretrained import Pretrained
+from asft_lightning.templates import Template
+
+# What third parties say on every run, that a user of this package can do nothing about.
+_NOISE = (
+    ".*does not have many workers.*",  # rows are token ids already: workers would only cost
+    ".*is_gradient_checkpointing.* is deprecated.*",  # PEFT asking Transformers
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning asking torch
+    ".*Checkpoint directory .* exists and is not empty.*",  # one run folder without version numbers, on purpose
+    ".*Experiment logs directory .* exists and is not empty.*",
+)
+
+
+class AsFTCLI(LightningCLI):
+    """``pretrained`` and ``template`` stand at the top of a config and reach both model and data.
+
+    So files for a model, a data set, a method and a trainer combine in any order.
+    """
+
+    def __init__(self, args: Sequence[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(
+            model_class=LoRAFineTuner,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,  # the model's own argument: here parameters would not exist yet
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"default_root_dir": "runs/asft"},
+            seed_everything_default=0,
+            args=list(args) if args is not None else None,
+            **kwargs,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The arguments that belong to no single module."""
+        parser.add_argument("--pretrained", type=Pretrained, help="The checkpoints of the run.")
+        parser.add_argument("--template", type=Template, default=Template(), help="How rows are written for the model.")
+        for shared in ("pretrained", "template"):
+            for module in ("model", "data"):
+                parser.link_arguments(shared, f"{module}.init_args.{shared}")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """One run folder, without version numbers: what a resumed run looks for is where it was."""
+        root = self._get(self.config_init, "trainer")["default_root_dir"]
+        if self._get(self.config_init, "trainer")["logger"] in (None, True):
+            kwargs["logger"] = CSVLogger(root, name="", version="")
+        return super().instantiate_trainer(**kwargs)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run ``asft-lightning``; a user's mistake ends in one line and exit status 2."""
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    try:
+        AsFTCLI(args)
+    except AsFTError as error:
+        sys.exit(_refusal(error))
+
+
+def _refusal(error: AsFTError) -> int:
+    sys.stderr.write(f"asft-lightning: {error}\n")
+    return 2

@@ -1,0 +1,21 @@
+"""What this package raises when the user has to change something: rule, value received, remedy."""
+
+
+class AsFTError(ValueError):
+    """Base of every error that a user can put right; the command line shows it without a traceback."""
+
+
+class ConfigurationError(AsFTError):
+    """A setting, path, hub id or checkpoint that cannot be used."""
+
+
+class AnchorError(AsFTError):
+    """An anchor that cannot be built, read, or would not anchor."""
+
+
+class UnpenalisedError(AsFTError):
+    """Training would change weights that the penalty does not see: the run would be silently unprotected."""
+
+
+class DataError(AsFTError):
+    """Rows, columns, counts or prompts that cannot be used."""

@@ -1,0 +1,94 @@
+"""Batched greedy answers, without a trace in the training that goes on around them."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients inside; afterwards each module's own mode and every global RNG are as they were.
+
+    A DataLoader's iterator, dropout and sampling all draw from the global generators: without this, scoring a model
+    would change how its training goes on.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    states = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices), torch.no_grad():
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+def generate_answers(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int = 64,
+    batch_size: int = 32,
+    progress: str | None = None,
+) -> list[str]:
+    """Greedy answers to prompts, in their order.
+
+    Prompts of similar length share a batch, padded on the left, with a KV cache.
+
+    Args:
+        model: A Transformers causal LM, or a PEFT model of one.
+        tokenizer: Its tokenizer.
+        prompts: Token ids, each ending where the answer begins.
+        max_new_tokens: Longest answer in tokens (the paper takes 512).
+        batch_size: Prompts a batch.
+        progress: Caption of a progress bar; None for no bar.
+
+    Returns:
+        The answers' text, without special tokens and blanks around it.
+    """
+    config = _greedy(model, tokenizer, max_new_tokens)
+    device = next(model.parameters()).device
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers = [""] * len(prompts)
+    with undisturbed(model), tqdm(total=len(prompts), desc=progress, leave=False, disable=progress is None) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            input_ids, attention_mask = _left_padded([prompts[i] for i in chosen], int(config.pad_token_id), device)
+            output = model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
+            texts = tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)
+            for i, text in zip(chosen, texts, strict=True):
+                answers[i] = text.strip()
+            bar.update(len(chosen))
+    return answers
+
+
+def _greedy(model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
+    """A configuration of its own: the checkpoint's may ask for sampling."""
+    own = getattr(model, "generation_config", None)
+    ends = getattr(own, "eos_token_id", None)
+    stops = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        use_cache=True,
+        eos_token_id=sorted(stop for stop in stops if stop is not None),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+    )
+
+
+def _left_padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask

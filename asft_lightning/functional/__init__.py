@@ -1,0 +1,20 @@
+"""Pure tensor functions: the mathematics of the penalty. No state, no Lightning, no I/O."""
+
+from asft_lightning.functional.alignment import AlignmentMap, gram_map, harmful_map, split_factor, subspace_map
+from asft_lightning.functional.decomposition import LeftSingular, left_singular, low_rank_left_singular
+from asft_lightning.functional.penalty import update_penalty
+from asft_lightning.functional.quadratic_form import QuadraticForm, factor_gram
+
+__all__ = [
+    "AlignmentMap",
+    "LeftSingular",
+    "QuadraticForm",
+    "factor_gram",
+    "gram_map",
+    "harmful_map",
+    "left_singular",
+    "low_rank_left_singular",
+    "split_factor",
+    "subspace_map",
+    "update_penalty",
+]

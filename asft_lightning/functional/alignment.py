@@ -1,0 +1,146 @@
+"""The maps onto the alignment direction V = W_aligned − W_base, as quadratic forms on the output side.
+
+Sources: arXiv 2506.08473, Eq. 3 and 4, and the authors' code; Safe LoRA, arXiv 2405.16833. ``d_out, d_in`` is the shape
+of one weight, ``k`` the number of directions kept.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from asft_lightning.functional.decomposition import LeftSingular, left_singular, low_rank_left_singular
+from asft_lightning.functional.quadratic_form import QuadraticForm
+
+
+class AlignmentMap(NamedTuple):
+    """A map C = U diag(c) Uᵀ and the form it penalises an update with.
+
+    Attributes:
+        form: float32 ``QuadraticForm``; its directions are U (d_out, k).
+        eigenvalues: c (k,) of C on those directions.
+        norm: ‖V‖_F of the whole matrix.
+        trace: trace of C before any direction was dropped.
+        largest: largest eigenvalue of C.
+        error_bound: bound on (penalty with the kept directions) / (penalty with all) − 1, for any update.
+    """
+
+    form: QuadraticForm
+    eigenvalues: Tensor
+    norm: float
+    trace: float
+    largest: float
+    error_bound: float
+
+
+def gram_map(v: Tensor, tolerance: float = 0.01) -> AlignmentMap:
+    """The authors' C = VVᵀ/‖V‖_F, with (1 − c)² on the kept eigenvectors and 1 on all others.
+
+    Dropping an eigenpair replaces (1 − c)² by 1 ≥ (1 − c)², a growth by at most 1/(1 − c)², so dropping every
+    c < 1 − (1 + tolerance)^(−1/2) keeps the relative error of the penalty under ``tolerance`` whatever the update.
+
+    Args:
+        v: V (d_out, d_in), not zero.
+        tolerance: bound on the relative error, ≥ 0; 0 keeps every eigenpair.
+
+    Raises:
+        ValueError: If ``tolerance`` is negative, or V = 0.
+    """
+    if not tolerance >= 0:
+        raise ValueError(f"Gram needs a tolerance of 0 or more, got {tolerance}. The default 0.01 is a 1 % bound.")
+    u, sigma = _directions_of(v)
+    norm = _norm(sigma)
+    c = sigma.square() / norm
+    keep = int((c >= 1 - (1 + tolerance) ** -0.5).sum())
+    dropped = float(c[keep]) if keep < len(c) else 0.0
+    form = QuadraticForm(1.0, u[:, :keep].float(), (1 - c[:keep]).square().float())
+    return AlignmentMap(form, c[:keep].float(), norm, norm, float(c[0]), (1 - dropped) ** -2 - 1)
+
+
+def subspace_map(v: Tensor, num_directions: int | None = None, explained_variance: float | None = None) -> AlignmentMap:
+    """Eq. 3 on the top singular directions of V: C is the orthogonal projector on their span.
+
+    Args:
+        v: V (d_out, d_in), not zero.
+        num_directions: k, how many directions to keep; or
+        explained_variance: the smallest k whose directions hold this share of ‖V‖²_F, in (0, 1].
+
+    Raises:
+        ValueError: If not exactly one of the two is given, if one is out of its range, or if the span is all of the
+            output space (a full-rank projector is I, and the penalty 0 for every update), or V = 0.
+    """
+    if (num_directions is None) == (explained_variance is None):
+        raise ValueError(
+            "Subspace needs exactly one of num_directions and explained_variance, got "
+            f"num_directions={num_directions}, explained_variance={explained_variance}. Leave the other one null."
+        )
+    u, sigma = _directions_of(v)
+    if num_directions is not None:
+        k = num_directions
+        if not 1 <= k <= len(sigma):
+            raise ValueError(f"Subspace needs 1 ≤ num_directions ≤ rank of V = {len(sigma)}, got {k}. Choose a k within.")
+    else:
+        k = _directions_for(sigma, explained_variance)
+    if k >= v.shape[0]:
+        raise ValueError(
+            f"Subspace would keep all {v.shape[0]} output directions: C = I, and the penalty is 0 for every update. "
+            "Keep fewer num_directions or a smaller explained_variance."
+        )
+    form = QuadraticForm(1.0, u[:, :k].float(), torch.zeros(k))
+    return AlignmentMap(form, torch.ones(k), _norm(sigma), float(k), 1.0, 0.0)
+
+
+def harmful_map(lora_a: Tensor, lora_b: Tensor, num_directions: int | None = None) -> AlignmentMap:
+    """AsFT-Alt: the top output directions of a harmful update d_harm = B·A, penalised themselves (β 0, w 1).
+
+    Args:
+        lora_a: A (r, d_in) of the adapter tuned on harmful rows.
+        lora_b: B (d_out, r) of it.
+        num_directions: k ≤ rank of B·A; None keeps all of them.
+
+    Raises:
+        ValueError: If ``num_directions`` is outside 1..rank.
+    """
+    u, sigma = low_rank_left_singular(lora_a, lora_b)
+    k = len(sigma) if num_directions is None else num_directions
+    if not 1 <= k <= len(sigma):
+        raise ValueError(
+            f"Harmful needs 1 ≤ num_directions ≤ rank of the harmful update = {len(sigma)}, got {k}. "
+            "Choose a k within, or null for all; a rank of 0 means that the harmful adapter was not trained."
+        )
+    form = QuadraticForm(0.0, u[:, :k].float(), torch.ones(k))
+    return AlignmentMap(form, torch.ones(k), _norm(sigma), float(k), 1.0, 0.0)
+
+
+def split_factor(lora_b: Tensor, directions: Tensor, eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
+    """Split B so that B·A = C·BA + (I − C)·BA, the aligned and the orthogonal part of the update.
+
+    Args:
+        lora_b: B (..., d_out, r).
+        directions: U (..., d_out, k).
+        eigenvalues: c (..., k); C = U diag(c) Uᵀ.
+
+    Returns:
+        (aligned, orthogonal), each (..., d_out, r); times A they are the two parts, and they sum to B.
+    """
+    aligned = directions @ (eigenvalues.unsqueeze(-1) * (directions.mT @ lora_b))
+    return aligned, lora_b - aligned
+
+
+def _directions_of(v: Tensor) -> LeftSingular:
+    directions = left_singular(v)
+    if not len(directions.sigma):
+        raise ValueError("V = W_aligned − W_base must not be 0: it has no direction. Are the two checkpoints the same?")
+    return directions
+
+
+def _norm(sigma: Tensor) -> float:
+    return math.sqrt(float(sigma.square().sum()))
+
+
+def _directions_for(sigma: Tensor, explained_variance: float | None) -> int:
+    if explained_variance is None or not 0 < explained_variance <= 1:
+        raise ValueError(f"Subspace needs 0 < explained_variance ≤ 1, got {explained_variance}. 0.9 keeps 90 % of ‖V‖².")
+    share = sigma.square().cumsum(0) / sigma.square().sum()
+    return min(int((share < explained_variance - 1e-12).sum()) + 1, len(sigma))

@@ -1,0 +1,52 @@
+"""The one object behind every variant of the penalty: a quadratic form on each side of the update B·A.
+
+Shapes: ``L`` layers (any leading batch dimensions, or none), ``d`` the side's width, ``k`` directions, ``r`` LoRA rank.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class QuadraticForm:
+    """M = β(I − UUᵀ) + U diag(w) Uᵀ, never formed. ``None`` stands for the identity wherever a form is expected.
+
+    Args:
+        beta: β ≥ 0, the weight of everything outside the span of ``directions``.
+        directions: U (..., d, k), orthonormal columns; all-zero columns (padding) change nothing.
+        weights: w (..., k), each ≥ 0.
+    """
+
+    beta: float
+    directions: Tensor
+    weights: Tensor
+
+    def gram(self, factor: Tensor) -> Tensor:
+        """FᵀMF (..., r, r) of a factor F (..., d, r), as a sum of squares.
+
+        The shorter βFᵀF + Zᵀ diag(w − β) Z cancels when F lies in the span of U, and then falls below zero.
+        """
+        inside = self.directions.mT @ factor
+        gram = inside.mT @ (self.weights.unsqueeze(-1) * inside)
+        if self.beta:
+            outside = factor - self.directions @ inside
+            gram = gram + self.beta * (outside.mT @ outside)
+        return gram
+
+    def to(self, *args: torch.dtype | torch.device) -> Self:
+        """The same form in another dtype or on another device."""
+        return type(self)(self.beta, self.directions.to(*args), self.weights.to(*args))
+
+    def dense(self) -> Tensor:
+        """M as a (..., d, d) matrix: for tests and plots only."""
+        u = self.directions
+        identity = torch.eye(u.shape[-2], dtype=u.dtype, device=u.device)
+        return self.beta * (identity - u @ u.mT) + u @ (self.weights.unsqueeze(-1) * u.mT)
+
+
+def factor_gram(factor: Tensor, form: QuadraticForm | None) -> Tensor:
+    """FᵀMF (..., r, r) of a factor F (..., d, r); M = I where ``form`` is None."""
+    return factor.mT @ factor if form is None else form.gram(factor)

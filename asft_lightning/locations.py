@@ -1,0 +1,55 @@
+"""Where a model lives: a local directory, the embedded sandbox, or the hub; one resolution for all of them."""
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+from asft_lightning.errors import ConfigurationError
+
+SANDBOX = "sandbox:"
+"""Prefix of the embedded default's parts, e.g. ``sandbox:aligned`` (no hub id can hold a colon)."""
+
+_WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
+_PICKLED = ["*.bin", "*.bin.index.json"]
+
+
+def resolve(location: str) -> str:
+    """``sandbox:PART`` as the path of that part (built on first use); anything else as it is."""
+    if not location.startswith(SANDBOX):
+        return location
+    from asft_lightning.sandbox import sandbox_path  # only who uses the sandbox pays for importing it
+
+    try:
+        return str(sandbox_path(location.removeprefix(SANDBOX)))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def resolve_folder(location: str, revision: str | None = None) -> Path:
+    """The local folder of a checkpoint: a directory, a ``sandbox:`` part, or a hub id, whose weights are downloaded.
+
+    Raises:
+        ConfigurationError: If the id is gated, absent or out of reach.
+    """
+    folder = Path(resolve(location))
+    if folder.is_dir():
+        return folder
+    try:
+        found = Path(snapshot_download(location, revision=revision, allow_patterns=["*.json", *_WEIGHTS]))
+        if not any(found.glob("*.safetensors")):
+            snapshot_download(location, revision=revision, allow_patterns=_PICKLED)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise unreachable(location, error) from error
+    return found
+
+
+def unreachable(location: str, error: Exception) -> ConfigurationError:
+    """The error for a model or data set that cannot be had: which, why, and what to do."""
+    reason = "it is gated" if isinstance(error, GatedRepoError) or "gated" in str(error).lower() else (
+        f"it is no local path, and the hub did not give it ({type(error).__name__})"
+    )
+    return ConfigurationError(
+        f"{location!r} must be a local path or a hub id within reach, and {reason}. Accept its licence on the hub and run "
+        "`hf auth login`; or download it where there is a network and give the local path."
+    )

@@ -1,0 +1,7 @@
+"""LightningModules, one method a file."""
+
+from asft_lightning.modules.asft import AsFT
+from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
+from asft_lightning.modules.task_loss import TaskLoss
+
+__all__ = ["AsFT", "LoRAFineTuner", "TaskLoss"]

@@ -1,0 +1,117 @@
+"""AsFT: fine-tuning anchored to the alignment direction (arXiv 2506.08473)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors
+from asft_lightning.errors import ConfigurationError, UnpenalisedError
+from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
+from asft_lightning.penalty import UpdatePenalty
+
+
+class AsFT(LoRAFineTuner):
+    """L = L_task + λ Σ_l ‖(I − C_l) B_l A_l‖²_F (Eq. 4), for any sum of anchors.
+
+    λ means the same at any accumulation, batch size, world size and precision: the penalty is part of every
+    micro-batch's loss, which Lightning divides by their number.
+
+    Args:
+        lambda_reg: λ ≥ 0; the paper's 1, useful from 0.1 to 10 there. 0 trains without protection, and says so.
+        anchors: The variants to sum; null for ``[Gram()]``, the authors'.
+        lambda_warmup_steps: Optimizer steps over which λ grows linearly from 0.
+        scale_update: Penalise (α/r)·BA, the true update, instead of the authors' bare BA.
+        allow_unpenalised: Let other parameters be trained as well, unseen by the penalty.
+        kwargs: Those of :class:`LoRAFineTuner`.
+
+    Raises:
+        ConfigurationError: If ``lambda_reg`` or ``lambda_warmup_steps`` is negative.
+        UnpenalisedError: When the model is configured, if something would be trained that no anchor sees.
+        AnchorError: When the anchors are built, if one cannot be.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        lambda_reg: float = 1.0,
+        anchors: list[Anchor] | None = None,
+        lambda_warmup_steps: int = 0,
+        scale_update: bool = False,
+        allow_unpenalised: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if not (lambda_reg >= 0 and lambda_warmup_steps >= 0):
+            raise ConfigurationError(
+                f"lambda_reg and lambda_warmup_steps must be ≥ 0, got {lambda_reg} and {lambda_warmup_steps}. "
+                "The paper's λ is 1; a negative one would drive the model away from its anchor."
+            )
+        self.lambda_reg = lambda_reg
+        self.anchors: Sequence[Anchor] = [Gram()] if anchors is None else anchors
+        self.lambda_warmup_steps = lambda_warmup_steps
+        self.scale_update = scale_update
+        self.allow_unpenalised = allow_unpenalised
+        self.penalty: UpdatePenalty | None = None
+        self.anchor_set: AnchorSet | None = None
+
+    def prepare_data(self) -> None:
+        """Build the anchors on rank 0 and keep them in the run's folder, before any process group has to wait for it."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.build_anchors().save(self._anchor_file())
+
+    def build_anchors(self) -> AnchorSet:
+        """The anchors of this run's targets, found on a model without weights."""
+        return build_anchors(
+            self.with_adapter(self.pretrained.load_model_on_meta()),
+            self.pretrained.aligned,
+            self.pretrained.base,
+            self.anchors,
+            revision=self.pretrained.revision,
+            base_revision=self.pretrained.base_revision,
+        )
+
+    def configure_model(self) -> None:
+        """Load the model and, for training, bind the anchors to it."""
+        super().configure_model()
+        if self.penalty is None and self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self.bind(AnchorSet.load(self._anchor_file()))
+
+    def bind(self, anchors: AnchorSet) -> None:
+        """Protect the configured model with these anchors."""
+        assert self.model is not None
+        self.anchor_set = anchors
+        self.penalty = UpdatePenalty(
+            self.model,
+            anchors,
+            scale_update=self.scale_update,
+            resumed=self.adapter is not None,
+            allow_unpenalised=self.allow_unpenalised,
+        )
+
+    def regularisation(self) -> Tensor:
+        """λ·penalty, both logged."""
+        if self.penalty is None:
+            raise UnpenalisedError("AsFT must not train without its penalty: call bind(build_anchors()) first.")
+        strength = self.current_lambda()
+        penalty = self.penalty()
+        self.log("train/penalty", penalty.detach())
+        self.log("train/lambda", strength)
+        return strength * penalty
+
+    def current_lambda(self) -> float:
+        """Hook: λ at this optimizer step, with the linear warm-up."""
+        if self.lambda_warmup_steps == 0:
+            return self.lambda_reg
+        return self.lambda_reg * min(1.0, (self.global_step + 1) / self.lambda_warmup_steps)
+
+    def fingerprint(self) -> dict[str, object]:
+        """What was trained, how, and what protected it."""
+        anchors = [anchor.settings() for anchor in self.anchors]
+        found = {} if self.anchor_set is None else {"anchors_sha256": self.anchor_set.sha256()}
+        return {**super().fingerprint(), "lambda_reg": self.lambda_reg, "anchors": anchors, **found}
+
+    def _anchor_file(self) -> Path:
+        return Path(self.trainer.default_root_dir) / "anchors.safetensors"

@@ -1,0 +1,180 @@
+"""LoRAFineTuner: plain supervised LoRA fine-tuning (SFT), the spine that every method of this package adds to."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, Self
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.locations import resolve
+from asft_lightning.modules.task_loss import LossReduction, TaskLoss
+from asft_lightning.precision import keep_float32
+from asft_lightning.pretrained import Pretrained
+from asft_lightning.templates import Template
+
+
+class LoRAFineTuner(LightningModule):
+    """Fine-tune an aligned causal LM with LoRA, without any protection: the baseline.
+
+    To change a method, override one of the small hooks: :meth:`task_loss`, :meth:`regularisation`,
+    :meth:`trainable_parameters`, :meth:`configure_optimizers`.
+
+    Args:
+        pretrained: The checkpoints.
+        lora: A ``peft.LoraConfig``, or its arguments as a mapping.
+        template: How prompts and answers are written for the model.
+        adapter: Go on from this adapter (directory or hub id) instead of a new one; ``lora`` is then the adapter's own.
+        loss_reduction: ``token`` or ``row``, see :class:`TaskLoss`.
+        gradient_checkpointing: Trade time for activation memory.
+        optimizer: From the trainable parameters to an optimizer. No weight decay unless asked for: it would be
+            shrinkage by another name.
+        lr_scheduler: From the optimizer to a scheduler stepped once a step; null for a constant rate, as the authors.
+
+    Raises:
+        ConfigurationError: If ``lora`` has unknown arguments.
+    """
+
+    def __init__(
+        self,
+        pretrained: Pretrained,
+        lora: dict[str, Any] | LoraConfig,
+        template: Template = Template(),  # noqa: B008 (frozen)
+        adapter: str | None = None,
+        loss_reduction: LossReduction = "token",
+        gradient_checkpointing: bool = False,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-5, weight_decay=0.0),
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        self.pretrained = pretrained
+        self.lora = lora_config(lora)
+        self.template = template
+        self.adapter = adapter
+        self.gradient_checkpointing = gradient_checkpointing
+        self.model: PeftModel | None = None
+        self._task_loss = TaskLoss(loss_reduction)
+        self._optimizer = optimizer
+        self._lr_scheduler = lr_scheduler
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer, loaded on first use."""
+        if self._tokenizer is None:
+            self._tokenizer = self.pretrained.load_tokenizer()
+        return self._tokenizer
+
+    def configure_model(self) -> None:
+        """Load the aligned model and put the adapter on it; once, whatever calls it again."""
+        if self.model is None:
+            self.model = self.with_adapter(self.pretrained.load_model())
+            if self.gradient_checkpointing:
+                self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def with_adapter(self, model: PreTrainedModel) -> PeftModel:
+        """``model`` with a new adapter, or with the one to go on from."""
+        if self.adapter is None:
+            try:
+                return get_peft_model(model, self.lora)
+            except ValueError as error:  # PEFT's errors on target_modules name the rule and the value
+                raise ConfigurationError(f"lora does not fit {self.pretrained.aligned}: {error}") from error
+        return PeftModel.from_pretrained(model, resolve(self.adapter), is_trainable=True)
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """Task loss plus what a method adds to it."""
+        extra = self.regularisation()  # before the forward pass, after which a sharded factor may be a plain tensor
+        task_loss = self.task_loss(batch)
+        self.log("train/task_loss", task_loss, prog_bar=True)
+        if extra is None:
+            return task_loss
+        self.log("train/penalty_ratio", (extra / task_loss).detach())
+        return task_loss + extra
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Task loss on the held-out rows."""
+        self.log("val/task_loss", self.task_loss(batch), prog_bar=True, sync_dist=True)
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Task loss on the held-out rows; the callbacks score the rest."""
+        self.log("test/task_loss", self.task_loss(batch), sync_dist=True)
+
+    def task_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Hook: the fine-tuning task's loss on a batch, a scalar."""
+        assert self.model is not None
+        return self._task_loss(self.model, batch)
+
+    def regularisation(self) -> Tensor | None:
+        """Hook: what is added to the task loss of a step, a scalar; None for nothing."""
+        return None
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Hook: what the optimizer gets."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer and scheduler of the arguments, over the trainable parameters only."""
+        optimizer = self._optimizer(self.trainable_parameters())
+        if self._lr_scheduler is None:
+            return optimizer
+        scheduler = self._lr_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}  # type: ignore[typeddict-item]
+
+    def fingerprint(self) -> dict[str, object]:
+        """What was trained and how, to record beside a result."""
+        return {"method": type(self).__name__, "aligned": self.pretrained.aligned, "base": self.pretrained.base}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What was trained, and not the frozen model: a checkpoint of megabytes."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        if self.model is None:
+            return state
+        frozen = {f"model.{name}" for name, _ in self.model.named_buffers()}
+        frozen |= {f"model.{name}" for name, p in self.model.named_parameters() if not p.requires_grad}
+        prefix = kwargs.get("prefix", "")
+        return {name: value for name, value in state.items() if name.removeprefix(prefix) not in frozen}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load what was trained; the frozen model is where it came from.
+
+        Raises:
+            ConfigurationError: If ``strict`` and the checkpoint is of another adapter.
+        """
+        expected = self.state_dict().keys()
+        if strict and (different := sorted(expected ^ state_dict.keys())):
+            raise ConfigurationError(
+                "a checkpoint must hold exactly the trained weights of this module, and differs in "
+                f"{len(different)} of them, e.g. {different[0]}. Resume with the lora settings it was made with."
+            )
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """The trained factors stay at float32 or wider under every precision plugin; the frozen model follows it."""
+        exact = [(p, p.detach()) for p in self.trainable_parameters()]
+        module: Self = super()._apply(fn, recurse)
+        for parameter, value in exact:
+            parameter.data = keep_float32(fn)(value)
+        return module
+
+
+def lora_config(lora: dict[str, Any] | LoraConfig) -> LoraConfig:
+    """A ``peft.LoraConfig`` for a causal LM from one, or from its arguments.
+
+    Raises:
+        ConfigurationError: If an argument is unknown to PEFT, or not to its liking.
+    """
+    if isinstance(lora, LoraConfig):
+        return lora
+    known = {field.name for field in fields(LoraConfig)}
+    if unknown := sorted(set(lora) - known):
+        raise ConfigurationError(f"lora takes the arguments of peft.LoraConfig, got {unknown[0]!r}. Is it misspelt?")
+    try:
+        return LoraConfig(**{"task_type": "CAUSAL_LM", **lora})
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"lora is no peft.LoraConfig: {error}") from error
