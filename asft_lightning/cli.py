@@ -21,6 +21,7 @@ _NOISE = (
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning asking torch
     ".*Checkpoint directory .* exists and is not empty.*",  # one run folder without version numbers, on purpose
     ".*Experiment logs directory .* exists and is not empty.*",
+    ".*Total length of `list` across ranks is zero.*",  # no validation rows were asked for
 )
 
 

@@ -46,8 +46,10 @@ def resolve_folder(location: str, revision: str | None = None) -> Path:
 
 def unreachable(location: str, error: Exception) -> ConfigurationError:
     """The error for a model or data set that cannot be had: which, why, and what to do."""
-    reason = "it is gated" if isinstance(error, GatedRepoError) or "gated" in str(error).lower() else (
-        f"it is no local path, and the hub did not give it ({type(error).__name__})"
+    reason = (
+        "it is gated"
+        if isinstance(error, GatedRepoError) or "gated" in str(error).lower()
+        else (f"it is no local path, and the hub did not give it ({type(error).__name__})")
     )
     return ConfigurationError(
         f"{location!r} must be a local path or a hub id within reach, and {reason}. Accept its licence on the hub and run "

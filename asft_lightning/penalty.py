@@ -92,6 +92,8 @@ class _Bound:
 class _Group(nn.Module):
     """Layers of one shape. They are kept outside the module tree: the penalty owns anchors, not the model."""
 
+    weights: Tensor
+
     def __init__(self, members: Sequence[_Bound]) -> None:
         super().__init__()
         self._factors = [member.factors for member in members]
@@ -113,7 +115,7 @@ class _Group(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Anchors follow moves between devices, never casts to less than float32."""
-        module: Self = super()._apply(keep_float32(fn), recurse)
+        module: Self = super()._apply(keep_float32(fn), recurse)  # type: ignore[no-untyped-call]
         return module
 
 

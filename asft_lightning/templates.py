@@ -104,9 +104,11 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> lis
     """Ids of ``text``; a chat template writes its special tokens itself, so only other styles ask for them."""
     ids: list[int] = tokenizer(text, add_special_tokens=special)["input_ids"]
     # Some tokenizers add an end-of-sequence token of their own; the prompt must stay open.
-    return ids[:-1] if special and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(
-        str(tokenizer.eos_token)
-    ) else ids
+    return (
+        ids[:-1]
+        if special and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token))
+        else ids
+    )
 
 
 def _until_last(ids: list[int], end: int | None) -> list[int]:

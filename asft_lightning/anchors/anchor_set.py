@@ -70,7 +70,9 @@ class AnchorSet:
         except (SafetensorError, OSError) as error:
             raise AnchorError(f"{path} cannot be read as anchors ({error}). Build them again.") from error
         if metadata.get("format") != _FORMAT:
-            raise AnchorError(f"{path} must be a file of format {_FORMAT!r}, got {metadata.get('format')!r}. Build it again.")
+            raise AnchorError(
+                f"{path} must be a file of format {_FORMAT!r}, got {metadata.get('format')!r}. Build it again."
+            )
         header = json.loads(metadata["anchors"])
         terms = tuple(_term_from(i, plain, tensors) for i, plain in enumerate(header["terms"]))
         return cls({name: (int(shape[0]), int(shape[1])) for name, shape in header["shapes"].items()}, terms)
@@ -115,7 +117,10 @@ def _tensors_of(anchor: ModuleAnchor) -> dict[str, Tensor]:
     tensors = {} if anchor.eigenvalues is None else {"eigenvalues": anchor.eigenvalues.contiguous()}
     for side, form in (("out", anchor.out), ("inp", anchor.inp)):
         if form is not None:
-            tensors |= {f"{side}.directions": form.directions.contiguous(), f"{side}.weights": form.weights.contiguous()}
+            tensors |= {
+                f"{side}.directions": form.directions.contiguous(),
+                f"{side}.weights": form.weights.contiguous(),
+            }
     return tensors
 
 

@@ -46,7 +46,8 @@ def build_anchors(
     targets = list({factor.target.name: factor.target for factor in find_lora_factors(model)}.values())
     needs = frozenset().union(*(anchor.needs for anchor in anchors))
     weights = WeightPair(
-        _open(aligned, revision) if "aligned" in needs else None, _open(base, base_revision) if "base" in needs else None
+        _open(aligned, revision) if "aligned" in needs else None,
+        _open(base, base_revision) if "base" in needs else None,
     )
     modules: list[dict[str, ModuleAnchor]] = [{} for _ in anchors]
     bar = tqdm(targets, desc=f"Anchors ({describe(anchors)})", unit="matrix", disable=not progress, leave=False)

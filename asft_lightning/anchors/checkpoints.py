@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from asft_lightning.anchors.targets import Target, canonical_name
 from asft_lightning.errors import AnchorError, ConfigurationError
 from asft_lightning.locations import resolve_folder
+
+T = TypeVar("T")
 
 WeightSource: TypeAlias = str | Path | nn.Module | Mapping[str, Tensor]
 """A hub id, a local directory, a live module, or {name: tensor}."""
@@ -124,7 +126,7 @@ def open_weights(source: WeightSource, revision: str | None = None) -> Weights:
             return _Files(folder, _read_index(folder / index))
     for file in _WEIGHT_FILES:
         if (folder / file).is_file():
-            return _Files(folder, {name: file for name in _names_in(folder / file)})
+            return _Files(folder, dict.fromkeys(_names_in(folder / file), file))
     raise ConfigurationError(
         f"a checkpoint directory needs one of {', '.join((*_INDEX_FILES, *_WEIGHT_FILES))}, and {folder} has none. "
         "Write it with save_pretrained."
@@ -161,7 +163,7 @@ def _unpickle(path: Path) -> Mapping[str, Tensor]:
     return _readable(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
 
 
-def _readable(path: Path, read: Callable[[], object]) -> object:
+def _readable(path: Path, read: Callable[[], T]) -> T:
     try:
         return read()
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:

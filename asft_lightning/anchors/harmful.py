@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 from torch import Tensor
 
@@ -39,7 +38,7 @@ class Harmful(Anchor):
     def _factors(self, target: Target) -> tuple[Tensor, Tensor]:
         def read(factor: str) -> Tensor:
             try:
-                return cast(Tensor, self._weights[f"{target.name}.{factor}.weight"])
+                return self._weights[f"{target.name}.{factor}.weight"]
             except KeyError:
                 raise AnchorError(
                     f"{target.name}: the harmful adapter {self.adapter} must have every trained layer, and lacks its "

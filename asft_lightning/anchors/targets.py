@@ -96,9 +96,7 @@ def find_lora_factors(model: nn.Module) -> list[LoRAFactors]:
     return found
 
 
-def require_only_bound_trainable(
-    model: nn.Module, factors: Iterable[LoRAFactors], allow_unpenalised: bool
-) -> list[str]:
+def require_only_bound_trainable(model: nn.Module, factors: Iterable[LoRAFactors], allow_unpenalised: bool) -> list[str]:
     """What is trainable must be exactly the bound factors.
 
     Returns:

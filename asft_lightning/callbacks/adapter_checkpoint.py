@@ -3,8 +3,11 @@
 import shutil
 import tempfile
 from pathlib import Path
+from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from asft_lightning.callbacks.chat_module import ChatModule
 
 
 class AdapterCheckpoint(Callback):
@@ -27,8 +30,9 @@ class AdapterCheckpoint(Callback):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
             new = Path(temporary) / "new"
-            pl_module.model.save_pretrained(new)
-            pl_module.tokenizer.save_pretrained(new)
+            module = cast(ChatModule, pl_module)
+            module.model.save_pretrained(new)
+            module.tokenizer.save_pretrained(new)
             if target.exists():
                 target.rename(Path(temporary) / "old")
             new.rename(target)

@@ -66,7 +66,7 @@ def _figure(value: float | None, sign: str = "") -> str:
 
 def _describe(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     config = Path(trainer.default_root_dir) / "config.yaml"
-    parts = (module, getattr(trainer, "datamodule", None))
+    parts: tuple[Any, ...] = (module, getattr(trainer, "datamodule", None))
     return {
         "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
         "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,

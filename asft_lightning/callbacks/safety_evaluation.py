@@ -47,8 +47,8 @@ class SafetyEvaluation(ScoringCallback):
 
     def check(self, trainer: Trainer) -> None:
         """A harmful score on prompts that were trained on measures memory, not safety."""
-        trained = getattr(getattr(trainer, "datamodule", None), "harmful_prompts", frozenset())
-        trained = {_plain(prompt) for prompt in trained}
+        prompts: frozenset[str] = getattr(getattr(trainer, "datamodule", None), "harmful_prompts", frozenset())
+        trained = {_plain(prompt) for prompt in prompts}
         if shared := [row.prompt for row in self.rows if _plain(row.prompt) in trained]:
             raise DataError(
                 f"a scored prompt must not stand among the harmful training rows, and {len(shared)} do, e.g. "

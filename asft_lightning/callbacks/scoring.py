@@ -4,13 +4,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torchmetrics import Metric
 
+from asft_lightning.callbacks.chat_module import ChatModule
 from asft_lightning.callbacks.run_summary import RunSummary
 from asft_lightning.data import Row, Source
 from asft_lightning.errors import ConfigurationError
@@ -140,10 +141,11 @@ class ScoringCallback(Callback, ABC):
         return value
 
     def _answers(self, trainer: Trainer, pl_module: LightningModule, rows: Sequence[Row]) -> list[str]:
-        model, tokenizer, template = pl_module.model, pl_module.tokenizer, pl_module.template
+        module = cast(ChatModule, pl_module)
+        tokenizer, template = module.tokenizer, module.template
         with trainer.precision_plugin.forward_context():
             return generate_answers(
-                model,
+                module.model,
                 tokenizer,
                 [template.prompt_ids(tokenizer, row.prompt) for row in rows],
                 max_new_tokens=self.max_new_tokens,
@@ -162,7 +164,8 @@ class ScoringCallback(Callback, ABC):
 
 
 def _scorers(trainer: Trainer) -> list[ScoringCallback]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, ScoringCallback)]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, ScoringCallback)]
 
 
 def _gathered(lines: list[dict[str, Any]], trainer: Trainer) -> list[dict[str, Any]]:

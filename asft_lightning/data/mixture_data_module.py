@@ -123,7 +123,7 @@ class MixtureDataModule(LightningDataModule):
     def _loader(self, examples: list[Example], shuffle: bool) -> DataLoader[Example]:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         dataset = cast("Dataset[Example]", examples)
-        sampler = DistributedSampler(dataset, world, rank, shuffle=shuffle, seed=self._seed())
+        sampler: DistributedSampler[Example] = DistributedSampler(dataset, world, rank, shuffle=shuffle, seed=self._seed())
         assert self.tokenizer is not None
         return DataLoader(
             dataset,

@@ -22,14 +22,14 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of one file or hub data set.
+    r"""Rows of one file or hub data set.
 
     ``prompt`` and ``answer`` are written with the columns' names in braces; only the names are replaced, nothing in a
     row is interpreted.
 
     Args:
         path: A json, jsonl, csv or parquet file, a hub id, or ``sandbox:PART``.
-        prompt: What the user says, e.g. ``"{instruction}\\n\\n{input}"``; blank ends are stripped.
+        prompt: What the user says, e.g. ``"{instruction}\n\n{input}"``; blank ends are stripped.
         answer: What the assistant should say, e.g. ``"{output}"``.
         labels: Where the answer is a column of integers, the text of 0, 1, …
         rows: ``start:stop`` of the rows to use, e.g. ``"0:400"``, so that one file can serve two purposes.

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def generate_answers(
-    model: nn.Module,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[int]],
     *,

@@ -43,4 +43,5 @@ def low_rank_left_singular(lora_a: Tensor, lora_b: Tensor) -> LeftSingular:
 def _orthonormal(columns: Tensor) -> Tensor:
     """Columns orthonormalised in order (their signs kept): dividing by small singular values would lose orthogonality."""
     q, upper = torch.linalg.qr(columns)
-    return q * upper.diagonal().sign()
+    signed: Tensor = q * upper.diagonal().sign()
+    return signed

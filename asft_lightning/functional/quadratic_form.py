@@ -4,7 +4,6 @@ Shapes: ``L`` layers (any leading batch dimensions, or none), ``d`` the side's w
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -35,10 +34,6 @@ class QuadraticForm:
             outside = factor - self.directions @ inside
             gram = gram + self.beta * (outside.mT @ outside)
         return gram
-
-    def to(self, *args: torch.dtype | torch.device) -> Self:
-        """The same form in another dtype or on another device."""
-        return type(self)(self.beta, self.directions.to(*args), self.weights.to(*args))
 
     def dense(self) -> Tensor:
         """M as a (..., d, d) matrix: for tests and plots only."""

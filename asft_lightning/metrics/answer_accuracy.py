@@ -1,12 +1,14 @@
 """Fine-tuning accuracy (FA): the share of right answers, in percent, from free text."""
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from asft_lightning.errors import ConfigurationError
 
 
 def named_label(answer: str, labels: Sequence[str]) -> str | None:
@@ -20,38 +22,55 @@ def named_label(answer: str, labels: Sequence[str]) -> str | None:
     return min(starts, key=lambda label: starts[label]) if starts else None
 
 
-def is_correct(answer: str, reference: str, labels: Sequence[str] | None = None) -> bool:
-    """Whether an answer says the reference.
+def final_number(answer: str) -> str | None:
+    """The last number that an answer names, without thousands' commas and empty decimals; None where there is none.
 
-    With labels: the first label that it names is the reference. Without: it is the reference but for case, blanks and a
-    full stop.
+    >>> final_number("So it is 1,250.0 in all. #### 1,250"), final_number("no idea")
+    ('1250', None)
     """
-    if labels is not None:
-        return named_label(answer, labels) == reference
+    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", answer)
+    return re.sub(r"\.0+$", "", numbers[-1].replace(",", "")) if numbers else None
+
+
+AnswerRule = Literal["exact", "label", "final_number"]
+
+
+def _exact(answer: str, reference: str, labels: Sequence[str]) -> bool:
     return _plain(answer) == _plain(reference)
 
 
-def answer_accuracy(answers: Sequence[str], references: Sequence[str], labels: Sequence[str] | None = None) -> float:
-    """Percentage of right answers, see :func:`is_correct`.
+def _label(answer: str, reference: str, labels: Sequence[str]) -> bool:
+    return named_label(answer, labels) == reference
 
-    Raises:
-        ValueError: If there are no answers, or not as many references.
 
-    >>> answer_accuracy(["Positive.", "neutral"], ["positive", "negative"])
-    50.0
-    """
-    if not answers or len(answers) != len(references):
-        raise ValueError(f"accuracy needs one reference an answer, got {len(references)} for {len(answers)}.")
-    right = sum(is_correct(a, r, labels) for a, r in zip(answers, references, strict=True))
-    return 100.0 * right / len(answers)
+def _final_number(answer: str, reference: str, labels: Sequence[str]) -> bool:
+    return (number := final_number(answer)) is not None and number == final_number(reference)
+
+
+_RULES: dict[str, Callable[[str, str, Sequence[str]], bool]] = {
+    "exact": _exact,
+    "label": _label,
+    "final_number": _final_number,
+}
 
 
 class AnswerAccuracy(Metric):
     """Fine-tuning accuracy over batches and ranks; higher is better.
 
     Args:
-        labels: The closed set of answers, for a classification task; None compares whole answers.
+        rule: When an answer is right. ``exact``: it is the reference but for case, blanks and a full stop; ``label``: the
+            first of ``labels`` that it names is the reference; ``final_number``: its last number is the reference's
+            (GSM8K).
+        labels: The closed set of answers of a classification task; needed for ``label``.
         kwargs: Those of ``torchmetrics.Metric``.
+
+    Raises:
+        ConfigurationError: If the rule is unknown, or ``label`` has no labels.
+
+    >>> metric = AnswerAccuracy("label", ["positive", "negative"])
+    >>> metric.update(["It is Positive.", "neutral"], ["positive", "negative"])
+    >>> metric.compute()
+    tensor(50.)
     """
 
     is_differentiable = False
@@ -60,15 +79,24 @@ class AnswerAccuracy(Metric):
     right: Tensor
     total: Tensor
 
-    def __init__(self, labels: Sequence[str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, rule: AnswerRule = "exact", labels: Sequence[str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.labels = labels
+        if rule not in _RULES:
+            raise ConfigurationError(f"rule must be one of {', '.join(_RULES)}, got {rule!r}.")
+        if (rule == "label") != (labels is not None):
+            raise ConfigurationError(f"labels go with rule 'label', got rule {rule!r} and labels {labels}. Give both.")
+        self._rule = _RULES[rule]
+        self._labels = labels or ()
         self.add_state("right", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
+    def is_correct(self, answer: str, reference: str) -> bool:
+        """Whether one answer is right."""
+        return self._rule(answer, reference, self._labels)
+
     def update(self, answers: Sequence[str], references: Sequence[str]) -> None:
         """Add answers and what they should say."""
-        self.right += sum(is_correct(a, r, self.labels) for a, r in zip(answers, references, strict=True))
+        self.right += sum(self.is_correct(a, r) for a, r in zip(answers, references, strict=True))
         self.total += len(answers)
 
     def compute(self) -> Tensor:

@@ -96,10 +96,10 @@ class AsFT(LoRAFineTuner):
         if self.penalty is None:
             raise UnpenalisedError("AsFT must not train without its penalty: call bind(build_anchors()) first.")
         strength = self.current_lambda()
-        penalty = self.penalty()
+        penalty: Tensor = self.penalty()
         self.log("train/penalty", penalty.detach())
         self.log("train/lambda", strength)
-        return strength * penalty
+        return penalty * strength
 
     def current_lambda(self) -> float:
         """Hook: λ at this optimizer step, with the linear warm-up."""

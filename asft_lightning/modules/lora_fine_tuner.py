@@ -19,6 +19,9 @@ from asft_lightning.precision import keep_float32
 from asft_lightning.pretrained import Pretrained
 from asft_lightning.templates import Template
 
+PAPER_LORA: dict[str, Any] = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}
+"""The paper's LoRA settings, as arguments of ``peft.LoraConfig``."""
+
 
 class LoRAFineTuner(LightningModule):
     """Fine-tune an aligned causal LM with LoRA, without any protection: the baseline.
@@ -28,7 +31,7 @@ class LoRAFineTuner(LightningModule):
 
     Args:
         pretrained: The checkpoints.
-        lora: A ``peft.LoraConfig``, or its arguments as a mapping.
+        lora: A ``peft.LoraConfig``, or its arguments as a mapping; null for the paper's, :data:`PAPER_LORA`.
         template: How prompts and answers are written for the model.
         adapter: Go on from this adapter (directory or hub id) instead of a new one; ``lora`` is then the adapter's own.
         loss_reduction: ``token`` or ``row``, see :class:`TaskLoss`.
@@ -44,7 +47,7 @@ class LoRAFineTuner(LightningModule):
     def __init__(
         self,
         pretrained: Pretrained,
-        lora: dict[str, Any] | LoraConfig,
+        lora: dict[str, Any] | LoraConfig | None = None,
         template: Template = Template(),  # noqa: B008 (frozen)
         adapter: str | None = None,
         loss_reduction: LossReduction = "token",
@@ -54,7 +57,7 @@ class LoRAFineTuner(LightningModule):
     ) -> None:
         super().__init__()
         self.pretrained = pretrained
-        self.lora = lora_config(lora)
+        self.lora = lora_config(PAPER_LORA if lora is None else lora)
         self.template = template
         self.adapter = adapter
         self.gradient_checkpointing = gradient_checkpointing
@@ -124,13 +127,13 @@ class LoRAFineTuner(LightningModule):
         if self._lr_scheduler is None:
             return optimizer
         scheduler = self._lr_scheduler(optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}  # type: ignore[typeddict-item]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def fingerprint(self) -> dict[str, object]:
         """What was trained and how, to record beside a result."""
         return {"method": type(self).__name__, "aligned": self.pretrained.aligned, "base": self.pretrained.base}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What was trained, and not the frozen model: a checkpoint of megabytes."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         if self.model is None:
@@ -157,7 +160,7 @@ class LoRAFineTuner(LightningModule):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """The trained factors stay at float32 or wider under every precision plugin; the frozen model follows it."""
         exact = [(p, p.detach()) for p in self.trainable_parameters()]
-        module: Self = super()._apply(fn, recurse)
+        module: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for parameter, value in exact:
             parameter.data = keep_float32(fn)(value)
         return module

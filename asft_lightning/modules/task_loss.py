@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from asft_lightning.data.collate import IGNORE_INDEX
@@ -63,5 +64,5 @@ class TaskLoss:
 
 
 def _keeps_logits(model: nn.Module) -> bool:
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
     return "logits_to_keep" in inspect.signature(plain.forward).parameters
