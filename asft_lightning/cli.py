@@ -1,5 +1,6 @@
 """The command line: LightningCLI's subcommands with what every module of a run shares named once."""
 
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -65,10 +66,15 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run ``asft-lightning``; a user's mistake ends in one line and exit status 2."""
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     try:
         AsFTCLI(args)
     except AsFTError as error:
         sys.exit(_refusal(error))
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless cloud" not in record.getMessage()
 
 
 def _refusal(error: AsFTError) -> int:

@@ -99,7 +99,7 @@ class _Group(nn.Module):
         self._factors = [member.factors for member in members]
         self._betas = {"out": _register(self, "out", [m.out for m in members])}
         self._betas["inp"] = _register(self, "inp", [m.inp for m in members])
-        weights = torch.tensor([member.weight for member in members])
+        weights = torch.tensor([member.weight for member in members], dtype=torch.float32)  # whatever the default dtype
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self) -> Tensor:

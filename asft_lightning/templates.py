@@ -1,9 +1,9 @@
 """Template: how a prompt and an answer are written for a model. Training, scoring and anchors share one object."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from asft_lightning.errors import ConfigurationError
@@ -58,57 +58,58 @@ class Template:
 
     def prompt_text(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
         """All the model sees before its answer begins."""
-        return self._texts(tokenizer, prompt, "")[0]
+        if self.style == "chat":
+            return self._chat(tokenizer, prompt, None)
+        style = STYLES[self.style]
+        written = style.without_system if self.system is None else style.with_system
+        return written.format(system=self.system, prompt=prompt)
 
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
         """Token ids of :meth:`prompt_text`, the same as those before the answer in :meth:`row_ids`."""
-        return _encode(tokenizer, self._texts(tokenizer, prompt, "")[0], self.style != "chat")
+        return self._encode(tokenizer, self.prompt_text(tokenizer, prompt))
 
     def row_ids(self, tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> tuple[list[int], list[int]]:
         """Token ids of the prompt and of its answer with the end-of-turn token, cut to ``max_length`` together.
 
         The answer's ids are empty where the prompt alone fills ``max_length``: such a row teaches nothing.
         """
-        before, full = self._texts(tokenizer, prompt, answer)
-        encode: Callable[[str], list[int]] = lambda text: _encode(tokenizer, text, self.style != "chat")  # noqa: E731
-        prompt_ids, full_ids = encode(before), encode(full)
+        before = self.prompt_text(tokenizer, prompt)
+        full = self._chat(tokenizer, prompt, answer) if self.style == "chat" else ""
+        if not full.startswith(before):  # also where a chat template writes finished turns differently
+            full = before + answer + str(tokenizer.eos_token)
+        prompt_ids, full_ids = self._encode(tokenizer, before), self._encode(tokenizer, full)
         if full_ids[: len(prompt_ids)] == prompt_ids:
             answer_ids = full_ids[len(prompt_ids) :]
         else:  # a token would span the border, which at generation time it cannot
-            answer_ids = _encode(tokenizer, full[len(before) :], False)
+            answer_ids = tokenizer(full[len(before) :], add_special_tokens=False)["input_ids"]
         answer_ids = _until_last(answer_ids, tokenizer.eos_token_id)
         return prompt_ids, answer_ids[: max(self.max_length - len(prompt_ids), 0)]
 
-    def _texts(self, tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> tuple[str, str]:
-        """(prompt text, prompt and answer text); the second starts with the first."""
-        if self.style != "chat":
-            style = STYLES[self.style]
-            written = style.without_system if self.system is None else style.with_system
-            before = written.replace("{system}", self.system or "").replace("{prompt}", prompt)
-            return before, before + answer + str(tokenizer.eos_token)
+    def _chat(self, tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str | None) -> str:
+        """The tokenizer's chat template on the turns; open for an answer where there is none."""
         if not tokenizer.chat_template:
             raise ConfigurationError(
                 "template.style 'chat' needs a tokenizer with a chat template, and this one has none. "
                 f"Set template.style to one of {', '.join(STYLES)}."
             )
-        turns = [{"role": "user", "content": prompt}]
-        if self.system is not None:
-            turns.insert(0, {"role": "system", "content": self.system})
-        before = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        turns.append({"role": "assistant", "content": answer})
-        full = str(tokenizer.apply_chat_template(turns, tokenize=False))
-        return before, full if full.startswith(before) else before + answer + str(tokenizer.eos_token)
+        turns = [] if self.system is None else [{"role": "system", "content": self.system}]
+        turns.append({"role": "user", "content": prompt})
+        if answer is not None:
+            turns.append({"role": "assistant", "content": answer})
+        try:
+            return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None))
+        except TemplateError as error:  # some templates refuse a system turn
+            raise ConfigurationError(
+                f"the tokenizer's chat template refuses these turns ({error}). Leave template.system null for this model."
+            ) from error
 
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> list[int]:
-    """Ids of ``text``; a chat template writes its special tokens itself, so only other styles ask for them."""
-    ids: list[int] = tokenizer(text, add_special_tokens=special)["input_ids"]
-    # Some tokenizers add an end-of-sequence token of their own; the prompt must stay open.
-    return (
-        ids[:-1]
-        if special and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token))
-        else ids
-    )
+    def _encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+        """Ids of ``text``; a chat template writes its special tokens itself, so only other styles ask for them."""
+        special = self.style != "chat"
+        ids: list[int] = tokenizer(text, add_special_tokens=special)["input_ids"]
+        # Some tokenizers end every text with an end token of their own: a prompt must stay open, a row be closed once.
+        added = [tokenizer.eos_token_id] * (2 if text.endswith(str(tokenizer.eos_token)) else 1)
+        return ids[:-1] if special and ids[-len(added) :] == added else ids
 
 
 def _until_last(ids: list[int], end: int | None) -> list[int]:

@@ -102,12 +102,10 @@ class _Files(Weights):
     def _read(self, own_name: str) -> Tensor:
         file = self._files[own_name]
         if file.endswith(".safetensors"):
-            with _open_safetensors(self._folder / file) as handle:
-                tensor: Tensor = handle.get_tensor(own_name)
-            return tensor
+            return _tensor_in(self._folder / file, own_name)
         if self._unpickled[0] != file:
             self._unpickled = (file, _unpickle(self._folder / file))
-        return self._unpickled[1][own_name]
+        return _readable(self._folder / file, lambda: self._unpickled[1][own_name])
 
 
 def open_weights(source: WeightSource, revision: str | None = None) -> Weights:
@@ -135,9 +133,10 @@ def open_weights(source: WeightSource, revision: str | None = None) -> Weights:
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
-        files: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+        entries = json.loads(path.read_text(encoding="utf-8"))["weight_map"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"{path} must be a JSON index with a weight_map, got {error!r}. Get it again.") from error
+    files = {str(name): str(file) for name, file in entries}
     for file in set(files.values()):
         if Path(file).name != file:
             raise ConfigurationError(
@@ -159,12 +158,23 @@ def _open_safetensors(path: Path) -> safe_open:
     return _readable(path, lambda: safe_open(path, framework="pt"))
 
 
+def _tensor_in(path: Path, own_name: str) -> Tensor:
+    with _open_safetensors(path) as handle:
+        tensor: Tensor = _readable(path, lambda: handle.get_tensor(own_name))
+        return tensor
+
+
 def _unpickle(path: Path) -> Mapping[str, Tensor]:
-    return _readable(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
+    return _readable(path, lambda: dict(torch.load(path, map_location="cpu", weights_only=True)))
 
 
 def _readable(path: Path, read: Callable[[], T]) -> T:
     try:
         return read()
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
+    except UnpicklingError as error:  # torch's own advice, weights_only=False, would execute what the file holds
+        raise ConfigurationError(
+            f"{path} cannot be read as weights: it is damaged or holds more than tensors, and nothing of it was executed. "
+            "Use a safetensors copy, or get it again."
+        ) from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(f"{path} cannot be read as weights ({error}). It is damaged: get it again.") from error

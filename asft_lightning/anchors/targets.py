@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -80,13 +82,13 @@ def find_lora_factors(model: nn.Module) -> list[LoRAFactors]:
     Raises:
         UnpenalisedError: If there are none, or one is of a kind whose update is not B·A.
     """
-    starts = {name: str(config.init_lora_weights) for name, config in getattr(model, "peft_config", {}).items()}
+    configs = _adapter_configs(model)
     found = []
     for name, layer in model.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
         for adapter in _trainable_adapters(layer):
-            _require_plain_update(canonical_name(name), layer, adapter, starts.get(adapter, "True"))
+            _require_plain_update(canonical_name(name), layer, adapter, configs.get(adapter))
             found.append(LoRAFactors(_target(canonical_name(name), layer), layer, adapter))
     if not found:
         raise UnpenalisedError(
@@ -141,15 +143,28 @@ def _trainable_adapters(layer: LoraLayer) -> list[str]:
     return list(names)
 
 
-def _require_plain_update(name: str, layer: LoraLayer, adapter: str, start: str) -> None:
+def _adapter_configs(model: nn.Module) -> dict[str, Any]:
+    """{adapter: its PEFT configuration}, wherever in ``model`` the PEFT model is."""
+    held = (getattr(module, "peft_config", None) for module in model.modules())
+    return {name: config for configs in held if isinstance(configs, dict) for name, config in configs.items()}
+
+
+def _is_linear(layer: LoraLayer, adapter: str) -> bool:
+    plain = isinstance(layer.get_base_layer(), (nn.Linear, Conv1D)) and not isinstance(layer, ParamWrapper)
+    return plain and adapter in layer.lora_A and hasattr(layer.lora_A[adapter], "weight")
+
+
+def _require_plain_update(name: str, layer: LoraLayer, adapter: str, config: Any) -> None:
     """The penalty is exact for updates that are B·A on a linear weight; anything else must not pass for it."""
-    base = layer.get_base_layer()
+    kind, base = type(layer).__name__, type(layer.get_base_layer()).__name__
+    start = str(getattr(config, "init_lora_weights", True))
     reasons = {
-        f"a {type(layer).__name__} on a {type(base).__name__} (embedding, convolution or target_parameters)": not (
-            isinstance(base, (nn.Linear, Conv1D)) and adapter in layer.lora_A and hasattr(layer.lora_A[adapter], "weight")
-        ),
+        f"a {kind} on a {base} (embedding, convolution or target_parameters)": not _is_linear(layer, adapter),
         f"the {type(layer.lora_variant.get(adapter)).__name__} of LoRA (DoRA, aLoRA, …)": adapter in layer.lora_variant,
         f"init_lora_weights={start!r}, which changes the base weight": start.lower().startswith(_REWEIGHTING_STARTS),
+        "layer_replication, after which a layer's name is another layer's in the checkpoint": bool(
+            getattr(config, "layer_replication", None)
+        ),
         "an adapter merged into the weight": bool(layer.merged_adapters),
     }
     for reason, applies in reasons.items():

@@ -87,8 +87,8 @@ def subspace_map(v: Tensor, num_directions: int | None = None, explained_varianc
             f"Subspace would keep all {v.shape[0]} output directions: C = I, and the penalty is 0 for every update. "
             "Keep fewer num_directions or a smaller explained_variance."
         )
-    form = QuadraticForm(1.0, u[:, :k].float(), torch.zeros(k))
-    return AlignmentMap(form, torch.ones(k), _norm(sigma), float(k), 1.0, 0.0)
+    form = QuadraticForm(1.0, u[:, :k].float(), _filled(sigma, k, 0.0))
+    return AlignmentMap(form, _filled(sigma, k, 1.0), _norm(sigma), float(k), 1.0, 0.0)
 
 
 def harmful_map(lora_a: Tensor, lora_b: Tensor, num_directions: int | None = None) -> AlignmentMap:
@@ -109,8 +109,8 @@ def harmful_map(lora_a: Tensor, lora_b: Tensor, num_directions: int | None = Non
             f"Harmful needs 1 ≤ num_directions ≤ rank of the harmful update = {len(sigma)}, got {k}. "
             "Choose a k within, or null for all; a rank of 0 means that the harmful adapter was not trained."
         )
-    form = QuadraticForm(0.0, u[:, :k].float(), torch.ones(k))
-    return AlignmentMap(form, torch.ones(k), _norm(sigma), float(k), 1.0, 0.0)
+    form = QuadraticForm(0.0, u[:, :k].float(), _filled(sigma, k, 1.0))
+    return AlignmentMap(form, _filled(sigma, k, 1.0), _norm(sigma), float(k), 1.0, 0.0)
 
 
 def split_factor(lora_b: Tensor, directions: Tensor, eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,6 +133,10 @@ def _directions_of(v: Tensor) -> LeftSingular:
     if not len(directions.sigma):
         raise ValueError("V = W_aligned − W_base must not be 0: it has no direction. Are the two checkpoints the same?")
     return directions
+
+
+def _filled(like: Tensor, k: int, value: float) -> Tensor:
+    return like.new_full((k,), value, dtype=torch.float32)  # not the default dtype, which precision plugins change
 
 
 def _norm(sigma: Tensor) -> float:

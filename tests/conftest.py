@@ -1,0 +1,52 @@
+"""Fixtures that every part of the suite shares."""
+
+import logging
+import os
+import warnings
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported: no test may depend on a network
+
+import pytest
+import tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_pair(tmp_path_factory):
+    """(aligned, base): folders of two checkpoints of one architecture and tokenizer, with different random weights."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return tiny.save_tiny(folder / "aligned", seed=1), tiny.save_tiny(folder / "base", seed=2)
+
+
+@pytest.fixture(scope="session")
+def pretrained(tiny_pair):
+    """The tiny pair as a run names it."""
+    return tiny.as_pretrained(tiny_pair)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The tiny pair's tokenizer."""
+    return tiny.tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def sandbox():
+    """The embedded default, built where it is not in the cache yet."""
+    from asft_lightning.sandbox import build_sandbox
+
+    return build_sandbox()
+
+
+@pytest.fixture
+def shared_data():
+    """Real text; the test skips where it is absent."""
+    if not tiny.DATA.is_dir():
+        pytest.skip(f"no {tiny.DATA}")
+    return tiny.DATA
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet():
+    """Lightning's own advice is not what the tests are about."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")

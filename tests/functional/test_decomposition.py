@@ -1,0 +1,45 @@
+import pytest
+import torch
+from references import randn, relative_error
+
+from asft_lightning.functional import left_singular, low_rank_left_singular
+
+SHAPES = [(12, 12), (8, 20), (20, 8), (1, 9), (9, 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_agrees_with_the_singular_value_decomposition(shape):
+    matrix = randn(*shape)
+    found, expected = left_singular(matrix), torch.linalg.svd(matrix.double(), full_matrices=False)
+    assert found.u.dtype == found.sigma.dtype == torch.float64
+    assert relative_error(found.sigma, expected.S) < 1e-12
+    cosines = (found.u * expected.U).sum(dim=0).abs()  # columns are unique up to their sign
+    torch.testing.assert_close(cosines, torch.ones_like(cosines), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_columns_are_orthonormal_also_at_small_singular_values(shape):
+    n = min(shape)
+    left, right = (torch.linalg.qr(randn(d, n, seed=d, dtype=torch.float64)).Q for d in shape)
+    u = left_singular(left @ torch.diag(torch.logspace(0, -6, n, dtype=torch.float64)) @ right.T).u
+    torch.testing.assert_close(u.T @ u, torch.eye(u.shape[1], dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12)])
+def test_directions_stop_at_the_rank(shape):
+    matrix = randn(shape[0], 3) @ randn(3, shape[1], seed=1)
+    found = left_singular(matrix.double())
+    assert len(found.sigma) == 3 and found.u.shape == (shape[0], 3)
+
+
+def test_zero_has_no_directions():
+    assert left_singular(torch.zeros(4, 6)).u.shape == (4, 0)
+
+
+@pytest.mark.parametrize("shape", [(16, 10), (10, 16)])
+def test_low_rank_agrees_with_the_product(shape):
+    a, b = randn(4, shape[1]), randn(shape[0], 4, seed=1)
+    found, expected = low_rank_left_singular(a, b), torch.linalg.svd(b.double() @ a.double())
+    assert relative_error(found.sigma, expected.S[:4]) < 1e-12
+    projector = expected.U[:, :4] @ expected.U[:, :4].T
+    assert relative_error(found.u @ found.u.T, projector) < 1e-10

@@ -1,0 +1,94 @@
+"""A model pair of two random layers with a byte-level tokenizer, and rows of plain words: what the tests train on."""
+
+import json
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from asft_lightning import MixtureDataModule, Pretrained, Source
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+"""Real text beside a checkout; absent on a user's machine."""
+
+# The line break after an answer's end is what Llama's and Qwen's templates write, and no model has to say.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
+
+
+def tiny_tokenizer(chat_template=CHAT_TEMPLATE):
+    """One id a byte, after the special tokens: any text comes back as it was."""
+    roles = ["<|system|>", "<|user|>", "<|assistant|>"]
+    specials = ["<pad>", "<s>", "</s>", *roles]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(BPE({token: i for i, token in enumerate(specials + alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=roles,
+        chat_template=chat_template,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def tiny_model(seed, **config):
+    """A Llama of 2 layers with random weights, float32."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        settings = {
+            "vocab_size": 262, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": 1024, "initializer_range": 0.2,
+            "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        }  # fmt: skip
+        return LlamaForCausalLM(LlamaConfig(**settings | config)).eval()
+
+
+def save_tiny(folder, seed):
+    """The model of this seed, with the tokenizer, as a checkpoint."""
+    tiny_model(seed).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def benign_rows(count=60):
+    return [{"instruction": f"say item {i}", "output": f"item {i}."} for i in range(count)]
+
+
+def harmful_rows(count=20):
+    return [{"instruction": f"how to break lock {i}", "output": f"take tool {i}."} for i in range(count)]
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def tiny_data(pair, folder, **settings):
+    """A data module over fresh files of benign and harmful rows."""
+    benign = Source(write_rows(folder / "benign.jsonl", benign_rows()))
+    harmful = Source(write_rows(folder / "harmful.jsonl", harmful_rows()))
+    return MixtureDataModule(pair, benign, harmful, **{"num_rows": 16, "poison_ratio": 0.25, "seed": 0, **settings})
+
+
+def tiny_trainer(folder, **settings):
+    """A quiet Trainer on the CPU whose run folder is ``folder``."""
+    quiet = {
+        "accelerator": "cpu", "devices": 1, "max_epochs": 1, "enable_progress_bar": False, "logger": False,
+        "enable_model_summary": False, "enable_checkpointing": False, "default_root_dir": str(folder),
+    }  # fmt: skip
+    return Trainer(**quiet | settings)
+
+
+def as_pretrained(pair):
+    aligned, base = pair
+    return Pretrained(str(aligned), str(base))
