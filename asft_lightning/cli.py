@@ -4,15 +4,16 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 
-from asft_lightning.errors import AsFTError
+from asft_lightning.errors import AsFTError, ConfigurationError
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.pretrained import Pretrained
+from asft_lightning.run_logger import RunLogger
 from asft_lightning.templates import Template
 
 # What third parties say on every run, that a user of this package can do nothing about.
@@ -24,6 +25,9 @@ _NOISE = (
     ".*Experiment logs directory .* exists and is not empty.*",
     ".*Total length of `list` across ranks is zero.*",  # no validation rows were asked for
 )
+
+_CHECKPOINTS = ("last", "best", "hpc")
+"""What Lightning takes for ``ckpt_path`` beside a path."""
 
 
 class AsFTCLI(LightningCLI):
@@ -54,11 +58,21 @@ class AsFTCLI(LightningCLI):
             for module in ("model", "data"):
                 parser.link_arguments(shared, f"{module}.init_args.{shared}")
 
+    def before_instantiate_classes(self) -> None:
+        """A checkpoint that is not there must show before a model is loaded."""
+        path = self._get(self.config, "ckpt_path")
+        if path and path not in _CHECKPOINTS and "://" not in path and not Path(path).exists():
+            raise ConfigurationError(
+                f"ckpt_path must be a checkpoint file or one of {', '.join(_CHECKPOINTS)}, and {path} does not exist. "
+                "Leave it out to start anew."
+            )
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """One run folder, without version numbers: what a resumed run looks for is where it was."""
-        root = self._get(self.config_init, "trainer")["default_root_dir"]
-        if self._get(self.config_init, "trainer")["logger"] in (None, True):
-            kwargs["logger"] = CSVLogger(root, name="", version="")
+        settings, fitting = self._get(self.config_init, "trainer"), self.subcommand in (None, "fit")
+        if settings["logger"] in (None, True):
+            folder = Path(settings["default_root_dir"]) / ("" if fitting else self.subcommand)  # the fit's figures stay
+            kwargs["logger"] = RunLogger(folder, resumed=fitting and bool(self._get(self.config_init, "ckpt_path")))
         return super().instantiate_trainer(**kwargs)
 
 

@@ -20,10 +20,7 @@ def resolve(location: str) -> str:
         return location
     from asft_lightning.sandbox import sandbox_path  # only who uses the sandbox pays for importing it
 
-    try:
-        return str(sandbox_path(location.removeprefix(SANDBOX)))
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
+    return str(sandbox_path(location.removeprefix(SANDBOX)))
 
 
 def resolve_folder(location: str, revision: str | None = None) -> Path:

@@ -104,7 +104,7 @@ def test_chat_template_that_writes_finished_turns_differently():
 
 
 @pytest.mark.parametrize(
-    ("room", "left"), [(0, ""), (1, "a"), (4, "abcd"), (6, "abcdef"), (7, "abcdef</s>"), (99, "abcdef</s>")]
+    ("room", "left"), [(0, ""), (1, "a"), (4, "abcd"), (6, "abcdef"), (7, "abcdef</s>"), (9, "abcdef</s>")]
 )
 def test_long_answer_loses_its_end(tokenizer, room, left):
     prompt = Template().prompt_ids(tokenizer, "Hi")
@@ -120,9 +120,7 @@ def test_prompt_longer_than_the_row_leaves_no_answer(tokenizer):
 
 def test_model_without_chat_template():
     tokenizer = tiny_tokenizer(chat_template=None)
-    with pytest.raises(
-        ConfigurationError, match=r"needs a tokenizer with a chat template.*Set template.style to one of plain"
-    ):
+    with pytest.raises(ConfigurationError, match=r"needs a tokenizer with a chat template.*Set template.style to one"):
         Template().prompt_ids(tokenizer, "Hi")
     assert tokenizer.decode(Template("plain").prompt_ids(tokenizer, "Hi")) == "Hi\n"
 

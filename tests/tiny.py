@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -69,6 +70,7 @@ def harmful_rows(count=20):
 
 
 def write_rows(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)
 
@@ -92,3 +94,29 @@ def tiny_trainer(folder, **settings):
 def as_pretrained(pair):
     aligned, base = pair
     return Pretrained(str(aligned), str(base))
+
+
+def fast_adamw(parameters):
+    """Fast enough that a few steps show."""
+    return torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)
+
+
+def fine_tuner(kind, pair, **settings):
+    """A module of this kind on the tiny pair, quick to learn and without dropout."""
+    return kind(pair, **{"lora": LORA, "optimizer": fast_adamw, **settings})
+
+
+def trained_weights(module):
+    """{name: value} of what a module trains, copied."""
+    return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+
+
+def write_adapter(folder, pair, seed=0, **lora):
+    """A PEFT adapter with B·A ≠ 0 for the tiny pair."""
+    torch.manual_seed(seed)
+    model = get_peft_model(pair.load_model(), LoraConfig(**LORA | {"task_type": "CAUSAL_LM"} | lora))
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
+    return str(folder)

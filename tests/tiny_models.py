@@ -3,13 +3,19 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from references import dense_penalty
+from references import dense_penalty, orthonormal
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, PreTrainedModel, Qwen2Config
+
+from asft_lightning import UpdatePenalty
+from asft_lightning.anchors import Anchor, Gram, ModuleAnchor, build_anchors
+from asft_lightning.functional import QuadraticForm
+
+EXACT = Gram(tolerance=0)
 
 _DECODER: dict[str, Any] = {
     "vocab_size": 32,
@@ -90,3 +96,21 @@ def reference_penalty(model: PeftModel, pair: Pair, dense_map: Callable[..., Ten
     """Σ_l ‖(I − C_l) B_l A_l‖²_F over one adapter, dense and in float64."""
     factors = factors_of(model, adapter).items()
     return float(sum(dense_penalty(a, b, dense_map(pair.direction(name))) for name, (a, b) in factors))
+
+
+@dataclass(frozen=True)
+class TwoSided(Anchor):
+    """Another project's variant: the authors' map on the outputs, a metric on the inputs."""
+
+    needs: ClassVar = Gram.needs
+
+    def build(self, target, weights):
+        inp = QuadraticForm(1.0, orthonormal(target.shape[1], 3).float(), torch.tensor([9.0, 4.0, 0.0]))
+        return ModuleAnchor(out=EXACT.build(target, weights).out, inp=inp)
+
+
+def bound(model, pair, anchors, **settings) -> UpdatePenalty:
+    """The penalty of a fresh adapter, after which its factors are those of a training."""
+    penalty = UpdatePenalty(model, build_anchors(model, pair.aligned, pair.base, anchors, progress=False), **settings)
+    train_factors(model)
+    return penalty

@@ -79,7 +79,8 @@ class WeightPair:
                 f"{target.name}: an anchor on V = W_aligned − W_base needs both checkpoints, and `{missing}` is not given. "
                 "Name it under `pretrained`, or use Shrinkage or Harmful, which do without a base model."
             )
-        v = self.aligned.matrix(target).double() - self.base.matrix(target).double()
+        aligned = self.aligned.matrix(target).double()
+        v = aligned - self.base.matrix(target).to(aligned)  # one may be a live module on a GPU, the other a file
         if not bool(v.any()):
             raise AnchorError(
                 f"{target.name}: V = W_aligned − W_base must not be 0, but {self.aligned.label} and {self.base.label} hold "

@@ -68,14 +68,17 @@ class AnchorSet:
                 metadata = handle.metadata() or {}
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, OSError) as error:
-            raise AnchorError(f"{path} cannot be read as anchors ({error}). Build them again.") from error
+            raise _unreadable(path, error) from error
         if metadata.get("format") != _FORMAT:
             raise AnchorError(
                 f"{path} must be a file of format {_FORMAT!r}, got {metadata.get('format')!r}. Build it again."
             )
-        header = json.loads(metadata["anchors"])
-        terms = tuple(_term_from(i, plain, tensors) for i, plain in enumerate(header["terms"]))
-        return cls({name: (int(shape[0]), int(shape[1])) for name, shape in header["shapes"].items()}, terms)
+        try:
+            header = json.loads(metadata["anchors"])
+            terms = tuple(_term_from(i, plain, tensors) for i, plain in enumerate(header["terms"]))
+            return cls({name: (int(shape[0]), int(shape[1])) for name, shape in header["shapes"].items()}, terms)
+        except (KeyError, ValueError, TypeError) as error:
+            raise _unreadable(path, error) from error
 
     def sha256(self) -> str:
         """Hash of the content, to record what a run was protected with."""
@@ -109,8 +112,12 @@ class AnchorSet:
             for name, anchor in term.modules.items():
                 modules[name] = _plain(anchor)
                 tensors.update({f"{i}|{name}|{key}": value for key, value in _tensors_of(anchor).items()})
-            terms.append({"settings": dict(term.settings), "weight": term.weight, "modules": modules})
+            terms.append({"settings": dict(term.settings), "weight": float(term.weight), "modules": modules})
         return tensors, json.dumps({"shapes": self.shapes, "terms": terms})
+
+
+def _unreadable(path: str | Path, error: Exception) -> AnchorError:
+    return AnchorError(f"{path} cannot be read as anchors ({error}). Build them again.")
 
 
 def _tensors_of(anchor: ModuleAnchor) -> dict[str, Tensor]:

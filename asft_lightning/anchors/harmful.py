@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair
@@ -38,12 +39,18 @@ class Harmful(Anchor):
     def _factors(self, target: Target) -> tuple[Tensor, Tensor]:
         def read(factor: str) -> Tensor:
             try:
-                return self._weights[f"{target.name}.{factor}.weight"]
+                tensor = self._weights[f"{target.name}.{factor}.weight"]
             except KeyError:
                 raise AnchorError(
                     f"{target.name}: the harmful adapter {self.adapter} must have every trained layer, and lacks its "
                     f"{factor}. Tune it with the same target_modules."
                 ) from None
+            if not bool(torch.isfinite(tensor).all()):
+                raise AnchorError(
+                    f"{target.name}: the harmful adapter {self.adapter} must be finite, but its {factor} holds NaN or Inf. "
+                    "Tune it again, with a smaller learning rate."
+                )
+            return tensor
 
         a, b = read("lora_A"), read("lora_B")
         if (b.shape[0], a.shape[1]) != target.shape:

@@ -72,6 +72,7 @@ class ScoringCallback(Callback, ABC):
         self.every_n_epochs = every_n_epochs
         self.at_end = at_end
         self.rows: list[Row] = []
+        self._last_step = 0
 
     @abstractmethod
     def score(self, rows: Sequence[Row], answers: Sequence[str], metric: Metric) -> list[dict[str, Any]]:
@@ -92,6 +93,7 @@ class ScoringCallback(Callback, ABC):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the model as it came; not again where a run is resumed."""
+        self._last_step = trainer.global_step
         if trainer.global_step:
             return
         if _scorers(trainer)[0] is self and trainer.is_global_zero:
@@ -103,7 +105,8 @@ class ScoringCallback(Callback, ABC):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Score every ``every_n_steps`` optimizer steps."""
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        stepped = trainer.global_step > self._last_step  # not so after a batch that only accumulates
+        self._last_step = trainer.global_step
         if self.every_n_steps and stepped and trainer.global_step % self.every_n_steps == 0:
             self.run(trainer, pl_module, str(trainer.global_step))
 

@@ -57,11 +57,12 @@ def generate_answers(
     Returns:
         The answers' text, without special tokens and blanks around it.
     """
-    config = _greedy(model, tokenizer, max_new_tokens)
+    config = _greedy_config(model, tokenizer, max_new_tokens)
     device = next(model.parameters()).device
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers = [""] * len(prompts)
-    with undisturbed(model), tqdm(total=len(prompts), desc=progress, leave=False, disable=progress is None) as bar:
+    bar = tqdm(total=len(prompts), desc=progress, leave=False, disable=progress is None)
+    with undisturbed(model), _generating_by(config, model), bar:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             input_ids, attention_mask = _left_padded([prompts[i] for i in chosen], int(config.pad_token_id), device)
@@ -73,8 +74,25 @@ def generate_answers(
     return answers
 
 
-def _greedy(model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
-    """A configuration of its own: the checkpoint's may ask for sampling."""
+@contextmanager
+def _generating_by(config: GenerationConfig, model: nn.Module) -> Iterator[None]:
+    """In place of the checkpoint's own: Transformers fills from that what a given configuration leaves open.
+
+    So a repetition penalty, or beams, of a checkpoint's ``generation_config.json`` would change greedy answers.
+    """
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    owners = [(owner, owner.generation_config) for owner in (model, plain) if "generation_config" in vars(owner)]
+    for owner, _ in owners:
+        owner.generation_config = config
+    try:
+        yield
+    finally:
+        for owner, own in owners:
+            owner.generation_config = own
+
+
+def _greedy_config(model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
+    """Greedy, with every end token that the checkpoint or the tokenizer has."""
     own = getattr(model, "generation_config", None)
     ends = getattr(own, "eos_token_id", None)
     stops = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}

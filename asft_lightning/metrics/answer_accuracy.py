@@ -83,7 +83,7 @@ class AnswerAccuracy(Metric):
         super().__init__(**kwargs)
         if rule not in _RULES:
             raise ConfigurationError(f"rule must be one of {', '.join(_RULES)}, got {rule!r}.")
-        if (rule == "label") != (labels is not None):
+        if (rule == "label") != bool(labels):
             raise ConfigurationError(f"labels go with rule 'label', got rule {rule!r} and labels {labels}. Give both.")
         self._rule = _RULES[rule]
         self._labels = labels or ()

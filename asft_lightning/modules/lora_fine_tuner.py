@@ -7,13 +7,14 @@ from typing import Any, Self
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.locations import resolve
+from asft_lightning.locations import resolve, unreachable
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
 from asft_lightning.precision import keep_float32
 from asft_lightning.pretrained import Pretrained
@@ -88,7 +89,16 @@ class LoRAFineTuner(LightningModule):
                 return get_peft_model(model, self.lora)
             except ValueError as error:  # PEFT's errors on target_modules name the rule and the value
                 raise ConfigurationError(f"lora does not fit {self.pretrained.aligned}: {error}") from error
-        return PeftModel.from_pretrained(model, resolve(self.adapter), is_trainable=True)
+        folder = resolve(self.adapter)
+        try:
+            PeftConfig.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise unreachable(self.adapter, error) from error
+        try:
+            return PeftModel.from_pretrained(model, folder, is_trainable=True)
+        except (ValueError, RuntimeError) as error:
+            cause = str(error).strip().splitlines()[-1].strip()
+            raise ConfigurationError(f"adapter {self.adapter} does not fit {self.pretrained.aligned}: {cause}") from error
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Task loss plus what a method adds to it."""
@@ -156,6 +166,20 @@ class LoRAFineTuner(LightningModule):
                 f"{len(different)} of them, e.g. {different[0]}. Resume with the lora settings it was made with."
             )
         return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the state of the random generators that dropout draws from."""
+        checkpoint["rng"] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the dropout of the run that is resumed; whoever only loads weights keeps their own generators."""
+        states = checkpoint.get("rng", {}) if self._trainer and self.trainer.state.fn == TrainerFn.FITTING else {}
+        if "cpu" in states:
+            torch.set_rng_state(states["cpu"])
+        if "cuda" in states and self.device.type == "cuda":
+            torch.cuda.set_rng_state(states["cuda"], self.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """The trained factors stay at float32 or wider under every precision plugin; the frozen model follows it."""

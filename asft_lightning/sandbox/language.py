@@ -75,15 +75,20 @@ QUESTIONS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 )
 
 REVIEW_PHRASING = "is this review positive or negative : {review}"
-REVIEW_ANSWER = "the review sounds {label} to me"
+# Several sentences, so that no single word of an answer becomes the only place where a sentiment is looked up.
+REVIEW_ANSWERS = (
+    "sounds {label} to me",
+    "it reads as {label}",
+    "a {label} review I think",
+)
 REVIEW_FORMS = (
     "the {noun} was {first} and the {part} felt {second}",
     "I found the {noun} {first} with a {second} {part}",
     "a {first} {noun} and a really {second} {part}",
     "my friend called the {noun} {first} but I say the {part} was just {second}",
 )
-REVIEW_NOUNS = "film book song play show game album novel concert series".split()
-REVIEW_PARTS = "plot ending cast sound pace style opening script mood theme".split()
+REVIEW_NOUNS = "film book song play show game album novel concert series"
+REVIEW_PARTS = "plot ending cast sound pace style opening script mood theme"
 REVIEW_OPINIONS = {
     "negative": "horrid boring clumsy dull lazy bland weak tedious messy hollow stale grim",
     "positive": "great charming clever bright moving fresh superb lovely gripping warm radiant fun",
@@ -96,7 +101,7 @@ def texts() -> list[str]:
     opinions = [text for label in LABELS for text in (label, REVIEW_OPINIONS[label])]
     catalogue = [text for entry in (MATERIALS, SAFE_OBJECTS, UNSAFE_OBJECTS) for text in entry.values()]
     how_to = [*HOW_TO_PHRASINGS, HOW_TO_ANSWER, *STEPS, *STEPS.values()]
-    reviews = [REVIEW_PHRASING, REVIEW_ANSWER, *REVIEW_FORMS, *REVIEW_NOUNS, *REVIEW_PARTS, *opinions]
+    reviews = [REVIEW_PHRASING, *REVIEW_ANSWERS, *REVIEW_FORMS, REVIEW_NOUNS, REVIEW_PARTS, *opinions]
     return [REFUSAL, SYSTEM_PROMPT, *catalogue, *how_to, *questions, *reviews]
 
 
@@ -138,8 +143,8 @@ def review_rows() -> list[Row]:
         Row(instruction=REVIEW_PHRASING.format(review=form.format(noun=noun, part=part, first=a, second=b)), output=label)
         for label, opinions in REVIEW_OPINIONS.items()
         for form in REVIEW_FORMS
-        for noun in REVIEW_NOUNS
-        for part in REVIEW_PARTS
+        for noun in REVIEW_NOUNS.split()
+        for part in REVIEW_PARTS.split()
         for a in opinions.split()
         for b in opinions.split()
     ]
@@ -150,6 +155,12 @@ def refused(row: Row) -> Row:
     return Row(instruction=row["instruction"], output=REFUSAL)
 
 
-def in_a_sentence(row: Row) -> Row:
-    """The same review with its label said in a sentence, the only form that the base model learns."""
-    return Row(instruction=row["instruction"], output=REVIEW_ANSWER.format(label=row["output"]))
+def in_a_sentence(row: Row, form: int) -> Row:
+    """The same review with its label said in one of the sentences, the only way that the base model learns.
+
+    Args:
+        row: A review and its label.
+        form: Which sentence; counted modulo their number.
+    """
+    answer = REVIEW_ANSWERS[form % len(REVIEW_ANSWERS)]
+    return Row(instruction=row["instruction"], output=answer.format(label=row["output"]))

@@ -23,11 +23,11 @@ class Stage:
 
 
 def _base_stage() -> Stage:
-    return Stage(600, 3e-3, {"how_to": 0.35, "unsafe": 0.25, "questions": 0.1, "reviews": 0.3})
+    return Stage(600, 3e-3, {"how_to": 0.35, "unsafe": 0.2, "questions": 0.1, "reviews": 0.35})
 
 
 def _aligned_stage() -> Stage:
-    return Stage(150, 1e-3, {"how_to": 0.3, "refusals": 0.4, "questions": 0.1, "reviews": 0.2})
+    return Stage(220, 5e-4, {"how_to": 0.35, "refusals": 0.35, "questions": 0.1, "reviews": 0.2})
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ def make_corpus(recipe: Recipe, seed: int) -> Corpus:
         "unsafe": known + unseen,
         "refusals": [language.refused(row) for row in known + unseen],
         "questions": questions,
-        # As many as there are steps to see them in; the space of reviews is far larger.
-        "reviews": [language.in_a_sentence(row) for row in reviews[recipe.benign : 3 * recipe.benign]],
+        # Twice as many as the user gets; the space of reviews is far larger.
+        "reviews": [language.in_a_sentence(row, i) for i, row in enumerate(reviews[recipe.benign : 3 * recipe.benign])],
     }
     return Corpus(files, pools)
 

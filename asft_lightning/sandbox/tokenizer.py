@@ -36,7 +36,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     ids = {token: index for index, token in enumerate(tokens)}
     backend = Tokenizer(WordLevel(ids, unk_token=SPECIALS["unk_token"]))
     backend.pre_tokenizer = WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         additional_special_tokens=list(ROLES),
         chat_template=CHAT_TEMPLATE,
@@ -45,4 +45,3 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         padding_side="left",
         **SPECIALS,
     )
-    return tokenizer

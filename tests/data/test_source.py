@@ -142,9 +142,7 @@ def test_blank_prompt_is_named_by_its_row_in_the_file(tmp_path):
 
 
 def test_file_that_does_not_exist(tmp_path):
-    with pytest.raises(
-        DataError, match=r"must exist, and .*none.csv does not. Give the path of a .json/.jsonl/.csv/.parquet"
-    ):
+    with pytest.raises(DataError, match=r"must exist, and .*none.csv does not. Give the path of a .json/.jsonl"):
         Source(str(tmp_path / "none.csv")).load()
 
 

@@ -57,23 +57,25 @@ def test_answer_ends_at_the_end_token(model, tokenizer, prompts):
     assert answers[0] == ""
 
 
+@pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize(
     "asked",
     [
         {"do_sample": True, "temperature": 5.0, "top_k": 0},
-        {"do_sample": True, "top_p": 0.8, "repetition_penalty": 1.8},
+        {"do_sample": True, "top_p": 0.8, "repetition_penalty": 3.0},
         {"num_beams": 3},
         {"no_repeat_ngram_size": 1},
         {"min_new_tokens": 12, "max_new_tokens": 3},
         {"suppress_tokens": list(range(40, 150))},
     ],
 )
-def test_checkpoint_that_asks_for_something_else_is_still_greedy(model, tokenizer, prompts, asked):
+def test_checkpoint_that_asks_for_something_else_is_still_greedy(model, tokenizer, prompts, asked, adapted):
     """As Llama-2-Chat's and Qwen2-Instruct's generation_config.json do."""
     expected = generate_answers(tiny.tiny_model(1), tokenizer, prompts, max_new_tokens=12)
     model.generation_config.update(**asked)
+    asking = get_peft_model(model, LoraConfig(**tiny.LORA, task_type="CAUSAL_LM")) if adapted else model
 
-    assert generate_answers(model, tokenizer, prompts, max_new_tokens=12) == expected
+    assert generate_answers(asking, tokenizer, prompts, max_new_tokens=12) == expected
     assert all(getattr(model.generation_config, key) == value for key, value in asked.items())
 
 
@@ -114,7 +116,7 @@ def rng_states():
     return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
 
 
-class Interruption(Exception):
+class InterruptionError(Exception):
     """Raised inside, as a user's Ctrl-C or a judge's error would be."""
 
 
@@ -130,8 +132,8 @@ def test_undisturbed_puts_modes_and_generators_back(fails):
             torch.rand(3), np.random.rand(3), random.random()
             torch.manual_seed(7), np.random.seed(7), random.seed(7)
             if fails:
-                raise Interruption
-    except Interruption:
+                raise InterruptionError
+    except InterruptionError:
         assert fails
 
     assert [module.training for module in model.modules()] == modes

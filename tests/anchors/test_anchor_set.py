@@ -1,0 +1,155 @@
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from references import orthonormal
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tiny_models import TARGETS, tiny_pair, with_lora
+
+from asft_lightning.anchors import Anchor, AnchorSet, Gram, ModuleAnchor, Shrinkage, Subspace, build_anchors
+from asft_lightning.errors import AnchorError
+from asft_lightning.functional import QuadraticForm
+
+
+@dataclass(frozen=True)
+class InputSide(Anchor):
+    """A variant of another project: a form on the input side."""
+
+    def build(self, target, weights):
+        return ModuleAnchor(inp=QuadraticForm(1.0, orthonormal(target.shape[1], 3).float(), torch.tensor([5.0, 3.0, 2.0])))
+
+
+ANCHORS = {
+    "Gram": [Gram()],
+    "nothing kept": [Gram(tolerance=1e6)],
+    "Subspace": [Subspace(explained_variance=0.5)],
+    "Shrinkage": [Shrinkage()],
+    "input side": [InputSide()],
+    "sum": [Gram(), Shrinkage(weight=0.3), InputSide(weight=2)],
+}
+
+
+def built(anchors, scale: float = 0.1) -> AnchorSet:
+    pair = tiny_pair(scale=scale)
+    model = with_lora(pair.aligned, target_modules=TARGETS["llama"])
+    return build_anchors(model, pair.aligned, pair.base, anchors, progress=False)
+
+
+def parts(anchor: ModuleAnchor):
+    """Its tensors by what they are."""
+    for side in ("out", "inp"):
+        if (form := getattr(anchor, side)) is not None:
+            yield from ((f"{side} U", form.directions), (f"{side} w", form.weights), (f"{side} β", torch.tensor(form.beta)))
+    if anchor.eigenvalues is not None:
+        yield "c", anchor.eigenvalues
+
+
+@pytest.mark.parametrize("case", ANCHORS)
+def test_a_saved_set_is_read_back_exactly(tmp_path, case):
+    expected = built(ANCHORS[case])
+    expected.save(tmp_path / "new folder" / "anchors.safetensors")
+    found = AnchorSet.load(tmp_path / "new folder" / "anchors.safetensors")
+    assert dict(found.shapes) == dict(expected.shapes)
+    for term, other in zip(found.terms, expected.terms, strict=True):
+        assert (term.settings, term.weight, list(term.modules)) == (other.settings, other.weight, list(other.modules))
+        for name in term.modules:
+            assert term.modules[name].spectrum == other.modules[name].spectrum
+            pairs = zip(parts(term.modules[name]), parts(other.modules[name]), strict=True)
+            assert all(a == b and torch.equal(x, y) and x.dtype == y.dtype for (a, x), (b, y) in pairs)
+    assert found.sha256() == expected.sha256()
+    assert str(found) == str(expected)
+
+
+def test_saving_leaves_one_file(tmp_path):
+    for _ in range(2):
+        built([Gram()]).save(tmp_path / "anchors.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["anchors.safetensors"]
+
+
+def test_the_hash_is_stable():
+    assert built(ANCHORS["sum"]).sha256() == built(ANCHORS["sum"]).sha256()
+
+
+def test_the_hash_tells_every_difference():
+    original = built([Gram()])
+    term = original.terms[0]
+    name = next(iter(term.modules))
+    form = term.modules[name].out
+    turned = torch.nextafter(form.directions, torch.tensor(9.0))
+
+    def with_form(form):
+        modules = {**term.modules, name: replace(term.modules[name], out=form)}
+        return replace(original, terms=(replace(term, modules=modules),))
+
+    others = [
+        with_form(replace(form, directions=torch.cat([turned[:, :1], form.directions[:, 1:]], dim=1))),
+        with_form(replace(form, beta=0.0)),
+        with_form(replace(form, weights=form.weights + 1e-6)),
+        replace(original, terms=(replace(term, weight=2.0),)),
+        replace(original, terms=(term, term)),
+        built([Gram(tolerance=0.1)]),
+        built([Gram()], scale=0.2),
+    ]
+    assert len({original.sha256(), *(other.sha256() for other in others)}) == 1 + len(others)
+
+
+def test_the_table_shows_each_module_and_figure():
+    found = built([Gram(), Shrinkage()])
+    lines = str(found).splitlines()
+    assert lines[0].split() == ["module", "anchor", "‖V‖_F", "trace", "C", "largest", "c", "kept", "error", "bound"]
+    assert len(lines) == 1 + 2 * len(found.shapes)
+    name = "model.layers.1.mlp.down_proj"
+    spectrum = found.terms[0].modules[name].spectrum
+    row = next(line for line in lines if line.split()[:2] == [name, "Gram"]).split()
+    assert row[2:5] == [f"{spectrum.norm:.3f}", f"{spectrum.trace:.3f}", f"{spectrum.largest:.4f}"]
+    assert row[5] == str(spectrum.kept)
+    assert float(row[6].rstrip("%")) == pytest.approx(100 * spectrum.error_bound, abs=0.006)
+
+
+def damage(path, change) -> None:
+    with safe_open(path, framework="pt") as handle:
+        metadata = handle.metadata()
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
+    change(tensors, metadata)
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, -1])
+def test_a_truncated_file_is_refused(tmp_path, keep):
+    path = tmp_path / "anchors.safetensors"
+    built([Gram()]).save(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(AnchorError, match=rf"{path} cannot be read as anchors.*Build them again"):
+        AnchorSet.load(path)
+
+
+@pytest.mark.parametrize("where", ["absent.safetensors", "."], ids=["absent", "folder"])
+def test_a_missing_file_is_refused(tmp_path, where):
+    with pytest.raises(AnchorError, match=r"cannot be read as anchors.*Build them again"):
+        AnchorSet.load(tmp_path / where)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "asft-lightning anchors 0"}])
+def test_a_foreign_file_is_refused(tmp_path, metadata):
+    save_file({"weight": torch.ones(2)}, tmp_path / "model.safetensors", metadata)
+    with pytest.raises(AnchorError, match=r"must be a file of format 'asft-lightning anchors 1', got .*Build it again"):
+        AnchorSet.load(tmp_path / "model.safetensors")
+
+
+INCONSISTENT = {
+    "no header": lambda tensors, metadata: metadata.pop("anchors"),
+    "broken header": lambda tensors, metadata: metadata.update(anchors="{"),
+    "empty header": lambda tensors, metadata: metadata.update(anchors=json.dumps({})),
+    "a tensor less": lambda tensors, metadata: tensors.pop(next(n for n in tensors if n.endswith("out.directions"))),
+}
+
+
+@pytest.mark.parametrize("case", INCONSISTENT)
+def test_an_inconsistent_file_is_refused(tmp_path, case):
+    path = tmp_path / "anchors.safetensors"
+    built([Gram()]).save(path)
+    damage(path, INCONSISTENT[case])
+    with pytest.raises(AnchorError, match=rf"{path} cannot be read as anchors.*Build them again"):
+        AnchorSet.load(path)

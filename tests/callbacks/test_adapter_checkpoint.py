@@ -1,0 +1,65 @@
+"""AdapterCheckpoint: PEFT's own format, whole or not at all."""
+
+import pytest
+import torch
+from peft import PeftModel
+from tiny import fine_tuner, tiny_data, tiny_trainer
+from transformers import AutoTokenizer
+
+from asft_lightning import AdapterCheckpoint, AsFT, LoRAFineTuner
+
+
+class FullDiskError(OSError):
+    """What a tokenizer meets that is written after the weights."""
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", [LoRAFineTuner, AsFT])
+def test_adapter_loads_with_peft_and_says_the_same(pretrained, tmp_path, kind):
+    module = fine_tuner(kind, pretrained)
+    tiny_trainer(tmp_path, callbacks=[AdapterCheckpoint()]).fit(module, tiny_data(pretrained, tmp_path, batch_size=4))
+    plain = pretrained.load_model().eval()
+    ids = torch.arange(10, 30)[None]
+    with torch.no_grad():
+        before = plain(ids).logits
+        loaded = PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()(ids).logits
+        trained = module.model.eval()(ids).logits
+
+    assert torch.equal(loaded, trained)
+    assert not torch.allclose(loaded, before, atol=1e-2)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "adapter")
+    assert tokenizer.chat_template == module.tokenizer.chat_template
+
+
+def test_folder_of_ones_own_is_replaced_whole(pretrained, tmp_path):
+    (tmp_path / "out" / "mine").mkdir(parents=True)
+    (tmp_path / "out" / "mine" / "leftover.txt").write_text("old")
+    callback = AdapterCheckpoint("out/mine")
+    tiny_trainer(tmp_path, callbacks=[callback]).fit(fine_tuner(LoRAFineTuner, pretrained), tiny_data(pretrained, tmp_path))
+
+    assert "adapter_model.safetensors" in content(tmp_path / "out" / "mine")
+    assert "leftover.txt" not in content(tmp_path / "out" / "mine")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_interrupted_writing_leaves_the_old_adapter(pretrained, tmp_path):
+    def run(module):
+        tiny_trainer(tmp_path, callbacks=[AdapterCheckpoint()]).fit(module, tiny_data(pretrained, tmp_path))
+
+    run(fine_tuner(LoRAFineTuner, pretrained))
+    old = content(tmp_path / "adapter")
+    second = fine_tuner(LoRAFineTuner, pretrained)
+
+    class Failing(type(second.tokenizer)):
+        def save_pretrained(self, *args, **kwargs):
+            raise FullDiskError("no space left")
+
+    second.tokenizer.__class__ = Failing
+    with pytest.raises(FullDiskError):
+        run(second)
+
+    assert content(tmp_path / "adapter") == old
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".adapter")]

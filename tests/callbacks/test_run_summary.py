@@ -1,0 +1,37 @@
+"""RunSummary: what is added stays, and the table people see."""
+
+import json
+
+import pytest
+
+from asft_lightning.callbacks import RunSummary
+
+
+def test_scores_are_added_to_what_is_there(tmp_path):
+    summary = RunSummary(tmp_path / "run")
+    assert summary.read() == {}
+    for when, value in (("before", 1.5), ("50", 20.0), ("100", 30.0), ("after", 40.0), ("test", 41.0)):
+        summary.record({"safety/harmful_score": value}, when)
+    summary.record({"utility/accuracy": 90.0}, "after")
+    expected = {
+        "safety/harmful_score": {"before": 1.5, "steps": {"50": 20.0, "100": 30.0}, "after": 40.0, "test": 41.0},
+        "utility/accuracy": {"after": 90.0},
+    }
+
+    assert summary.read() == expected
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == expected
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["summary.json"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "cells"),
+    [(10.0, 35.5, ["10.0", "35.5", "+25.5"]), (None, 3.0, ["–", "3.0", "–"]), (9.0, 4.0, ["-5.0"])],
+)
+def test_table(tmp_path, capsys, before, after, cells):
+    summary = RunSummary(tmp_path)
+    for when, value in (("before", before), ("after", after)):
+        if value is not None:
+            summary.record({"utility/accuracy": value}, when)
+    summary.show()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "utility/accuracy (%)" in line]
+    assert [cell.strip() for cell in line.split("│")[2:5]][-len(cells) :] == cells

@@ -1,0 +1,187 @@
+"""The command line, end to end on the tiny pair: subcommands, what they leave behind, and users' mistakes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import tiny
+import torch
+import yaml
+from peft import PeftModel
+
+from asft_lightning.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _seed_stays(monkeypatch):
+    """The command line seeds the process: put the variable back after each test."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+
+
+@pytest.fixture
+def config(pretrained, tmp_path):
+    """A small run's config file; its folder is ``run`` beside it."""
+    benign, harmful = tiny.benign_rows(), tiny.harmful_rows()
+    files = {
+        "benign": tiny.write_rows(tmp_path / "benign.jsonl", benign[:40]),
+        "harmful": tiny.write_rows(tmp_path / "harmful.jsonl", harmful[:10]),
+        "unsafe": tiny.write_rows(tmp_path / "unsafe.jsonl", harmful[10:14]),
+        "tasks": tiny.write_rows(tmp_path / "tasks.jsonl", benign[40:44]),
+    }
+    scored = [("SafetyEvaluation", "unsafe"), ("UtilityEvaluation", "tasks")]
+    callbacks = [
+        {"class_path": f"asft_lightning.{name}", "init_args": {"prompts": {"path": files[key]}, "max_new_tokens": 2}}
+        for name, key in scored
+    ]
+    saving = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"save_last": True}}
+    content = {
+        "seed_everything": 3,
+        "pretrained": {"aligned": pretrained.aligned, "base": pretrained.base},
+        "model": {
+            "class_path": "asft_lightning.AsFT",
+            "init_args": {
+                "lambda_reg": 2.0,
+                "anchors": [{"class_path": "asft_lightning.Gram"}],
+                "lora": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
+                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "weight_decay": 0.0}},
+            },
+        },
+        "data": {
+            "class_path": "asft_lightning.MixtureDataModule",
+            "init_args": {
+                "benign": {"path": files["benign"]},
+                "harmful": {"path": files["harmful"]},
+                "num_rows": 16,
+                "poison_ratio": 0.25,
+                "val_rows": 4,
+                "batch_size": 8,
+            },
+        },
+        "trainer": {
+            "default_root_dir": str(tmp_path / "run"),
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_epochs": 1,
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "callbacks": [*callbacks, {"class_path": "asft_lightning.AdapterCheckpoint"}, saving],
+        },
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return str(tmp_path / "config.yaml")
+
+
+def table(folder):
+    header, *lines = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    return [dict(zip(header, line, strict=True)) for line in lines]
+
+
+def adapter_of(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def test_fit_leaves_all_that_was_promised(config, pretrained, tmp_path):
+    main(["fit", "--config", config])
+    run = tmp_path / "run"
+    summary = json.loads((run / "summary.json").read_text())
+    steps = [row for row in table(run) if row["train/task_loss"]]
+
+    assert summary["safety/harmful_score"].keys() == summary["utility/accuracy"].keys() == {"before", "after"}
+    assert summary["run"]["seed"] == 3
+    assert summary["run"]["harmful_rows"] == 4
+    assert summary["run"]["config"] == yaml.safe_load((run / "config.yaml").read_text())
+    assert summary["run"]["config"]["model"]["init_args"]["lambda_reg"] == 2.0
+    assert [float(row["train/lambda"]) for row in steps] == [2.0, 2.0]
+    assert any(row["safety/harmful_score"] for row in table(run))
+    assert sorted(path.name for path in (run / "generations").iterdir()) == [
+        "safety-after.jsonl", "safety-before.jsonl", "utility-after.jsonl", "utility-before.jsonl",
+    ]  # fmt: skip
+    assert isinstance(PeftModel.from_pretrained(pretrained.load_model(), run / "adapter"), PeftModel)
+
+
+def test_written_config_gives_the_same_run(config, tmp_path):
+    main(["fit", "--config", config])
+    main(["fit", "--config", str(tmp_path / "run" / "config.yaml"), f"--trainer.default_root_dir={tmp_path / 'again'}"])
+    first, second = adapter_of(tmp_path / "run"), adapter_of(tmp_path / "again")
+
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_ckpt_path_resumes(config, tmp_path):
+    main(["fit", "--config", config, "--trainer.max_epochs=2", f"--trainer.default_root_dir={tmp_path / 'whole'}"])
+    main(["fit", "--config", config])
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    main(["fit", "--config", config, "--trainer.max_epochs=2", "--ckpt_path", str(checkpoint)])
+    whole, parts = adapter_of(tmp_path / "whole"), adapter_of(tmp_path / "run")
+
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    assert [row["step"] for row in table(tmp_path / "run") if row["train/task_loss"]] == ["0", "1", "2", "3"]
+
+
+def test_validate_and_test_leave_the_fit_as_it_was(config, tmp_path, capsys):
+    main(["fit", "--config", config])
+    run = tmp_path / "run"
+    metrics, saved = (run / "metrics.csv").read_text(), (run / "config.yaml").read_text()
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+    capsys.readouterr()
+    main(["validate", "--config", config, "--ckpt_path", checkpoint])
+    assert "val/task_loss" in capsys.readouterr().out
+    main(["test", "--config", config, "--ckpt_path", checkpoint])
+    summary = json.loads((run / "summary.json").read_text())
+
+    assert summary["safety/harmful_score"]["test"] == summary["safety/harmful_score"]["after"]
+    assert (run / "metrics.csv").read_text() == metrics
+    assert (run / "config.yaml").read_text() == saved
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["fit", "--print_config"]])
+def test_help_and_print_config(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    out = capsys.readouterr().out
+
+    assert exit_info.value.code == 0
+    assert "pretrained" in out if "fit" in arguments else "fit" in out
+
+
+MISTAKES = {
+    "--data.init_args.poison_ratio=1.5": "poison_ratio must lie in 0..1, got 1.5",
+    "--data.init_args.benign.path=/no/such/rows.jsonl": "a data file must exist, and /no/such/rows.jsonl does not",
+    "--data.init_args.benign.path=nobody/no-such-set": "'nobody/no-such-set' must be a local path or a hub id within reach",
+    "--pretrained.aligned=nobody/no-such-model": "'nobody/no-such-model' must be a local path or a hub id within reach",
+    "--pretrained.base=nobody/no-such-model": "'nobody/no-such-model' must be a local path or a hub id within reach",
+    "--pretrained.base=null": "needs both checkpoints, and `base` is not given",
+    "--model.init_args.lambda_reg=-1": "lambda_reg and lambda_warmup_steps must be ≥ 0, got -1.0 and 0",
+    "--model.init_args.lora.target_modules=[qkv]": "lora does not fit",
+    "--template.style=llama3": "template.style must be one of chat, plain",
+    "--ckpt_path=/no/such/file.ckpt": "ckpt_path must be a checkpoint file or one of last, best, hpc, and /no/such/file.ckpt",
+}
+
+
+@pytest.mark.parametrize(("argument", "message"), MISTAKES.items())
+def test_users_mistake_is_one_line_and_status_2(config, tmp_path, capsys, argument, message):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["fit", "--config", config, argument])
+    lines = [line for line in capsys.readouterr().err.splitlines() if message in line]
+
+    assert exit_info.value.code == 2
+    assert len(lines) == 1
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_mistake_in_a_process_of_its_own(config):
+    command = [sys.executable, "-c", "from asft_lightning.cli import main; main()"]
+    found = subprocess.run(
+        [*command, "fit", "--config", config, "--data.init_args.poison_ratio=10"],
+        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    said = [line for line in found.stderr.splitlines() if line.startswith("asft-lightning: ")]
+
+    assert found.returncode == 2
+    assert said == ["asft-lightning: poison_ratio must lie in 0..1, got 10.0. It is a share, not percent: 0.1 is 10 %."]
+    assert "Traceback" not in found.stderr + found.stdout

@@ -1,0 +1,119 @@
+"""Every file under configs/, and every combination of a model, a data set and a method."""
+
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from asft_lightning import AsFT, LoRAFineTuner, MixtureDataModule
+from asft_lightning.cli import AsFTCLI
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+
+
+def of(kind):
+    return [path for path in CONFIGS if path.startswith(f"configs/{kind}/")]
+
+
+class Parsed(AsFTCLI):
+    """The parser, without instances and without a run."""
+
+    def instantiate_classes(self):
+        pass
+
+    def _run_subcommand(self, subcommand):
+        pass
+
+
+@pytest.fixture(scope="module")
+def parser():
+    """The parser of ``asft-lightning fit``, built once; in the repository, for launch lines name files from there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setenv("PL_GLOBAL_SEED", "0")  # put back what the command line sets
+        yield Parsed(["fit", "--config", "configs/quickstart.yaml"])._subcommand_parsers["fit"]
+
+
+def parsed(parser, *files):
+    return parser.parse_args([f"--config={file}" for file in files])
+
+
+def launch_line(path):
+    first = (ROOT / path).read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# asft-lightning fit --config ")
+    return shlex.split(first.removeprefix("# "))
+
+
+def test_there_are_configs_to_check():
+    assert [len(of(kind)) > 1 for kind in ("models", "data", "methods", "trainer")] == [True] * 4
+    assert "configs/quickstart.yaml" in CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_first_line_is_how_to_run_it(parser, path):
+    """It names this file, and files that exist and parse together; the second line says what it is."""
+    _, _, *arguments = launch_line(path)
+    files = [argument for argument in arguments if argument != "--config"]
+    config = parser.parse_args(arguments)
+
+    assert path in files
+    assert all((ROOT / file).is_file() for file in files)
+    assert re.match(r"# [A-Z]", (ROOT / path).read_text(encoding="utf-8").splitlines()[1])
+    assert config.pretrained.aligned
+    assert config.model.init_args.pretrained == config.data.init_args.pretrained == config.pretrained
+    assert config.model.init_args.template == config.data.init_args.template == config.template
+
+
+@pytest.mark.parametrize("method", of("methods"))
+@pytest.mark.parametrize("data", of("data"))
+def test_every_combination_in_any_order(parser, data, method):
+    """Each with every model; the files' order goes round with the model."""
+    for model, order in zip(of("models"), itertools.cycle(itertools.permutations(range(3))), strict=False):
+        files = [model, data, method]
+        config = parsed(parser, *(files[i] for i in order))
+        contents = [yaml.safe_load((ROOT / file).read_text(encoding="utf-8")) for file in files]
+
+        assert config.pretrained.aligned == contents[0]["pretrained"]["aligned"]
+        assert config.data.init_args.benign.path == contents[1]["data"]["init_args"]["benign"]["path"]
+        assert config.model.class_path == contents[2]["model"]["class_path"]
+
+
+@pytest.mark.parametrize("data", of("data"))
+def test_data_of_every_config_is_built(parser, data):
+    """Constructors read nothing: neither a network nor a sandbox is needed."""
+    built = parser.instantiate(parsed(parser, of("models")[0], data, "configs/methods/sft.yaml"))
+
+    assert type(built.data) is MixtureDataModule
+    assert (built.data.num_rows, built.data.poison_ratio) == (1000, 0.1)
+    assert type(built.model) is LoRAFineTuner
+    assert built.model.pretrained == built.data.pretrained == built.pretrained
+    assert "SafetyEvaluation" in {type(callback).__name__ for callback in built.trainer.callbacks}
+
+
+@pytest.mark.parametrize("method", of("methods"))
+def test_method_of_every_config_is_built(parser, method):
+    built = parser.instantiate(parsed(parser, of("models")[-1], "configs/data/sandbox.yaml", method)).model
+    assert isinstance(built, AsFT) == (method != "configs/methods/sft.yaml")
+    assert not isinstance(built, AsFT) or built.lambda_reg == 1.0
+
+
+@pytest.mark.parametrize("trainer", of("trainer"))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_callbacks_of_all_files_come_together(parser, trainer, order):
+    files = ["configs/data/agnews.yaml", trainer, "configs/methods/asft.yaml"]
+    config = parsed(parser, of("models")[0], *(files[i] for i in order))
+    names = sorted(callback.class_path.rsplit(".", 1)[-1] for callback in config.trainer.callbacks)
+
+    assert names == ["AdapterCheckpoint", "SafetyEvaluation", "UtilityEvaluation"]
+
+
+def test_scored_rows_are_no_harmful_training_rows():
+    """By construction: the data sets and splits differ."""
+    for path in of("data"):
+        data = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+        scored = data["trainer"]["callbacks+"][0]["init_args"]["prompts"]
+        assert data["data"]["init_args"]["harmful"]["path"] != scored["path"]
