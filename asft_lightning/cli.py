@@ -69,10 +69,10 @@ class AsFTCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """One run folder, without version numbers: what a resumed run looks for is where it was."""
-        settings, fitting = self._get(self.config_init, "trainer"), self.subcommand in (None, "fit")
+        settings, command = self._get(self.config_init, "trainer"), self.subcommand or "fit"
         if settings["logger"] in (None, True):
-            folder = Path(settings["default_root_dir"]) / ("" if fitting else self.subcommand)  # the fit's figures stay
-            kwargs["logger"] = RunLogger(folder, resumed=fitting and bool(self._get(self.config_init, "ckpt_path")))
+            folder = Path(settings["default_root_dir"]) / ("" if command == "fit" else command)  # the fit's figures stay
+            kwargs["logger"] = RunLogger(folder, resumed=command == "fit" and bool(self._get(self.config, "ckpt_path")))
         return super().instantiate_trainer(**kwargs)
 
 
@@ -83,14 +83,19 @@ def main(args: Sequence[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     try:
         AsFTCLI(args)
-    except AsFTError as error:
-        sys.exit(_refusal(error))
+    except ValueError as error:
+        if (mistake := _mistake(error)) is None:
+            raise
+        sys.stderr.write(f"asft-lightning: {mistake}\n")
+        sys.exit(2)
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip: For seamless cloud" not in record.getMessage()
 
 
-def _refusal(error: AsFTError) -> int:
-    sys.stderr.write(f"asft-lightning: {error}\n")
-    return 2
+def _mistake(error: BaseException | None) -> AsFTError | None:
+    """The error of ours in a chain: jsonargparse wraps what a constructor raises in a ValueError of its own."""
+    while error is not None and not isinstance(error, AsFTError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -80,7 +80,9 @@ def _finished(summary: Path) -> bool:
     )
 
 
-def grid(lambdas: Iterable[float], poison_ratios: Sequence[float], anchors: Iterable[str], seeds: Sequence[int]) -> list[Run]:
+def grid(
+    lambdas: Iterable[float], poison_ratios: Sequence[float], anchors: Iterable[str], seeds: Sequence[int]
+) -> list[Run]:
     """λ = 0 once, since no anchor matters there; every other λ with every anchor."""
     cells = [("none", 0.0), *((anchor, value) for value in lambdas for anchor in anchors)]
     return [Run(anchor, value, p, seed) for seed in seeds for p in poison_ratios for anchor, value in cells]

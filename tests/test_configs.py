@@ -102,7 +102,7 @@ def test_method_of_every_config_is_built(parser, method):
 
 
 @pytest.mark.parametrize("trainer", of("trainer"))
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_callbacks_of_all_files_come_together(parser, trainer, order):
     files = ["configs/data/agnews.yaml", trainer, "configs/methods/asft.yaml"]
     config = parsed(parser, of("models")[0], *(files[i] for i in order))

@@ -50,9 +50,10 @@ class ModuleAnchor:
 
     @classmethod
     def of_map(cls, found: AlignmentMap) -> "ModuleAnchor":
-        """The anchor of a map onto output directions."""
+        """The anchor of a map onto output directions, on the CPU, wherever it was computed."""
+        form = QuadraticForm(found.form.beta, found.form.directions.cpu(), found.form.weights.cpu())
         spectrum = Spectrum(found.norm, found.trace, found.largest, len(found.eigenvalues), found.error_bound)
-        return cls(out=found.form, eigenvalues=found.eigenvalues, spectrum=spectrum)
+        return cls(out=form, eigenvalues=found.eigenvalues.cpu(), spectrum=spectrum)
 
 
 class WeightPair:

@@ -75,7 +75,8 @@ class Weights(ABC):
                 return name
         raise AnchorError(
             f"{target.name}: no weight of this name in {self.label} ({len(self._own_names)} tensors, e.g. "
-            f"{', '.join(list(self._own_names)[:2])}). Aligned and base checkpoints must be of the model's own architecture."
+            f"{', '.join(list(self._own_names)[:2])}). Aligned and base checkpoints must be of the model's own "
+            "architecture; a weight tied to another (lm_head to the embeddings) is not stored, and cannot be a LoRA target."
         )
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.mixture import Example, Mixture, harmful_count, mix
+from asft_lightning.data.resumable_loader import ResumableLoader
 from asft_lightning.data.source import Row, Source
 from asft_lightning.errors import DataError
 from asft_lightning.pretrained import Pretrained
@@ -125,7 +126,7 @@ class MixtureDataModule(LightningDataModule):
         dataset = cast("Dataset[Example]", examples)
         sampler: DistributedSampler[Example] = DistributedSampler(dataset, world, rank, shuffle=shuffle, seed=self._seed())
         assert self.tokenizer is not None
-        return DataLoader(
+        return ResumableLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from asft_lightning.sandbox.language import Row
 from asft_lightning.sandbox.pair import encode_pool, isolated, make_model, train_stage
@@ -57,7 +58,13 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a model with its tokenizer for `from_pretrained`."""
-    with torch.device("cpu"):
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """Write a model with its tokenizer for `from_pretrained`, without a progress bar of its own."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with torch.device("cpu"):
+            model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    finally:
+        if shown:
+            logging.enable_progress_bar()

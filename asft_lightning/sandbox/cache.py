@@ -51,7 +51,7 @@ def build_sandbox(root: Path | None = None, seed: int = 0, recipe: Recipe | None
     recipe = recipe or Recipe()
     folder = (default_root() if root is None else Path(root)) / sandbox_name(recipe, seed)
     if not is_finished(folder):
-        with _staged(folder) as staging:
+        with staged(folder) as staging:
             write_sandbox(staging, recipe, seed)
     return folder
 
@@ -76,12 +76,12 @@ def sandbox_path(part: str, root: Path | None = None) -> Path:
 
 def is_finished(folder: Path) -> bool:
     """Whether the folder holds every part of a sandbox."""
-    weights = [folder / model / "model.safetensors" for model in MODELS]
-    return all(path.exists() for path in [*weights, *(folder / PARTS[name] for name in FILES)])
+    models = [folder / model / file for model in MODELS for file in ("config.json", "model.safetensors", "tokenizer.json")]
+    return all(path.exists() for path in [*models, *(folder / PARTS[name] for name in FILES)])
 
 
 @contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
+def staged(folder: Path) -> Iterator[Path]:
     """Yield an empty sibling of `folder`; sync it and rename it to `folder` if the block succeeds, else remove it."""
     staging = folder.parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
     staging.mkdir(parents=True)

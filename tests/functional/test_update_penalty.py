@@ -101,6 +101,13 @@ def test_never_negative_where_everything_cancels(d, k):
         assert 0 <= penalty < 1e-9 * (b @ a).square().sum()
 
 
+def test_never_negative_where_the_factors_cancel_each_other():
+    # BA = s·b·a − s·b·a = 0 with large factors: the inner product of the two Gram matrices is rounding alone.
+    for seed in range(100):
+        (s,), a, b = randn(1, seed=seed).tolist(), randn(1, 20, seed=seed + 1), randn(30, 1, seed=seed + 2)
+        assert 0 <= update_penalty(torch.cat([s * a, -a]), torch.cat([b, s * b], dim=1)) < 1e-2
+
+
 def test_a_projector_is_stationary_inside_its_span():
     u = orthonormal(32, 4).float()
     a, b = randn(4, 16), u @ randn(4, 4, seed=1)

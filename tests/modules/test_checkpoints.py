@@ -65,6 +65,38 @@ def test_resumed_run_equals_the_uninterrupted_one(pretrained, tmp_path, kind, dr
         assert torch.equal(value, trained_weights(second)[name]), name
 
 
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_run_resumed_at_any_step_equals_the_uninterrupted_one(pretrained, tmp_path, at, accumulate):
+    """Steps 1 to 3 lie within the first epoch of 4 batches (its end at accumulation 2 is step 2)."""
+    seen = []
+
+    class Remembering(AsFT):
+        def task_loss(self, batch):
+            seen.append(batch["input_ids"].tolist())
+            return super().task_loss(batch)
+
+    def run(folder, steps, **settings):
+        torch.manual_seed(0)
+        module = fine_tuner(Remembering, pretrained, lora=tiny.LORA | {"lora_dropout": 0.2})
+        saving = ModelCheckpoint(folder, save_last=True, every_n_train_steps=at)
+        trainer = tiny_trainer(
+            folder, callbacks=[saving], enable_checkpointing=True, max_epochs=9, max_steps=steps,
+            accumulate_grad_batches=accumulate,
+        )  # fmt: skip
+        trainer.fit(module, tiny_data(pretrained, folder, batch_size=4), **settings)
+        return trained_weights(module)
+
+    whole = run(tmp_path / "whole", 7)
+    batches = seen.copy()
+    seen.clear()
+    run(tmp_path / "parts", at)
+    parts = run(tmp_path / "parts", 7, ckpt_path=tmp_path / "parts" / "last.ckpt")
+
+    assert seen == batches
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpoint_of_another_adapter(pretrained, tmp_path, kind):
     fit(fine_tuner(kind, pretrained), pretrained, tmp_path)
