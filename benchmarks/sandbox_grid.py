@@ -107,7 +107,7 @@ def _spread(values: Sequence[float]) -> str:
 def main() -> None:
     """Run the grid, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lambdas", type=float, nargs="+", default=[10.0])
+    parser.add_argument("--lambdas", type=float, nargs="+", default=[3.0])
     parser.add_argument("--poison-ratios", type=float, nargs="+", default=[0.0, 0.1])
     parser.add_argument("--anchors", nargs="+", choices=ANCHORS, default=list(ANCHORS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
