@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from asft_lightning.anchors.checkpoints import Weights
 from asft_lightning.anchors.targets import Target
 from asft_lightning.errors import AnchorError
-from asft_lightning.functional import AlignmentMap, QuadraticForm
+from asft_lightning.functional import AlignmentMap, QuadraticForm, working_dtype
+
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,16 @@ class WeightPair:
     Args:
         aligned: The aligned side, or None where no variant asks for it.
         base: The unaligned side, likewise.
+        device: Where to compute; None for where the weights are.
     """
 
-    def __init__(self, aligned: Weights | None, base: Weights | None) -> None:
+    def __init__(self, aligned: Weights | None, base: Weights | None, device: torch.device | str | None = None) -> None:
         self.aligned = aligned
         self.base = base
+        self.device = device
 
     def direction(self, target: Target) -> Tensor:
-        """V = W_aligned − W_base (d_out, d_in) in float64.
+        """V = W_aligned − W_base (d_out, d_in), in float64 or, where it is large, float32; the caller may work in it.
 
         Raises:
             AnchorError: If V = 0, or a side is missing or does not fit.
@@ -80,8 +85,10 @@ class WeightPair:
                 f"{target.name}: an anchor on V = W_aligned − W_base needs both checkpoints, and `{missing}` is not given. "
                 "Name it under `pretrained`, or use Shrinkage or Harmful, which do without a base model."
             )
-        aligned = self.aligned.matrix(target).double()
-        v = aligned - self.base.matrix(target).to(aligned)  # one may be a live module on a GPU, the other a file
+        aligned, base = self.aligned.matrix(target), self.base.matrix(target)
+        v = torch.empty(target.shape, dtype=working_dtype(target.shape), device=self.device or aligned.device)
+        for part, of_aligned, of_base in zip(*(torch.split(w, _ROWS) for w in (v, aligned, base)), strict=True):
+            part.copy_(of_aligned).sub_(of_base.to(part))  # no more than V and a few rows at a time
         if not bool(v.any()):
             raise AnchorError(
                 f"{target.name}: V = W_aligned − W_base must not be 0, but {self.aligned.label} and {self.base.label} hold "

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -20,6 +21,7 @@ def build_anchors(
     *,
     revision: str | None = None,
     base_revision: str | None = None,
+    device: torch.device | str | None = None,
     progress: bool = True,
 ) -> AnchorSet:
     """Build the anchors of every weight that ``model``'s trainable LoRA layers update.
@@ -34,6 +36,7 @@ def build_anchors(
         anchors: The variants to sum, e.g. ``[Gram()]``.
         revision: Revision of ``aligned`` on the hub.
         base_revision: Revision of ``base`` on the hub.
+        device: Where to compute, e.g. ``cuda``; None for where the weights are. The anchors end on the CPU.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -48,6 +51,7 @@ def build_anchors(
     weights = WeightPair(
         _open(aligned, revision) if "aligned" in needs else None,
         _open(base, base_revision) if "base" in needs else None,
+        device,
     )
     modules: list[dict[str, ModuleAnchor]] = [{} for _ in anchors]
     bar = tqdm(targets, desc=f"Anchors ({describe(anchors)})", unit="matrix", disable=not progress, leave=False)

@@ -21,6 +21,7 @@ WeightSource: TypeAlias = str | Path | nn.Module | Mapping[str, Tensor]
 """A hub id, a local directory, a live module, or {name: tensor}."""
 
 _WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin")
+_ROWS = 256  # at a time: what a check of a matrix needs stays small beside it
 _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -62,7 +63,7 @@ class Weights(ABC):
                 f"{target.name}: the weight in {self.label} must have the layer's shape {target.shape}, got "
                 f"{tuple(weight.shape)}. Is {self.label} the same architecture and size?"
             )
-        if not bool(torch.isfinite(weight).all()):
+        if not all(bool(torch.isfinite(rows).all()) for rows in torch.split(weight, _ROWS)):
             raise AnchorError(
                 f"{target.name}: weights must be finite, but {self.label} holds NaN or Inf there. Get the file again."
             )

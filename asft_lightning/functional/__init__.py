@@ -1,7 +1,13 @@
 """Pure tensor functions: the mathematics of the penalty. No state, no Lightning, no I/O."""
 
 from asft_lightning.functional.alignment import AlignmentMap, gram_map, harmful_map, split_factor, subspace_map
-from asft_lightning.functional.decomposition import LeftSingular, left_singular, low_rank_left_singular
+from asft_lightning.functional.decomposition import (
+    LeftSingular,
+    leading_left_singular,
+    left_singular,
+    low_rank_left_singular,
+    working_dtype,
+)
 from asft_lightning.functional.penalty import update_penalty
 from asft_lightning.functional.quadratic_form import QuadraticForm, factor_gram
 
@@ -12,9 +18,11 @@ __all__ = [
     "factor_gram",
     "gram_map",
     "harmful_map",
+    "leading_left_singular",
     "left_singular",
     "low_rank_left_singular",
     "split_factor",
     "subspace_map",
     "update_penalty",
+    "working_dtype",
 ]

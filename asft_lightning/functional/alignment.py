@@ -10,7 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from asft_lightning.functional.decomposition import LeftSingular, left_singular, low_rank_left_singular
+from asft_lightning.functional.decomposition import (
+    LeftSingular,
+    leading_left_singular,
+    low_rank_left_singular,
+    working_dtype,
+)
 from asft_lightning.functional.quadratic_form import QuadraticForm
 
 
@@ -41,7 +46,7 @@ def gram_map(v: Tensor, tolerance: float = 0.01) -> AlignmentMap:
     c < 1 − (1 + tolerance)^(−1/2) keeps the relative error of the penalty under ``tolerance`` whatever the update.
 
     Args:
-        v: V (d_out, d_in), not zero.
+        v: V (d_out, d_in), not zero; a large one should be float32, and serves as workspace.
         tolerance: bound on the relative error, ≥ 0; 0 keeps every eigenpair.
 
     Raises:
@@ -49,13 +54,34 @@ def gram_map(v: Tensor, tolerance: float = 0.01) -> AlignmentMap:
     """
     if not tolerance >= 0:
         raise ValueError(f"Gram needs a tolerance of 0 or more, got {tolerance}. The default 0.01 is a 1 % bound.")
-    u, sigma = _directions_of(v)
-    norm = _norm(sigma)
-    c = sigma.square() / norm
-    keep = int((c >= 1 - (1 + tolerance) ** -0.5).sum())
-    dropped = float(c[keep]) if keep < len(c) else 0.0
-    form = QuadraticForm(1.0, u[:, :keep].float(), (1 - c[:keep]).square().float())
-    return AlignmentMap(form, c[:keep].float(), norm, norm, float(c[0]), (1 - dropped) ** -2 - 1)
+    norm = _norm(v)
+    droppable = 1 - (1 + tolerance) ** -0.5
+
+    def cut(found: LeftSingular) -> tuple[Tensor, int, float]:
+        c = found.sigma.double().square() / norm
+        margin = 0.1 * droppable if found.rest else 0.0  # what is left of the bound for directions not quite turned
+        keep = int((c >= droppable - margin).sum())
+        return c, keep, _error_bound(c, keep, found.leak.double() / norm, found.rest**2 / norm)
+
+    found = leading_left_singular(v, lambda _: math.sqrt(0.9 * droppable * norm), lambda found: cut(found)[2] <= tolerance)
+    _require_directions(found.sigma)
+    c, keep, error_bound = cut(found)
+    form = QuadraticForm(1.0, found.u[:, :keep].float(), (1 - c[:keep]).square().float())
+    return AlignmentMap(form, c[:keep].float(), norm, norm, float(c[0]), error_bound)
+
+
+def _error_bound(c: Tensor, keep: int, leak: Tensor, rest: float) -> float:
+    """Bound on |penalty with the first ``keep`` pairs / penalty with C − 1|, for any update.
+
+    Write x = Uz + y with y ⟂ U for a column of the update, P = I − UUᵀ, N = I − C and N' for N without what is dropped:
+    N = N' − PCU Uᵀ − U(PCU)ᵀ − PCP. With s ≥ ‖PCP‖ and E = PCU, ‖N'x‖ ≤ (‖Nx‖ + η‖N'x‖)/(1 − s) and
+    ‖Nx‖ ≤ (1 + η)‖N'x‖, where η = ‖E diag(1/|1 − c|)‖_F + ‖E‖_F is 0 for exact eigenvectors.
+    """
+    dropped = max(rest, float(c[keep]) if keep < len(c) else 0.0) + float(leak[keep:].norm())
+    off = float((leak[:keep] / (1 - c[:keep]).abs().clamp_min(1e-300)).norm() + leak[:keep].norm())
+    if dropped + off >= 1:
+        return math.inf
+    return max((1 - dropped - off) ** -2 - 1, 1 - (1 + off) ** -2)
 
 
 def subspace_map(v: Tensor, num_directions: int | None = None, explained_variance: float | None = None) -> AlignmentMap:
@@ -75,20 +101,31 @@ def subspace_map(v: Tensor, num_directions: int | None = None, explained_varianc
             "Subspace needs exactly one of num_directions and explained_variance, got "
             f"num_directions={num_directions}, explained_variance={explained_variance}. Leave the other one null."
         )
-    u, sigma = _directions_of(v)
-    if num_directions is not None:
-        k = num_directions
-        if not 1 <= k <= len(sigma):
-            raise ValueError(f"Subspace needs 1 ≤ num_directions ≤ rank of V = {len(sigma)}, got {k}. Choose a k within.")
-    else:
-        k = _directions_for(sigma, explained_variance)
+    if explained_variance is not None and not 0 < explained_variance <= 1:
+        raise ValueError(f"Subspace needs 0 < explained_variance ≤ 1, got {explained_variance}. 0.9 keeps 90 % of ‖V‖².")
+    norm = _norm(v)
+
+    def wanted(found: Tensor) -> int:  # more than were found where these cannot tell
+        if num_directions is not None:
+            return num_directions
+        assert explained_variance is not None
+        return int((found.double().square().cumsum(0) < (explained_variance - 1e-12) * norm**2).sum()) + 1
+
+    def ceiling(found: Tensor) -> float:
+        return 1.01 * float(found[k - 1]) if (k := wanted(found)) <= len(found) else 0.0
+
+    u, sigma, _, _ = leading_left_singular(v, ceiling)
+    _require_directions(sigma)
+    k = wanted(sigma) if num_directions is not None else min(wanted(sigma), len(sigma))
+    if not 1 <= k <= len(sigma):
+        raise ValueError(f"Subspace needs 1 ≤ num_directions ≤ rank of V = {len(sigma)}, got {k}. Choose a k within.")
     if k >= v.shape[0]:
         raise ValueError(
             f"Subspace would keep all {v.shape[0]} output directions: C = I, and the penalty is 0 for every update. "
             "Keep fewer num_directions or a smaller explained_variance."
         )
     form = QuadraticForm(1.0, u[:, :k].float(), _filled(sigma, k, 0.0))
-    return AlignmentMap(form, _filled(sigma, k, 1.0), _norm(sigma), float(k), 1.0, 0.0)
+    return AlignmentMap(form, _filled(sigma, k, 1.0), norm, float(k), 1.0, 0.0)
 
 
 def harmful_map(lora_a: Tensor, lora_b: Tensor, num_directions: int | None = None) -> AlignmentMap:
@@ -102,7 +139,7 @@ def harmful_map(lora_a: Tensor, lora_b: Tensor, num_directions: int | None = Non
     Raises:
         ValueError: If ``num_directions`` is outside 1..rank.
     """
-    u, sigma = low_rank_left_singular(lora_a, lora_b)
+    u, sigma, _, _ = low_rank_left_singular(lora_a, lora_b)
     k = len(sigma) if num_directions is None else num_directions
     if not 1 <= k <= len(sigma):
         raise ValueError(
@@ -110,7 +147,7 @@ def harmful_map(lora_a: Tensor, lora_b: Tensor, num_directions: int | None = Non
             "Choose a k within, or null for all; a rank of 0 means that the harmful adapter was not trained."
         )
     form = QuadraticForm(0.0, u[:, :k].float(), _filled(sigma, k, 1.0))
-    return AlignmentMap(form, _filled(sigma, k, 1.0), _norm(sigma), float(k), 1.0, 0.0)
+    return AlignmentMap(form, _filled(sigma, k, 1.0), float(sigma.norm()), float(k), 1.0, 0.0)
 
 
 def split_factor(lora_b: Tensor, directions: Tensor, eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,23 +165,15 @@ def split_factor(lora_b: Tensor, directions: Tensor, eigenvalues: Tensor) -> tup
     return aligned, lora_b - aligned
 
 
-def _directions_of(v: Tensor) -> LeftSingular:
-    directions = left_singular(v)
-    if not len(directions.sigma):
+def _require_directions(sigma: Tensor) -> None:
+    if not len(sigma):
         raise ValueError("V = W_aligned − W_base must not be 0: it has no direction. Are the two checkpoints the same?")
-    return directions
 
 
 def _filled(like: Tensor, k: int, value: float) -> Tensor:
     return like.new_full((k,), value, dtype=torch.float32)  # not the default dtype, which precision plugins change
 
 
-def _norm(sigma: Tensor) -> float:
-    return math.sqrt(float(sigma.square().sum()))
-
-
-def _directions_for(sigma: Tensor, explained_variance: float | None) -> int:
-    if explained_variance is None or not 0 < explained_variance <= 1:
-        raise ValueError(f"Subspace needs 0 < explained_variance ≤ 1, got {explained_variance}. 0.9 keeps 90 % of ‖V‖².")
-    share = sigma.square().cumsum(0) / sigma.square().sum()
-    return min(int((share < explained_variance - 1e-12).sum()) + 1, len(sigma))
+def _norm(matrix: Tensor) -> float:
+    exact = matrix.to(torch.promote_types(matrix.dtype, working_dtype((matrix.shape[0], matrix.shape[1]))))
+    return float(torch.linalg.vector_norm(exact, dim=1).double().norm())

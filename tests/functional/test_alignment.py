@@ -4,7 +4,7 @@ import pytest
 import torch
 from references import dense_gram, dense_penalty, dense_projector, orthonormal, randn, relative_error
 
-from asft_lightning.functional import gram_map, harmful_map, split_factor, subspace_map, update_penalty
+from asft_lightning.functional import decomposition, gram_map, harmful_map, split_factor, subspace_map, update_penalty
 
 SHAPES = [(16, 16), (12, 40), (40, 12)]
 
@@ -68,6 +68,54 @@ def test_gram_error_bound_is_reached_by_the_largest_dropped_direction():
     worst = torch.linalg.svd(v).U[:, 1:2]
     kept, full = (dense_penalty(torch.ones(1, 8), worst, c) for c in (0 * v, dense_gram(v)))
     assert float(kept / full) == pytest.approx(1 + found.error_bound, rel=1e-6)
+
+
+def relative_errors(found, dense):
+    """Smallest and largest relative error of the penalty over all updates: a generalised eigenvalue problem."""
+    n = torch.eye(len(dense), dtype=torch.float64) - dense
+    lower = torch.linalg.cholesky(n @ n)
+    half = torch.linalg.solve_triangular(lower, found.form.dense().double(), upper=False)
+    values = torch.linalg.eigvalsh(torch.linalg.solve_triangular(lower, half.mT, upper=False))
+    return float(values[0]) - 1, float(values[-1]) - 1
+
+
+@pytest.mark.parametrize("tolerance", [0.003, 0.01, 0.1])
+@pytest.mark.parametrize(
+    "sigma",
+    [
+        0.8 * torch.logspace(0, -3, 190, dtype=torch.float64),
+        0.5 * torch.arange(1, 191, dtype=torch.float64) ** -0.5,
+        2.0 * torch.arange(1, 191, dtype=torch.float64) ** -1.0,
+        torch.full((190,), 0.1, dtype=torch.float64),
+        torch.full((12,), 0.3, dtype=torch.float64),
+    ],
+    ids=["decaying", "heavy-tailed", "above 1", "flat", "low rank"],
+)
+@pytest.mark.parametrize("shape", [(200, 200), (190, 500), (500, 190)])
+def test_the_bound_holds_for_every_update_where_directions_are_iterated(monkeypatch, shape, sigma, tolerance):
+    monkeypatch.setattr(decomposition, "EXACT_UP_TO", 32)
+    monkeypatch.setattr(decomposition, "_FIRST_WIDTH", 16)
+    left, right = (orthonormal(d, len(sigma), seed=d) for d in shape)
+    v = left @ torch.diag(sigma) @ right.T
+    found = gram_map(v.float(), tolerance)
+    least, most = relative_errors(found, dense_gram(v))
+    assert found.error_bound <= tolerance
+    assert -found.error_bound - 1e-4 <= least and most <= found.error_bound + 1e-5  # and float32's rounding of U
+
+
+@pytest.mark.parametrize("settings", [{"num_directions": 5}, {"explained_variance": 0.6}])
+def test_an_iterated_subspace_is_as_good_as_the_best(monkeypatch, settings):
+    sigma = torch.arange(1, 191, dtype=torch.float64) ** -0.6
+    v = orthonormal(200, 190, seed=1) @ torch.diag(sigma) @ orthonormal(300, 190, seed=2).T
+    exact = subspace_map(v, **settings)
+    monkeypatch.setattr(decomposition, "EXACT_UP_TO", 32)
+    monkeypatch.setattr(decomposition, "_FIRST_WIDTH", 16)
+    found = subspace_map(v.float(), **settings)
+    k = len(exact.eigenvalues)
+    assert len(found.eigenvalues) == k
+    u = found.form.directions.double()
+    outside = torch.linalg.matrix_norm(v - u @ (u.T @ v), 2)
+    assert outside <= 1.02 * sigma[k]
 
 
 def test_gram_keeps_at_most_norm_over_epsilon_directions():

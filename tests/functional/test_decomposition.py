@@ -1,8 +1,8 @@
 import pytest
 import torch
-from references import randn, relative_error
+from references import orthonormal, randn, relative_error
 
-from asft_lightning.functional import left_singular, low_rank_left_singular
+from asft_lightning.functional import decomposition, leading_left_singular, left_singular, low_rank_left_singular
 
 SHAPES = [(12, 12), (8, 20), (20, 8), (1, 9), (9, 1)]
 
@@ -43,3 +43,53 @@ def test_low_rank_agrees_with_the_product(shape):
     assert relative_error(found.sigma, expected.S[:4]) < 1e-12
     projector = expected.U[:, :4] @ expected.U[:, :4].T
     assert relative_error(found.u @ found.u.T, projector) < 1e-10
+
+
+SPECTRA = {
+    "decaying": torch.logspace(0, -3, 150, dtype=torch.float64),
+    "heavy-tailed": torch.arange(1, 151, dtype=torch.float64) ** -0.5,
+    "flat": torch.ones(150, dtype=torch.float64),
+    "of low rank": torch.ones(6, dtype=torch.float64),
+}
+
+
+@pytest.fixture
+def iterates(monkeypatch):
+    """The iteration that large matrices go through, on small ones."""
+    monkeypatch.setattr(decomposition, "EXACT_UP_TO", 32)
+    monkeypatch.setattr(decomposition, "_FIRST_WIDTH", 16)
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("shape", [(160, 160), (150, 400), (400, 150)])
+def test_no_singular_value_above_the_ceiling_is_left_out(iterates, shape, spectrum):
+    sigma = SPECTRA[spectrum]
+    left, right = (orthonormal(d, len(sigma), seed=d) for d in shape)
+    matrix = (left @ torch.diag(sigma) @ right.T).float()
+    kept = matrix.clone()
+    ceiling = 0.3
+    found = leading_left_singular(matrix, lambda _: ceiling)
+    u = found.u.double()
+    assert torch.allclose(matrix, kept, atol=1e-6), "the caller's matrix is put back"
+    torch.testing.assert_close(u.T @ u, torch.eye(u.shape[1], dtype=torch.float64), rtol=0, atol=1e-5)
+    outside = kept.double() - u @ (u.T @ kept.double())
+    assert torch.linalg.matrix_norm(outside, 2) <= max(found.rest, 1e-6) <= ceiling
+    leak = torch.linalg.vector_norm(outside @ (kept.double().T @ u), dim=0)
+    torch.testing.assert_close(found.leak.double(), leak, rtol=0.01, atol=1e-5)
+
+
+def test_what_is_not_exact_enough_is_iterated_on(iterates):
+    matrix = randn(200, 200) / 20
+    leaks = []
+
+    def accept(found):
+        leaks.append(float(found.leak.max()))
+        return len(leaks) == 3
+
+    leading_left_singular(matrix, lambda _: 1.0, accept)
+    assert leaks[2] < leaks[1] < leaks[0]
+
+
+def test_a_matrix_that_needs_most_of_its_directions_is_decomposed_whole(iterates):
+    found = leading_left_singular(randn(100, 120), lambda _: 1e-3)
+    assert len(found.sigma) == 100 and found.rest == 0 and not found.leak.any()
