@@ -24,6 +24,12 @@ ANCHORS = {
     "subspace": [{"class_path": "asft_lightning.Subspace", "init_args": {"num_directions": 8}}],
     "shrinkage": [{"class_path": "asft_lightning.Shrinkage"}],
 }
+METHODS = {
+    "sft": "SFT",
+    "gram": "AsFT, `Gram`",
+    "subspace": "AsFT, `Subspace(num_directions=8)`",
+    "shrinkage": "AsFT, `Shrinkage`",
+}
 
 
 @dataclass(frozen=True)
@@ -89,15 +95,18 @@ def grid(
 
 
 def table(runs: Sequence[dict[str, object]]) -> str:
-    """Mean ± standard deviation over seeds, as Markdown."""
+    """Mean ± standard deviation over seeds, as Markdown: a row for each method and λ, two columns for each poison ratio."""
     cells: defaultdict[tuple[object, ...], list[dict[str, object]]] = defaultdict(list)
     for run in runs:
         cells[run["method"], run["lambda_reg"], run["poison_ratio"]].append(run)
-    lines = ["| method | λ | p | HS after | FA after | seeds |", "|---|---|---|---|---|---|"]
-    for (method, strength, p), found in sorted(cells.items(), key=lambda cell: (cell[0][2], cell[0][1], cell[0][0])):
-        columns = [_spread([run[key] for run in found]) for key in ("harmful_score", "accuracy")]
-        lines.append(f"| {method} | {strength:g} | {p:g} | {columns[0]} | {columns[1]} | {len(found)} |")
-    return "\n".join(lines)
+    ratios = sorted({run["poison_ratio"] for run in runs})
+    header = ["method", "λ", *(f"{score}, p = {p:g}" for p in ratios for score in ("HS", "FA"))]
+    lines = [" | ".join(header), " | ".join("---" for _ in header)]
+    for method, strength in dict.fromkeys((run["method"], run["lambda_reg"]) for run in runs):
+        found = [cells[method, strength, p] for p in ratios]
+        figures = [_spread([run[key] for run in cell]) for cell in found for key in ("harmful_score", "accuracy")]
+        lines.append(" | ".join([METHODS[method], f"{strength:g}", *figures]))
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def _spread(values: Sequence[float]) -> str:
