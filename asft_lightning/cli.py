@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from asft_lightning import anchor_commands
 from asft_lightning.errors import AsFTError, ConfigurationError
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.pretrained import Pretrained
@@ -25,6 +27,8 @@ _NOISE = (
     ".*Experiment logs directory .* exists and is not empty.*",
     ".*Total length of `list` across ranks is zero.*",  # no validation rows were asked for
 )
+
+_OTHER_COMMANDS = "Beside these, `asft-lightning anchors {build,show,diff}` makes anchors, shows and compares them."
 
 _CHECKPOINTS = ("last", "best", "hpc")
 """What Lightning takes for ``ckpt_path`` beside a path."""
@@ -46,6 +50,7 @@ class AsFTCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"default_root_dir": "runs/asft"},
             seed_everything_default=0,
+            parser_kwargs={"epilog": _OTHER_COMMANDS},
             args=list(args) if args is not None else None,
             **kwargs,
         )
@@ -81,8 +86,12 @@ def main(args: Sequence[str] | None = None) -> None:
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    arguments = sys.argv[1:] if args is None else list(args)
     try:
-        AsFTCLI(args)
+        if arguments[:1] == ["anchors"]:
+            auto_cli({"anchors": anchor_commands.COMMANDS}, args=arguments, prog="asft-lightning")
+        else:
+            AsFTCLI(args)
     except ValueError as error:
         if (mistake := _mistake(error)) is None:
             raise

@@ -1,10 +1,18 @@
-"""Writing files so that an interruption never leaves half of one."""
+"""Where files are kept, and writing them so that an interruption never leaves half of one."""
 
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+
+def cache_folder() -> Path:
+    """What may be built again: `$ASFT_LIGHTNING_CACHE`, or else `asft-lightning` in `$XDG_CACHE_HOME` or in `~/.cache`."""
+    if chosen := os.environ.get("ASFT_LIGHTNING_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "asft-lightning"
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

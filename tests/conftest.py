@@ -46,6 +46,15 @@ def shared_data():
 
 
 @pytest.fixture(autouse=True, scope="session")
+def anchor_cache(tmp_path_factory):
+    """The folder of finished anchors: the user's own is left alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asft_lightning.modules.asft.cache_folder", lambda: folder)
+        yield folder / "anchors"
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _quiet():
     """Lightning's own advice is not what the tests are about."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -1,9 +1,10 @@
 """Where the directions of the penalty come from: one small class a variant, and the set that keeps them."""
 
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, Spectrum, WeightPair
-from asft_lightning.anchors.anchor_set import AnchorSet, AnchorTerm
-from asft_lightning.anchors.build import build_anchors
+from asft_lightning.anchors.anchor_set import FILE_NAME, AnchorSet, AnchorTerm
+from asft_lightning.anchors.build import build_anchors, require_built_from
 from asft_lightning.anchors.checkpoints import Weights, WeightSource, open_weights
+from asft_lightning.anchors.compare import Comparison, UpdateParts, compare
 from asft_lightning.anchors.gram import Gram
 from asft_lightning.anchors.harmful import Harmful
 from asft_lightning.anchors.shrinkage import Shrinkage
@@ -11,9 +12,11 @@ from asft_lightning.anchors.subspace import Subspace
 from asft_lightning.anchors.targets import LoRAFactors, Target, canonical_name, find_lora_factors
 
 __all__ = [
+    "FILE_NAME",
     "Anchor",
     "AnchorSet",
     "AnchorTerm",
+    "Comparison",
     "Gram",
     "Harmful",
     "LoRAFactors",
@@ -22,11 +25,14 @@ __all__ = [
     "Spectrum",
     "Subspace",
     "Target",
+    "UpdateParts",
     "WeightPair",
     "WeightSource",
     "Weights",
     "build_anchors",
     "canonical_name",
+    "compare",
     "find_lora_factors",
     "open_weights",
+    "require_built_from",
 ]

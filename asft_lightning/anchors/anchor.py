@@ -25,6 +25,7 @@ class Spectrum:
         trace: Trace of C.
         largest: Largest eigenvalue of C; near 0 the penalty is plain shrinkage, above 2 the anchor repels.
         kept: Directions kept.
+        energy: Share of ‖V‖²_F along them.
         error_bound: Proven bound on the relative error of the penalty from those not kept.
     """
 
@@ -32,6 +33,7 @@ class Spectrum:
     trace: float = 0.0
     largest: float = 0.0
     kept: int = 0
+    energy: float = 0.0
     error_bound: float = 0.0
 
 
@@ -55,8 +57,14 @@ class ModuleAnchor:
     def of_map(cls, found: AlignmentMap) -> "ModuleAnchor":
         """The anchor of a map onto output directions, on the CPU, wherever it was computed."""
         form = QuadraticForm(found.form.beta, found.form.directions.cpu(), found.form.weights.cpu())
-        spectrum = Spectrum(found.norm, found.trace, found.largest, len(found.eigenvalues), found.error_bound)
+        spectrum = Spectrum(found.norm, found.trace, found.largest, len(found.eigenvalues), found.energy, found.error_bound)
         return cls(out=form, eigenvalues=found.eigenvalues.cpu(), spectrum=spectrum)
+
+    @property
+    def num_bytes(self) -> int:
+        """What the anchor takes in memory and on disk."""
+        tensors = [t for form in (self.out, self.inp) if form is not None for t in (form.directions, form.weights)]
+        return sum(t.numel() * t.element_size() for t in tensors)
 
 
 class WeightPair:
@@ -123,6 +131,10 @@ class Anchor(ABC):
         Raises:
             AnchorError: If it cannot be built, naming the module.
         """
+
+    def fingerprint(self, targets: Sequence[Target]) -> str | None:
+        """SHA-256 of what it reads beside the two checkpoints; None where that is nothing."""
+        return None
 
     def settings(self) -> dict[str, Any]:
         """Its class name and arguments as plain data, as recorded in files."""

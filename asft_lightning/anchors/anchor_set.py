@@ -3,20 +3,24 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from asft_lightning.anchors.anchor import ModuleAnchor, Spectrum
+from asft_lightning.anchors.fingerprint import content_hash
+from asft_lightning.anchors.report import remarks, table
 from asft_lightning.errors import AnchorError
 from asft_lightning.files import write_atomically
 from asft_lightning.functional import QuadraticForm
+from asft_lightning.locations import resolve_folder
 
-_FORMAT = "asft-lightning anchors 1"
+FILE_NAME = "anchors.safetensors"
+"""Of anchors in a run's folder or in a repository."""
 
 
 @dataclass(frozen=True)
@@ -46,63 +50,74 @@ class AnchorSet:
     Args:
         shapes: {canonical module name: (d_out, d_in)}.
         terms: The anchors of the sum; each covers every module.
+        sources: {``aligned``, ``base`` or an anchor's class: SHA-256 of the weights that were read}.
     """
+
+    FORMAT: ClassVar[str] = "asft-lightning anchors 1"
 
     shapes: Mapping[str, tuple[int, int]]
     terms: tuple[AnchorTerm, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically: never half a file under this name."""
         tensors, header = self._contents()
-        write_atomically(Path(path), save(tensors, {"format": _FORMAT, "anchors": header}))
+        metadata = {"format": self.FORMAT, "anchors": header, "sha256": _sha256(tensors, header)}
+        write_atomically(Path(path), save(tensors, metadata))
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a file written by :meth:`save`; nothing in it is executed.
+    def load(cls, location: str | Path, revision: str | None = None) -> Self:
+        """Read a file written by :meth:`save`, memory-mapped; nothing in it is executed.
+
+        Args:
+            location: The file, or a directory or hub repository with an ``anchors.safetensors``.
+            revision: Revision on the hub.
 
         Raises:
-            AnchorError: If it is absent, damaged, or no file of this format.
+            AnchorError: If the file is absent, damaged, or not of this format.
+            ConfigurationError: If the repository cannot be had.
         """
+        path = Path(location)
+        if path.suffix != ".safetensors":
+            path = resolve_folder(str(location), revision) / FILE_NAME
         try:
             with safe_open(path, framework="pt") as handle:
                 metadata = handle.metadata() or {}
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, OSError) as error:
             raise _unreadable(path, error) from error
-        if metadata.get("format") != _FORMAT:
+        if metadata.get("format") != cls.FORMAT:
             raise AnchorError(
-                f"{path} must be a file of format {_FORMAT!r}, got {metadata.get('format')!r}. Build it again."
+                f"{path} must be a file of format {cls.FORMAT!r}, got {metadata.get('format')!r}. Build it again."
             )
         try:
+            if metadata["sha256"] != _sha256(tensors, metadata["anchors"]):
+                raise ValueError("its content is not what was written")
             header = json.loads(metadata["anchors"])
             terms = tuple(_term_from(i, plain, tensors) for i, plain in enumerate(header["terms"]))
-            return cls({name: (int(shape[0]), int(shape[1])) for name, shape in header["shapes"].items()}, terms)
+            shapes = {name: (int(shape[0]), int(shape[1])) for name, shape in header["shapes"].items()}
+            return cls(shapes, terms, header["sources"])
         except (KeyError, ValueError, TypeError) as error:
             raise _unreadable(path, error) from error
 
     def sha256(self) -> str:
         """Hash of the content, to record what a run was protected with."""
-        tensors, header = self._contents()
-        digest = hashlib.sha256(header.encode())  # not the file's bytes: their order is the format's own affair
-        for name in sorted(tensors):
-            digest.update(name.encode() + tensors[name].numpy().tobytes())
-        return digest.hexdigest()
+        return _sha256(*self._contents())
 
-    def rows(self) -> Iterator[tuple[str, str, Spectrum]]:
-        """(module, anchor, spectrum) for each module and anchor."""
+    @property
+    def num_bytes(self) -> int:
+        """What the anchors take in memory and on disk."""
+        return sum(anchor.num_bytes for term in self.terms for anchor in term.modules.values())
+
+    def rows(self) -> Iterator[tuple[str, str, ModuleAnchor]]:
+        """(module, the anchor's class, its anchor of the module) for each module and anchor."""
         for name in self.shapes:
             for term in self.terms:
-                yield name, term.label, term.modules[name].spectrum
+                yield name, term.label, term.modules[name]
 
     def __str__(self) -> str:
-        """The spectrum of each module as a table of plain text."""
-        width = max(len(name) for name in self.shapes)
-        lines = [f"{'module':{width}}  anchor     ‖V‖_F   trace C  largest c  kept  error bound"]
-        lines += [
-            f"{name:{width}}  {label:9}  {s.norm:6.3f}  {s.trace:7.3f}  {s.largest:9.4f}  {s.kept:4d}  {s.error_bound:11.2%}"
-            for name, label, s in self.rows()
-        ]
-        return "\n".join(lines)
+        """The spectrum of each module as a table of plain text, and what it means in plain words."""
+        return "\n".join([table(self), "", *remarks(self)])
 
     def _contents(self) -> tuple[dict[str, Tensor], str]:
         tensors: dict[str, Tensor] = {}
@@ -113,7 +128,12 @@ class AnchorSet:
                 modules[name] = _plain(anchor)
                 tensors.update({f"{i}|{name}|{key}": value for key, value in _tensors_of(anchor).items()})
             terms.append({"settings": dict(term.settings), "weight": float(term.weight), "modules": modules})
-        return tensors, json.dumps({"shapes": self.shapes, "terms": terms})
+        return tensors, json.dumps({"shapes": self.shapes, "terms": terms, "sources": dict(self.sources)})
+
+
+def _sha256(tensors: Mapping[str, Tensor], header: str) -> str:
+    # Not of the file's bytes: their order is the format's own affair.
+    return hashlib.sha256((header + content_hash(sorted(tensors.items()))).encode()).hexdigest()
 
 
 def _unreadable(path: str | Path, error: Exception) -> AnchorError:

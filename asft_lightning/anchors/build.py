@@ -1,6 +1,7 @@
 """From two checkpoints to an AnchorSet, one matrix at a time."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from tqdm.auto import tqdm
 
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair, describe
 from asft_lightning.anchors.anchor_set import AnchorSet, AnchorTerm
+from asft_lightning.anchors.cache import AnchorCache, cache_key
 from asft_lightning.anchors.checkpoints import Weights, WeightSource, open_weights
 from asft_lightning.anchors.targets import Target, find_lora_factors
 from asft_lightning.errors import AnchorError, AsFTError
@@ -22,6 +24,7 @@ def build_anchors(
     revision: str | None = None,
     base_revision: str | None = None,
     device: torch.device | str | None = None,
+    cache: str | Path | None = None,
     progress: bool = True,
 ) -> AnchorSet:
     """Build the anchors of every weight that ``model``'s trainable LoRA layers update.
@@ -37,6 +40,7 @@ def build_anchors(
         revision: Revision of ``aligned`` on the hub.
         base_revision: Revision of ``base`` on the hub.
         device: Where to compute, e.g. ``cuda``; None for where the weights are. The anchors end on the CPU.
+        cache: Folder of finished anchors, looked in first by the content of all that is read, and added to.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -53,13 +57,46 @@ def build_anchors(
         _open(base, base_revision) if "base" in needs else None,
         device,
     )
+    shapes, sources = {target.name: target.shape for target in targets}, _sources(anchors, targets, weights)
+    key = cache_key([anchor.settings() for anchor in anchors], shapes, sources)
+    if cache is not None and (found := AnchorCache(cache).get(key)):
+        return found
     modules: list[dict[str, ModuleAnchor]] = [{} for _ in anchors]
     bar = tqdm(targets, desc=f"Anchors ({describe(anchors)})", unit="matrix", disable=not progress, leave=False)
     for target in bar:
         for anchor, built in zip(anchors, modules, strict=True):
             built[target.name] = _built(anchor, target, weights)
     terms = tuple(AnchorTerm(a.settings(), a.weight, built) for a, built in zip(anchors, modules, strict=True))
-    return AnchorSet({target.name: target.shape for target in targets}, terms)
+    anchor_set = AnchorSet(shapes, terms, sources)
+    if cache is not None:
+        AnchorCache(cache).put(key, anchor_set)
+    return anchor_set
+
+
+def require_built_from(anchors: AnchorSet, model: nn.Module, aligned: WeightSource, revision: str | None = None) -> None:
+    """Anchors from elsewhere must be those of the aligned model that is trained; the base model is not needed for it.
+
+    Raises:
+        AnchorError: If they were built from other weights, or for other modules.
+    """
+    built_from = anchors.sources.get("aligned")
+    targets = [factor.target for factor in find_lora_factors(model) if factor.target.name in anchors.shapes]
+    if built_from is None or len(targets) < len(anchors.shapes):
+        return  # made from no aligned weights, or for other modules: which UpdatePenalty refuses by name
+    weights = open_weights(aligned, revision)
+    if weights.fingerprint(list({target.name: target for target in targets}.values())) != built_from:
+        raise AnchorError(
+            f"anchors must be built from the aligned model that is trained, and these were built from other weights than "
+            f"{weights.label} holds. Build them for it: asft-lightning anchors build."
+        )
+
+
+def _sources(anchors: Sequence[Anchor], targets: Sequence[Target], weights: WeightPair) -> dict[str, str]:
+    """{what was read: its hash}; a side that no target reads is not in it."""
+    sides = {"aligned": weights.aligned, "base": weights.base}
+    found = {side: opened.fingerprint(targets) for side, opened in sides.items() if opened is not None}
+    own = {f"{type(a).__name__} {i}": a.fingerprint(targets) for i, a in enumerate(anchors)}
+    return found | {name: value for name, value in own.items() if value is not None}
 
 
 def _open(source: WeightSource | None, revision: str | None) -> Weights | None:

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TypeAlias, TypeVar
@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from asft_lightning.anchors.fingerprint import content_hash
 from asft_lightning.anchors.targets import Target, canonical_name
 from asft_lightning.errors import AnchorError, ConfigurationError
 from asft_lightning.locations import resolve_folder
@@ -37,6 +38,11 @@ class Weights(ABC):
         self.label = label
         self._own_names = {canonical_name(name): name for name in names}
 
+    @property
+    def names(self) -> list[str]:
+        """The canonical names of its tensors."""
+        return list(self._own_names)
+
     @abstractmethod
     def _read(self, own_name: str) -> Tensor:
         """One tensor by its own name."""
@@ -55,8 +61,7 @@ class Weights(ABC):
         Raises:
             AnchorError: If it is absent, of another shape, or holds NaN or Inf.
         """
-        name = self._name_of(target)
-        weight = self[name]
+        weight = self[self._name_of(target)]
         weight = weight.mT if target.transposed and weight.ndim == 2 else weight
         if tuple(weight.shape) != target.shape:
             raise AnchorError(
@@ -68,6 +73,14 @@ class Weights(ABC):
                 f"{target.name}: weights must be finite, but {self.label} holds NaN or Inf there. Get the file again."
             )
         return weight.detach()
+
+    def fingerprint(self, targets: Iterable[Target]) -> str:
+        """SHA-256 of the weights of ``targets``, by their content.
+
+        Raises:
+            AnchorError: If one is absent.
+        """
+        return content_hash((target.name, self[self._name_of(target)]) for target in targets)
 
     def _name_of(self, target: Target) -> str:
         # A checkpoint saved from the bare backbone lacks the first segment ("model.", "transformer.").
@@ -131,6 +144,36 @@ def open_weights(source: WeightSource, revision: str | None = None) -> Weights:
         f"a checkpoint directory needs one of {', '.join((*_INDEX_FILES, *_WEIGHT_FILES))}, and {folder} has none. "
         "Write it with save_pretrained."
     )
+
+
+def read_factors(adapter: Weights, target: Target) -> tuple[Tensor, Tensor]:
+    """A (r, d_in) and B (d_out, r) of one layer of an adapter in PEFT's format, finite.
+
+    Raises:
+        AnchorError: If the adapter lacks the layer, or its factors do not fit or are not finite.
+    """
+    factors = []
+    for factor in ("lora_A", "lora_B"):
+        try:
+            tensor = adapter[f"{target.name}.{factor}.weight"]
+        except KeyError:
+            raise AnchorError(
+                f"{target.name}: the adapter {adapter.label} must have every layer of the anchors, and lacks its "
+                f"{factor}. Tune it with the same target_modules."
+            ) from None
+        if not bool(torch.isfinite(tensor).all()):
+            raise AnchorError(
+                f"{target.name}: the adapter {adapter.label} must be finite, but its {factor} holds NaN or Inf. "
+                "Tune it again, with a smaller learning rate."
+            )
+        factors.append(tensor)
+    a, b = factors
+    if (b.shape[0], a.shape[1]) != target.shape:
+        raise AnchorError(
+            f"{target.name}: the update of {adapter.label} must have the layer's shape {target.shape}, got "
+            f"{(b.shape[0], a.shape[1])}. Tune the adapter on the same model."
+        )
+    return a, b
 
 
 def _read_index(path: Path) -> dict[str, str]:

@@ -1,13 +1,14 @@
 """AsFT-Alt: the direction of a harmful fine-tuning, for when there is no base model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair
-from asft_lightning.anchors.checkpoints import Weights, open_weights
+from asft_lightning.anchors.checkpoints import Weights, open_weights, read_factors
+from asft_lightning.anchors.fingerprint import content_hash
 from asft_lightning.anchors.targets import Target
 from asft_lightning.errors import AnchorError
 from asft_lightning.functional import harmful_map
@@ -30,6 +31,11 @@ class Harmful(Anchor):
         """The top left singular vectors of the adapter's B·A."""
         return ModuleAnchor.of_map(harmful_map(*self._factors(target), self.num_directions))
 
+    def fingerprint(self, targets: Sequence[Target]) -> str:
+        """Of the adapter's factors."""
+        factors = ((target.name, factor) for target in targets for factor in self._factors(target))
+        return content_hash(factors)
+
     @cached_property
     def _weights(self) -> Weights:
         if not self.adapter:
@@ -37,25 +43,4 @@ class Harmful(Anchor):
         return open_weights(self.adapter)
 
     def _factors(self, target: Target) -> tuple[Tensor, Tensor]:
-        def read(factor: str) -> Tensor:
-            try:
-                tensor = self._weights[f"{target.name}.{factor}.weight"]
-            except KeyError:
-                raise AnchorError(
-                    f"{target.name}: the harmful adapter {self.adapter} must have every trained layer, and lacks its "
-                    f"{factor}. Tune it with the same target_modules."
-                ) from None
-            if not bool(torch.isfinite(tensor).all()):
-                raise AnchorError(
-                    f"{target.name}: the harmful adapter {self.adapter} must be finite, but its {factor} holds NaN or Inf. "
-                    "Tune it again, with a smaller learning rate."
-                )
-            return tensor
-
-        a, b = read("lora_A"), read("lora_B")
-        if (b.shape[0], a.shape[1]) != target.shape:
-            raise AnchorError(
-                f"{target.name}: the harmful update must have the layer's shape {target.shape}, got "
-                f"{(b.shape[0], a.shape[1])}. Tune the adapter on the same model."
-            )
-        return a, b
+        return read_factors(self._weights, target)

@@ -28,6 +28,7 @@ class AlignmentMap(NamedTuple):
         norm: ‖V‖_F of the whole matrix.
         trace: trace of C before any direction was dropped.
         largest: largest eigenvalue of C.
+        energy: share of ‖V‖²_F along the kept directions.
         error_bound: bound on (penalty with the kept directions) / (penalty with all) − 1, for any update.
     """
 
@@ -36,6 +37,7 @@ class AlignmentMap(NamedTuple):
     norm: float
     trace: float
     largest: float
+    energy: float
     error_bound: float
 
 
@@ -67,7 +69,7 @@ def gram_map(v: Tensor, tolerance: float = 0.01) -> AlignmentMap:
     _require_directions(found.sigma)
     c, keep, error_bound = cut(found)
     form = QuadraticForm(1.0, found.u[:, :keep].float(), (1 - c[:keep]).square().float())
-    return AlignmentMap(form, c[:keep].float(), norm, norm, float(c[0]), error_bound)
+    return AlignmentMap(form, c[:keep].float(), norm, norm, float(c[0]), float(c[:keep].sum()) / norm, error_bound)
 
 
 def _error_bound(c: Tensor, keep: int, leak: Tensor, rest: float) -> float:
@@ -125,7 +127,7 @@ def subspace_map(v: Tensor, num_directions: int | None = None, explained_varianc
             "Keep fewer num_directions or a smaller explained_variance."
         )
     form = QuadraticForm(1.0, u[:, :k].float(), _filled(sigma, k, 0.0))
-    return AlignmentMap(form, _filled(sigma, k, 1.0), norm, float(k), 1.0, 0.0)
+    return AlignmentMap(form, _filled(sigma, k, 1.0), norm, float(k), 1.0, _energy(sigma, k, norm), 0.0)
 
 
 def harmful_map(lora_a: Tensor, lora_b: Tensor, num_directions: int | None = None) -> AlignmentMap:
@@ -146,8 +148,9 @@ def harmful_map(lora_a: Tensor, lora_b: Tensor, num_directions: int | None = Non
             f"Harmful needs 1 ≤ num_directions ≤ rank of the harmful update = {len(sigma)}, got {k}. "
             "Choose a k within, or null for all; a rank of 0 means that the harmful adapter was not trained."
         )
+    norm = float(sigma.norm())
     form = QuadraticForm(0.0, u[:, :k].float(), _filled(sigma, k, 1.0))
-    return AlignmentMap(form, _filled(sigma, k, 1.0), float(sigma.norm()), float(k), 1.0, 0.0)
+    return AlignmentMap(form, _filled(sigma, k, 1.0), norm, float(k), 1.0, _energy(sigma, k, norm), 0.0)
 
 
 def split_factor(lora_b: Tensor, directions: Tensor, eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,6 +175,10 @@ def _require_directions(sigma: Tensor) -> None:
 
 def _filled(like: Tensor, k: int, value: float) -> Tensor:
     return like.new_full((k,), value, dtype=torch.float32)  # not the default dtype, which precision plugins change
+
+
+def _energy(sigma: Tensor, k: int, norm: float) -> float:
+    return float(sigma[:k].double().square().sum()) / norm**2
 
 
 def _norm(matrix: Tensor) -> float:

@@ -35,6 +35,10 @@ class QuadraticForm:
             gram = gram + self.beta * (outside.mT @ outside)
         return gram
 
+    def to(self, dtype: torch.dtype) -> "QuadraticForm":
+        """The same form in another dtype."""
+        return QuadraticForm(self.beta, self.directions.to(dtype), self.weights.to(dtype))
+
     def dense(self) -> Tensor:
         """M as a (..., d, d) matrix: for tests and plots only."""
         u = self.directions

@@ -7,8 +7,9 @@ from typing import Any
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors
+from asft_lightning.anchors import FILE_NAME, Anchor, AnchorSet, Gram, build_anchors, require_built_from
 from asft_lightning.errors import ConfigurationError, UnpenalisedError
+from asft_lightning.files import cache_folder
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
 from asft_lightning.penalty import UpdatePenalty
 
@@ -22,13 +23,15 @@ class AsFT(LoRAFineTuner):
     Args:
         lambda_reg: λ ≥ 0; the paper's 1, useful from 0.1 to 10 there. 0 trains without protection, and says so.
         anchors: The variants to sum; null for ``[Gram()]``, the authors'.
+        anchor_file: Take built anchors instead: a file of ``asft-lightning anchors build``, or a hub repository with one.
         lambda_warmup_steps: Optimizer steps over which λ grows linearly from 0.
         scale_update: Penalise (α/r)·BA, the true update, instead of the authors' bare BA.
         allow_unpenalised: Let other parameters be trained as well, unseen by the penalty.
         kwargs: Those of :class:`LoRAFineTuner`.
 
     Raises:
-        ConfigurationError: If ``lambda_reg`` or ``lambda_warmup_steps`` is negative.
+        ConfigurationError: If ``lambda_reg`` or ``lambda_warmup_steps`` is negative, or both ``anchors`` and
+            ``anchor_file`` are given.
         UnpenalisedError: When the model is configured, if something would be trained that no anchor sees.
         AnchorError: When the anchors are built, if one cannot be.
     """
@@ -38,6 +41,7 @@ class AsFT(LoRAFineTuner):
         *args: Any,
         lambda_reg: float = 1.0,
         anchors: list[Anchor] | None = None,
+        anchor_file: str | None = None,
         lambda_warmup_steps: int = 0,
         scale_update: bool = False,
         allow_unpenalised: bool = False,
@@ -49,8 +53,13 @@ class AsFT(LoRAFineTuner):
                 f"lambda_reg and lambda_warmup_steps must be ≥ 0, got {lambda_reg} and {lambda_warmup_steps}. "
                 "The paper's λ is 1; a negative one would drive the model away from its anchor."
             )
+        if anchors is not None and anchor_file is not None:
+            raise ConfigurationError(
+                f"anchors are built or read, not both: got anchors and anchor_file {anchor_file!r}. Leave one out."
+            )
         self.lambda_reg = lambda_reg
         self.anchors: Sequence[Anchor] = [Gram()] if anchors is None else anchors
+        self.anchor_file = anchor_file
         self.lambda_warmup_steps = lambda_warmup_steps
         self.scale_update = scale_update
         self.allow_unpenalised = allow_unpenalised
@@ -60,24 +69,34 @@ class AsFT(LoRAFineTuner):
     def prepare_data(self) -> None:
         """Build the anchors on rank 0 and keep them in the run's folder, before any process group has to wait for it."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            self.build_anchors().save(self._anchor_file())
+            self.build_anchors().save(self._kept_anchors())
 
     def build_anchors(self) -> AnchorSet:
-        """The anchors of this run's targets, found on a model without weights."""
+        """The anchors of this run's targets, found on a model without weights; from the cache or the given file if there.
+
+        Raises:
+            AnchorError: If one cannot be built, or the file's were built from another aligned model.
+        """
+        model = self.with_adapter(self.pretrained.load_model_on_meta())
+        if self.anchor_file is not None:
+            anchors = AnchorSet.load(self.anchor_file)
+            require_built_from(anchors, model, self.pretrained.aligned, self.pretrained.revision)
+            return anchors
         return build_anchors(
-            self.with_adapter(self.pretrained.load_model_on_meta()),
+            model,
             self.pretrained.aligned,
             self.pretrained.base,
             self.anchors,
             revision=self.pretrained.revision,
             base_revision=self.pretrained.base_revision,
+            cache=cache_folder() / "anchors",
         )
 
     def configure_model(self) -> None:
         """Load the model and, for training, bind the anchors to it."""
         super().configure_model()
         if self.penalty is None and self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self.bind(AnchorSet.load(self._anchor_file()))
+            self.bind(AnchorSet.load(self._kept_anchors()))
 
     def bind(self, anchors: AnchorSet) -> None:
         """Protect the configured model with these anchors."""
@@ -109,9 +128,12 @@ class AsFT(LoRAFineTuner):
 
     def fingerprint(self) -> dict[str, object]:
         """What was trained, how, and what protected it."""
-        anchors = [anchor.settings() for anchor in self.anchors]
-        found = {} if self.anchor_set is None else {"anchors_sha256": self.anchor_set.sha256()}
-        return {**super().fingerprint(), "lambda_reg": self.lambda_reg, "anchors": anchors, **found}
+        if self.anchor_set is None:
+            anchors: dict[str, object] = {"anchors": [anchor.settings() for anchor in self.anchors]}
+        else:
+            terms = [dict(term.settings) for term in self.anchor_set.terms]
+            anchors = {"anchors": terms, "anchors_sha256": self.anchor_set.sha256()}
+        return {**super().fingerprint(), "lambda_reg": self.lambda_reg, **anchors}
 
-    def _anchor_file(self) -> Path:
-        return Path(self.trainer.default_root_dir) / "anchors.safetensors"
+    def _kept_anchors(self) -> Path:
+        return Path(self.trainer.default_root_dir) / FILE_NAME

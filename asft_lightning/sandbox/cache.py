@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.files import cache_folder
 from asft_lightning.sandbox.build import write_sandbox
 from asft_lightning.sandbox.language import texts
 from asft_lightning.sandbox.recipe import Recipe
@@ -18,14 +19,6 @@ from asft_lightning.sandbox.recipe import Recipe
 MODELS = ("aligned", "base")
 FILES = ("benign", "harmful", "unsafe_prompts", "task_test", "instructions", "refusals")
 PARTS = {name: name for name in MODELS} | {name: f"{name}.jsonl" for name in FILES}
-
-
-def default_root() -> Path:
-    """The cache folder: `$ASFT_LIGHTNING_CACHE`, or else `asft-lightning` in `$XDG_CACHE_HOME`, or else in `~/.cache`."""
-    if chosen := os.environ.get("ASFT_LIGHTNING_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "asft-lightning"
 
 
 def sandbox_name(recipe: Recipe, seed: int) -> str:
@@ -41,7 +34,7 @@ def build_sandbox(root: Path | None = None, seed: int = 0, recipe: Recipe | None
     once the second throws its copy away. The caller's random state, default device and threads stay as they are.
 
     Args:
-        root: Cache folder; `default_root()` if None.
+        root: Cache folder; `cache_folder()` if None.
         seed: Decides the rows and the weights.
         recipe: Sizes and training of the pair; the measured default if None.
 
@@ -49,7 +42,7 @@ def build_sandbox(root: Path | None = None, seed: int = 0, recipe: Recipe | None
         A folder with one folder or .jsonl file for each of `PARTS`.
     """
     recipe = recipe or Recipe()
-    folder = (default_root() if root is None else Path(root)) / sandbox_name(recipe, seed)
+    folder = (cache_folder() if root is None else Path(root)) / sandbox_name(recipe, seed)
     if not is_finished(folder):
         with staged(folder) as staging:
             write_sandbox(staging, recipe, seed)
@@ -62,7 +55,7 @@ def sandbox_path(part: str, root: Path | None = None) -> Path:
     Args:
         part: 'aligned' or 'base' (folders for `from_pretrained`), or 'benign', 'harmful', 'unsafe_prompts',
             'task_test', 'instructions' or 'refusals' (.jsonl files with `instruction` and `output`).
-        root: Cache folder; `default_root()` if None.
+        root: Cache folder; `cache_folder()` if None.
 
     Raises:
         ConfigurationError: (a ValueError) If there is no such part.

@@ -95,19 +95,6 @@ def test_the_hash_tells_every_difference():
     assert len({original.sha256(), *(other.sha256() for other in others)}) == 1 + len(others)
 
 
-def test_the_table_shows_each_module_and_figure():
-    found = built([Gram(), Shrinkage()])
-    lines = str(found).splitlines()
-    assert lines[0].split() == ["module", "anchor", "‖V‖_F", "trace", "C", "largest", "c", "kept", "error", "bound"]
-    assert len(lines) == 1 + 2 * len(found.shapes)
-    name = "model.layers.1.mlp.down_proj"
-    spectrum = found.terms[0].modules[name].spectrum
-    row = next(line for line in lines if line.split()[:2] == [name, "Gram"]).split()
-    assert row[2:5] == [f"{spectrum.norm:.3f}", f"{spectrum.trace:.3f}", f"{spectrum.largest:.4f}"]
-    assert row[5] == str(spectrum.kept)
-    assert float(row[6].rstrip("%")) == pytest.approx(100 * spectrum.error_bound, abs=0.006)
-
-
 def damage(path, change) -> None:
     with safe_open(path, framework="pt") as handle:
         metadata = handle.metadata()

@@ -1,5 +1,7 @@
 """AsFT with a real Trainer: what it logs, λ over time and over micro-batches, hooks, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -150,6 +152,7 @@ def test_sum_of_anchors_from_arguments(pretrained, tmp_path):
         ({"lambda_reg": -1.0}, r"must be ≥ 0, got -1.0 and 0. The paper's λ is 1"),
         ({"lambda_reg": float("nan")}, r"must be ≥ 0, got nan and 0"),
         ({"lambda_warmup_steps": -5}, r"must be ≥ 0, got 1.0 and -5"),
+        ({"anchors": [Gram()], "anchor_file": "a.safetensors"}, r"not both: got anchors and anchor_file 'a.safetensors'"),
     ],
 )
 def test_strengths_that_cannot_be(pretrained, settings, message):
@@ -195,3 +198,28 @@ def test_without_its_penalty_it_does_not_train(pretrained, tokenizer):
     ids = torch.tensor([[5, 6, 7]])
     with pytest.raises(UnpenalisedError, match=r"must not train without its penalty: call bind\(build_anchors\(\)\) first"):
         module.training_step({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}, 0)
+
+
+def protected(pretrained, folder, **settings):
+    torch.manual_seed(0)
+    module = fine_tuner(AsFT, pretrained, **settings)
+    tiny_trainer(folder).fit(module, tiny_data(pretrained, folder))
+    return module
+
+
+def test_anchors_of_a_file_protect_like_those_built_here(pretrained, tmp_path):
+    here = protected(pretrained, tmp_path / "here", anchors=[Gram()])
+    kept = tmp_path / "here" / "anchors.safetensors"
+    for location in (kept, kept.parent):  # a file, or a folder as of a repository
+        there = protected(pretrained, tmp_path / "there", anchor_file=str(location))
+        assert there.fingerprint()["anchors_sha256"] == here.fingerprint()["anchors_sha256"]
+        assert there.fingerprint()["anchors"] == here.fingerprint()["anchors"]
+        expected = trained_weights(here)
+        assert all(torch.equal(value, expected[name]) for name, value in trained_weights(there).items())
+
+
+def test_anchors_of_another_model_do_not_protect(pretrained, tmp_path):
+    protected(pretrained, tmp_path / "here")
+    other = replace(pretrained, aligned=pretrained.base, base=pretrained.aligned)
+    with pytest.raises(AnchorError, match=r"must be built from the aligned model that is trained.*anchors build"):
+        protected(other, tmp_path / "there", anchor_file=str(tmp_path / "here"))

@@ -104,19 +104,3 @@ def test_the_loser_of_a_race_uses_the_winner(quick, tmp_path):
 def test_unknown_part():
     with pytest.raises(ValueError, match=r"part of the sandbox must be one of aligned, base.* got 'chat'\. Write one"):
         sandbox_path("chat")
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"ASFT_LIGHTNING_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
-        ({"XDG_CACHE_HOME": "/b"}, "/b/asft-lightning"),
-        ({"HOME": "/c"}, "/c/.cache/asft-lightning"),
-    ],
-)
-def test_default_root(monkeypatch, variables, expected):
-    for name in ("ASFT_LIGHTNING_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert str(cache.default_root()) == expected

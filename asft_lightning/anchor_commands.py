@@ -1,0 +1,79 @@
+"""``asft-lightning anchors build|show|diff``: anchors as files, apart from any run."""
+
+from typing import Any
+
+import torch
+
+from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors
+from asft_lightning.anchors.compare import compare
+from asft_lightning.anchors.report import picture
+from asft_lightning.files import cache_folder
+from asft_lightning.modules import LoRAFineTuner
+from asft_lightning.pretrained import Pretrained
+
+
+def build(
+    pretrained: Pretrained,
+    output: str = "anchors.safetensors",
+    lora: dict[str, Any] | None = None,
+    anchors: list[Anchor] | None = None,
+    device: str | None = None,
+    png: str | None = None,
+) -> None:
+    """Build the anchors of a model's LoRA targets, one matrix at a time, and write them to a file.
+
+    Args:
+        pretrained: The checkpoints; a file of configs/models/ given with --config says them.
+        output: The file to write; upload it as ``anchors.safetensors`` to share it as a hub repository.
+        lora: Arguments of peft.LoraConfig, for its target_modules; null for the paper's, q_proj and v_proj.
+        anchors: The variants to sum; null for Gram.
+        device: Where to compute, e.g. ``cuda``; null for the CPU.
+        png: Where to write a picture of the spectra as well.
+    """
+    fine_tuner = LoRAFineTuner(pretrained, lora)
+    found = build_anchors(
+        fine_tuner.with_adapter(pretrained.load_model_on_meta()),
+        pretrained.aligned,
+        pretrained.base,
+        [Gram()] if anchors is None else anchors,
+        revision=pretrained.revision,
+        base_revision=pretrained.base_revision,
+        device=None if device is None else torch.device(device),
+        cache=cache_folder() / "anchors",
+    )
+    found.save(output)
+    _show(found, png)
+    _print(f"written to {output}")
+
+
+def show(anchors: str, png: str | None = None) -> None:
+    """Print the spectrum of each module and what it means.
+
+    Args:
+        anchors: A file of anchors, or a folder or hub repository with an anchors.safetensors.
+        png: Where to write a picture of the spectra as well.
+    """
+    _show(AnchorSet.load(anchors), png)
+
+
+def diff(anchors: str, adapter: str) -> None:
+    """Compare a trained adapter with anchors: how much of its update is aligned, orthogonal, and what it would cost.
+
+    Args:
+        anchors: A file of anchors, or a folder or hub repository with an anchors.safetensors.
+        adapter: A LoRA adapter in PEFT's format: a folder or a hub id.
+    """
+    _print(str(compare(AnchorSet.load(anchors), adapter)))
+
+
+COMMANDS: dict[str, Any] = {"build": build, "show": show, "diff": diff}
+
+
+def _show(anchors: AnchorSet, png: str | None) -> None:
+    if png is not None:
+        picture(anchors, png)
+    _print(str(anchors))
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201 (what the command is for)

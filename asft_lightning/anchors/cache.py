@@ -1,0 +1,55 @@
+"""Anchors that were built before, found again by the content of what they were built from."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from asft_lightning.anchors.anchor_set import AnchorSet
+from asft_lightning.errors import AnchorError
+
+_log = logging.getLogger(__name__)
+
+
+class AnchorCache:
+    """A folder of finished anchors. Two processes that build at once both end with one good file.
+
+    Args:
+        folder: Where they are kept; made where it is absent.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, key: str) -> Path:
+        """The file for a key of :func:`cache_key`."""
+        return self.folder / f"{key}.safetensors"
+
+    def get(self, key: str) -> AnchorSet | None:
+        """The anchors of this key, memory-mapped; None where there are none, or where the file is damaged or another's."""
+        path = self.path(key)
+        if not path.is_file():
+            return None
+        try:
+            found = AnchorSet.load(path)
+        except AnchorError as error:
+            _log.warning("%s Doing so.", error)
+            return None
+        if cache_key([term.settings for term in found.terms], found.shapes, found.sources) != key:
+            _log.warning("%s holds the anchors of something else. Building them again.", path)
+            return None
+        return found
+
+    def put(self, key: str, anchors: AnchorSet) -> None:
+        """Keep anchors under a key."""
+        anchors.save(self.path(key))
+
+
+def cache_key(
+    settings: Sequence[Mapping[str, Any]], shapes: Mapping[str, tuple[int, int]], sources: Mapping[str, str]
+) -> str:
+    """What anchors follow from: their settings, their modules, and the content of the weights they read."""
+    plain = [AnchorSet.FORMAT, [dict(s) for s in settings], {k: list(v) for k, v in shapes.items()}, dict(sources)]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:32]

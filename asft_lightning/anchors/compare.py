@@ -1,0 +1,97 @@
+"""An update that exists, against anchors: how much of it is aligned, how much orthogonal, and what it would cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from asft_lightning.anchors.anchor import ModuleAnchor
+from asft_lightning.anchors.anchor_set import AnchorSet
+from asft_lightning.anchors.checkpoints import open_weights, read_factors
+from asft_lightning.anchors.targets import Target
+from asft_lightning.functional import split_factor, update_penalty
+
+
+@dataclass(frozen=True)
+class UpdateParts:
+    """One update B·A against the map C of one anchor; all squares of Frobenius norms, of the bare B·A.
+
+    Args:
+        size: ‖BA‖²: what Shrinkage would count.
+        aligned: ‖C·BA‖².
+        orthogonal: ‖(I − C)·BA‖². With a C that is no projector the two need not sum to ``size``.
+        penalty: The anchor's penalty, with its weight.
+    """
+
+    size: float
+    aligned: float
+    orthogonal: float
+    penalty: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An adapter against anchors.
+
+    Args:
+        parts: For each (module, anchor's class).
+        unanchored: Layers of the adapter that have no anchor.
+    """
+
+    parts: Mapping[tuple[str, str], UpdateParts]
+    unanchored: tuple[str, ...]
+
+    def total(self, label: str) -> UpdateParts:
+        """The sums over all modules, for one anchor."""
+        chosen = [parts for (_, own), parts in self.parts.items() if own == label]
+        return UpdateParts(*(sum(getattr(p, field.name) for p in chosen) for field in fields(UpdateParts)))
+
+    def __str__(self) -> str:
+        """A table of plain text, with the sums at its end."""
+        width = max(len(module) for module, _ in self.parts)
+        lines = [f"{'module':{width}}  anchor        ‖BA‖²  aligned  orthogonal     penalty"]
+        lines += [f"{module:{width}}  {label:9}  {_figures(parts)}" for (module, label), parts in self.parts.items()]
+        for label in dict.fromkeys(label for _, label in self.parts):
+            lines.append(f"{'all':{width}}  {label:9}  {_figures(self.total(label))}")
+        lines += ["", "aligned, orthogonal: ‖C·BA‖² and ‖(I − C)·BA‖² as shares of ‖BA‖²; BA without LoRA's α/r."]
+        if self.unanchored:
+            lines.append(f"{len(self.unanchored)} layers of the adapter have no anchor, e.g. {self.unanchored[0]}.")
+        return "\n".join(lines)
+
+
+def compare(anchors: AnchorSet, adapter: str | Path) -> Comparison:
+    """Measure an adapter in PEFT's format against anchors.
+
+    Args:
+        anchors: The anchors.
+        adapter: Its folder or hub id.
+
+    Raises:
+        AnchorError: If the adapter lacks a module of the anchors, or does not fit it.
+        ConfigurationError: If it cannot be read.
+    """
+    weights, parts = open_weights(adapter), {}
+    for name, shape in anchors.shapes.items():
+        a, b = (factor.double() for factor in read_factors(weights, Target(name, shape)))
+        for term in anchors.terms:
+            parts[name, term.label] = _parts(term.modules[name], term.weight, a, b)
+    layers = [name.removesuffix(".lora_A.weight") for name in weights.names if name.endswith(".lora_A.weight")]
+    return Comparison(parts, tuple(name for name in layers if name not in anchors.shapes))
+
+
+def _parts(anchor: ModuleAnchor, weight: float, a: Tensor, b: Tensor) -> UpdateParts:
+    aligned, orthogonal = torch.zeros_like(b), b
+    if anchor.out is not None and anchor.eigenvalues is not None:
+        aligned, orthogonal = split_factor(b, anchor.out.directions.double(), anchor.eigenvalues.double())
+    out, inp = (form if form is None else form.to(torch.float64) for form in (anchor.out, anchor.inp))
+    penalty = weight * update_penalty(a, b, out, inp)
+    return UpdateParts(
+        *(float(value) for value in (*(update_penalty(a, part) for part in (b, aligned, orthogonal)), penalty))
+    )
+
+
+def _figures(parts: UpdateParts) -> str:
+    shares = [part / parts.size if parts.size else 0.0 for part in (parts.aligned, parts.orthogonal)]
+    return f"{parts.size:9.3g}  {shares[0]:7.1%}  {shares[1]:10.1%}  {parts.penalty:10.3g}"

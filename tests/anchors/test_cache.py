@@ -1,0 +1,163 @@
+import logging
+import multiprocessing
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import TARGETS, tiny_pair, with_lora
+
+from asft_lightning.anchors import AnchorSet, Gram, Harmful, Shrinkage, Subspace, build, build_anchors
+
+
+@dataclass
+class Builder:
+    """Builds anchors of a tiny pair with a cache, and counts the matrices that had to be decomposed."""
+
+    folder: object
+    pair: object
+    built: list
+
+    def __call__(self, anchors=None, aligned=None, base=None, targets=TARGETS["llama"]):
+        self.built.clear()
+        model = with_lora(tiny_pair().aligned, target_modules=targets)
+        return build_anchors(
+            model,
+            aligned or self.pair.aligned,
+            base or self.pair.base,
+            anchors or [Gram()],
+            cache=self.folder,
+            progress=False,
+        )
+
+    @property
+    def files(self):
+        return sorted(self.folder.iterdir())
+
+
+@pytest.fixture
+def builder(tmp_path, monkeypatch):
+    built, original = [], build._built
+
+    def counted(anchor, target, weights):
+        built.append(target.name)
+        return original(anchor, target, weights)
+
+    monkeypatch.setattr(build, "_built", counted)
+    return Builder(tmp_path / "cache", tiny_pair(), built)
+
+
+def test_the_second_build_reads_the_first(builder):
+    first = builder()
+    assert builder.built
+    second = builder()
+    assert not builder.built and second.sha256() == first.sha256() and len(builder.files) == 1
+
+
+def test_where_a_checkpoint_lies_does_not_matter(builder, tmp_path):
+    builder()
+    builder.pair.aligned.save_pretrained(tmp_path / "a name")
+    builder(aligned=tmp_path / "a name")
+    assert not builder.built
+
+
+def changed(model):
+    with torch.no_grad():
+        model.get_parameter("model.layers.1.self_attn.q_proj.weight")[3, 2] += 1e-3
+    return model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda b: {"aligned": changed(b.pair.aligned)},
+        lambda b: {"base": changed(b.pair.base)},
+        lambda b: {"anchors": [Gram(tolerance=0.02)]},
+        lambda b: {"anchors": [Gram(weight=2.0)]},
+        lambda b: {"anchors": [Subspace(num_directions=1)]},
+        lambda b: {"anchors": [Gram(), Shrinkage()]},
+        lambda b: {"targets": ["q_proj"]},
+    ],
+    ids=["aligned", "base", "tolerance", "weight", "variant", "sum", "targets"],
+)
+def test_whatever_the_anchors_follow_from_is_in_the_key(builder, change):
+    builder()
+    builder(**change(builder))
+    assert builder.built and len(builder.files) == 2
+
+
+def test_the_content_of_a_harmful_adapter_is_in_the_key(builder, tmp_path):
+    adapted = with_lora(tiny_pair().aligned, target_modules=["q_proj"], init_lora_weights=False)
+    adapted.save_pretrained(tmp_path / "adapter")
+    settings = {"anchors": [Harmful(adapter=str(tmp_path / "adapter"))], "targets": ["q_proj"]}
+    builder(**settings)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name: 2 * value + 1 for name, value in load_file(file).items()}, file)
+    builder(**settings | {"anchors": [Harmful(adapter=str(tmp_path / "adapter"))]})
+    assert builder.built and len(builder.files) == 2
+
+
+def flip_a_bit(path, other):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (flip_a_bit, "its content is not what was written"),
+        (lambda path, other: path.write_bytes(path.read_bytes()[:100]), "cannot be read as anchors"),
+        (lambda path, other: path.write_bytes(b""), "cannot be read as anchors"),
+        (lambda path, other: path.write_bytes(other.read_bytes()), "holds the anchors of something else"),
+        (lambda path, other: save_file({"weight": torch.ones(2)}, path), "must be a file of format"),
+    ],
+    ids=["a bit", "cut short", "empty", "another key's", "another format"],
+)
+def test_a_damaged_or_foreign_file_is_built_again(builder, caplog, damage, says):
+    expected = builder()
+    (path,) = builder.files
+    builder(anchors=[Gram(tolerance=0.5)])
+    (other,) = set(builder.files) - {path}
+    damage(path, other)
+    with caplog.at_level(logging.WARNING):
+        found = builder()
+    assert builder.built and says in caplog.text
+    assert found.sha256() == expected.sha256() == AnchorSet.load(path).sha256()
+
+
+def _build_in_another_process(folder, barrier, queue):
+    torch.set_num_threads(1)
+    pair = tiny_pair()
+    barrier.wait()
+    model = with_lora(pair.aligned, target_modules=TARGETS["llama"])
+    queue.put(build_anchors(model, pair.aligned, pair.base, [Gram()], cache=folder, progress=False).sha256())
+
+
+def test_two_processes_that_build_at_once_end_with_one_good_file(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier, queue = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=_build_in_another_process, args=(tmp_path, barrier, queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    hashes = {queue.get(timeout=120) for _ in processes}
+    for process in processes:
+        process.join()
+    (path,) = tmp_path.iterdir()
+    assert hashes == {AnchorSet.load(path).sha256()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
+def test_what_is_loaded_is_memory_mapped(builder):
+    builder()
+    anchors = builder()
+    form = next(iter(anchors.terms[0].modules.values())).out
+    start, address = 0, form.directions.data_ptr()
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            start, end = (int(bound, 16) for bound in line.split()[0].split("-"))
+            if start <= address < end:
+                assert builder.files[0].name in line
+                return
+    pytest.fail("no mapping holds the directions")

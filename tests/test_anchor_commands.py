@@ -1,0 +1,76 @@
+"""``asft-lightning anchors``, through the command line's own entry."""
+
+import pytest
+from peft import LoraConfig, get_peft_model
+from tiny import LORA, tiny_model
+
+from asft_lightning import AnchorSet
+from asft_lightning.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("ASFT_LIGHTNING_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def built(pretrained, tmp_path, capsys):
+    """A file of anchors, built by the command from a model's config."""
+    config = tmp_path / "model.yaml"
+    config.write_text(f"pretrained: {{aligned: {pretrained.aligned}, base: {pretrained.base}}}\n")
+    file = tmp_path / "published" / "anchors.safetensors"
+    main(["anchors", "build", "--config", str(config), "--output", str(file), "--png", str(tmp_path / "spectra.png")])
+    return file, capsys.readouterr().out
+
+
+def test_build_writes_anchors_of_the_papers_targets_and_shows_them(built, tmp_path):
+    file, out = built
+    found = AnchorSet.load(file)
+    assert {name.rpartition(".")[2] for name in found.shapes} == {"q_proj", "v_proj"}
+    assert out == f"{found}\nwritten to {file}\n"
+    assert (tmp_path / "spectra.png").stat().st_size > 1000
+
+
+def test_build_takes_other_targets_and_anchors(pretrained, tmp_path, capsys):
+    file = tmp_path / "anchors.safetensors"
+    which = ["--pretrained.aligned", str(pretrained.aligned), "--pretrained.base", str(pretrained.base)]
+    sums = '[{"class_path": "asft_lightning.Subspace", "init_args": {"num_directions": 2}}, {"class_path": "Shrinkage"}]'
+    main(["anchors", "build", *which, "--lora", '{"target_modules": ["o_proj"]}', "--anchors", sums, "--output", str(file)])
+    found = AnchorSet.load(file)
+    assert [term.label for term in found.terms] == ["Subspace", "Shrinkage"]
+    assert all(name.endswith("o_proj") for name in found.shapes)
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_show_reads_a_file_or_a_folder(built, capsys, as_folder):
+    file, _ = built
+    main(["anchors", "show", str(file.parent if as_folder else file)])
+    assert capsys.readouterr().out == f"{AnchorSet.load(file)}\n"
+
+
+def test_diff_measures_an_adapter(built, tmp_path, capsys):
+    get_peft_model(tiny_model(1), LoraConfig(**LORA, init_lora_weights=False)).save_pretrained(tmp_path / "adapter")
+    main(["anchors", "diff", str(built[0]), str(tmp_path / "adapter")])
+    out = capsys.readouterr().out
+    assert out.count("Gram") == 5 and "orthogonal" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "absent.safetensors"], "absent.safetensors cannot be read as anchors"),
+        (["show", "no/repository"], "'no/repository' must be a local path or a hub id within reach"),
+        (["diff", "{file}", "no/adapter"], "'no/adapter' must be a local path or a hub id within reach"),
+    ],
+)
+def test_mistakes_end_in_one_line(built, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(["anchors", *(part.format(file=built[0]) for part in arguments)])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in error and "Traceback" not in error
+
+
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "asft-lightning anchors {build,show,diff}" in " ".join(capsys.readouterr().out.split())
