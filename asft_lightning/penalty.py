@@ -4,7 +4,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ class UpdatePenalty(nn.Module):
         scale_update: Penalise (α/r)·B·A, the true update, instead of the bare product of the authors' code.
         resumed: The adapter was trained from this aligned model before, so that B·A need not be 0 now.
         allow_unpenalised: Let other parameters be trained too, unseen by the penalty; they are logged.
+        anchors_on_host: Keep the directions in (pinned) host memory, and copy them to the factors' device at each call:
+            device memory for time.
 
     Raises:
         UnpenalisedError: If something would be trained that no anchor sees, or an anchor finds no layer.
@@ -56,6 +58,7 @@ class UpdatePenalty(nn.Module):
         scale_update: bool = False,
         resumed: bool = False,
         allow_unpenalised: bool = False,
+        anchors_on_host: bool = False,
     ) -> None:
         super().__init__()
         factors = find_lora_factors(model)
@@ -65,8 +68,11 @@ class UpdatePenalty(nn.Module):
             _log.warning("trained without a penalty: %s", ", ".join(self.unpenalised))
         if not resumed:
             require_zero_start(factors)
-        groups = [group for term in anchors.terms for group in _grouped(factors, term, scale_update)]
-        self.groups = nn.ModuleList(groups)
+        groups: defaultdict[tuple[object, ...], list[_Bound]] = defaultdict(list)
+        for factor in factors:
+            member = _Bound(factor, [_Term.of(term, factor, scale_update) for term in anchors.terms])
+            groups[member.kind].append(member)
+        self.groups = nn.ModuleList(_Group(members, anchors_on_host) for members in groups.values())
 
     def forward(self) -> Tensor:
         """The penalty, a float32 scalar (float64 after ``.double()``) on the factors' device, never negative."""
@@ -74,52 +80,88 @@ class UpdatePenalty(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Bound:
-    """One pair of factors with the forms it is penalised by."""
+class _Term:
+    """One anchor of a sum, on one layer."""
 
-    factors: LoRAFactors
     out: QuadraticForm | None
     inp: QuadraticForm | None
     weight: float
 
+    @classmethod
+    def of(cls, term: AnchorTerm, factors: LoRAFactors, scale_update: bool) -> Self:
+        anchor = term.modules[factors.target.name]
+        return cls(anchor.out, anchor.inp, term.weight * (factors.scaling**2 if scale_update else 1.0))
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """One pair of factors with the terms it is penalised by."""
+
+    factors: LoRAFactors
+    terms: Sequence[_Term]
+
     @property
-    def key(self) -> tuple[object, ...]:
-        """What layers must share to go through one batched product."""
-        betas = tuple(None if form is None else form.beta for form in (self.out, self.inp))
-        return (*self.factors.a.shape, *self.factors.b.shape, *betas)
+    def kind(self) -> tuple[object, ...]:
+        """What layers share that go through one batched product; widths within a factor of two are padded to one."""
+        forms = [form for term in self.terms for form in (term.out, term.inp)]
+        kinds = [None if form is None else (form.beta, _width_class(form)) for form in forms]
+        return (*self.factors.a.shape, *self.factors.b.shape, *kinds)
 
 
 class _Group(nn.Module):
-    """Layers of one shape. They are kept outside the module tree: the penalty owns anchors, not the model."""
+    """Layers of one kind, stacked once for all terms. They are outside the module tree: the penalty owns no model."""
+
+    def __init__(self, members: Sequence[_Bound], on_host: bool) -> None:
+        super().__init__()
+        self._factors = [member.factors for member in members]
+        self.terms = nn.ModuleList(_Forms(terms, on_host) for terms in zip(*(m.terms for m in members), strict=True))
+
+    def forward(self) -> Tensor:
+        dtype = self.terms[0].weights.dtype
+        a, b = (torch.stack([getattr(f, side).to(dtype) for f in self._factors]) for side in ("a", "b"))
+        with torch.autocast(a.device.type, enabled=False):
+            return torch.stack([term(a, b) for term in self.terms]).sum()
+
+
+class _Forms(nn.Module):
+    """The forms of one term on the layers of a group, as buffers."""
 
     weights: Tensor
 
-    def __init__(self, members: Sequence[_Bound]) -> None:
+    def __init__(self, terms: Sequence[_Term], on_host: bool) -> None:
         super().__init__()
-        self._factors = [member.factors for member in members]
-        self._betas = {"out": _register(self, "out", [m.out for m in members])}
-        self._betas["inp"] = _register(self, "inp", [m.inp for m in members])
-        weights = torch.tensor([member.weight for member in members], dtype=torch.float32)  # whatever the default dtype
+        self._on_host = on_host
+        weights = torch.tensor([term.weight for term in terms], dtype=torch.float32)  # whatever the default dtype
         self.register_buffer("weights", weights, persistent=False)
+        self._betas = {side: _register(self, side, [getattr(term, side) for term in terms]) for side in ("out", "inp")}
 
-    def forward(self) -> Tensor:
-        a, b = (_stacked([getattr(f, side) for f in self._factors], self.weights.dtype) for side in ("a", "b"))
-        with torch.autocast(a.device.type, enabled=False):
-            return (self.weights * update_penalty(a, b, self._form("out"), self._form("inp"))).sum()
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (self.weights * update_penalty(a, b, self._form("out"), self._form("inp"))).sum()
 
     def _form(self, side: str) -> QuadraticForm | None:
         beta = self._betas[side]
         if beta is None:
             return None
-        return QuadraticForm(beta, getattr(self, f"{side}_directions"), getattr(self, f"{side}_weights"))
+        directions = getattr(self, f"{side}_directions").to(self.weights.device, non_blocking=True)
+        return QuadraticForm(beta, directions, getattr(self, f"{side}_weights"))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Anchors follow moves between devices, never casts to less than float32."""
-        module: Self = super()._apply(keep_float32(fn), recurse)  # type: ignore[no-untyped-call]
+        """Anchors follow moves between devices, unless they stay on the host, and never casts to less than float32."""
+        exact = keep_float32(fn)
+
+        def moved(tensor: Tensor) -> Tensor:
+            stays = self._on_host and tensor.ndim == 3  # the directions; weights are few, and say where the factors are
+            return _on_host(tensor.to(exact(tensor.new_empty(0)).dtype)) if stays else exact(tensor)
+
+        module: Self = super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
         return module
 
 
-def _register(group: _Group, side: str, forms: Sequence[QuadraticForm | None]) -> float | None:
+def _on_host(tensor: Tensor) -> Tensor:
+    return tensor.cpu().pin_memory() if torch.cuda.is_available() else tensor.cpu()
+
+
+def _register(module: nn.Module, side: str, forms: Sequence[QuadraticForm | None]) -> float | None:
     """Stack the forms of one side as buffers (L, d, k) and (L, k), padded with zero directions, which change nothing."""
     present = [form for form in forms if form is not None]
     if not present:
@@ -129,23 +171,13 @@ def _register(group: _Group, side: str, forms: Sequence[QuadraticForm | None]) -
     def padded(tensor: Tensor) -> Tensor:
         return nn.functional.pad(tensor, (0, width - tensor.shape[-1])).float()
 
-    group.register_buffer(f"{side}_directions", torch.stack([padded(f.directions) for f in present]), persistent=False)
-    group.register_buffer(f"{side}_weights", torch.stack([padded(f.weights) for f in present]), persistent=False)
+    module.register_buffer(f"{side}_directions", torch.stack([padded(f.directions) for f in present]), persistent=False)
+    module.register_buffer(f"{side}_weights", torch.stack([padded(f.weights) for f in present]), persistent=False)
     return present[0].beta
 
 
-def _stacked(factors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    return torch.stack([factor.to(dtype) for factor in factors])
-
-
-def _grouped(factors: Sequence[LoRAFactors], term: AnchorTerm, scale_update: bool) -> list[_Group]:
-    groups: defaultdict[tuple[Any, ...], list[_Bound]] = defaultdict(list)
-    for factor in factors:
-        anchor = term.modules[factor.target.name]
-        weight = term.weight * (factor.scaling**2 if scale_update else 1.0)
-        bound = _Bound(factor, anchor.out, anchor.inp, weight)
-        groups[bound.key].append(bound)
-    return [_Group(members) for members in groups.values()]
+def _width_class(form: QuadraticForm) -> int:
+    return max(16, form.directions.shape[-1] - 1).bit_length()
 
 
 def _require_same_modules(factors: Sequence[LoRAFactors], anchors: AnchorSet) -> None:

@@ -15,7 +15,8 @@ from tiny_models import (
 )
 
 from asft_lightning import UpdatePenalty
-from asft_lightning.anchors import Gram, Harmful, Shrinkage, Subspace, build_anchors
+from asft_lightning.anchors import Gram, Harmful, ModuleAnchor, Shrinkage, Subspace, build_anchors
+from asft_lightning.functional import QuadraticForm
 
 
 def no_map(v):
@@ -121,3 +122,39 @@ def test_only_the_sum_over_layers_is_taken():
         if parameter.requires_grad:
             parameter.data.fill_(2.0 if "v_proj.lora_B" in name else 1.0)
     assert penalty().item() == 16 * 16 + 4 * 8 * 16
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_compiled_it_is_the_same(kind):
+    pair = tiny_pair(kind)
+    model = with_lora(pair.aligned, target_modules=TARGETS[kind])
+    penalty = bound(model, pair, [EXACT])
+    compiled = torch.compile(penalty, fullgraph=True, backend="aot_eager")
+    value = compiled()
+    value.backward()
+    assert value.item() == pytest.approx(reference_penalty(model, pair, dense_gram), rel=1e-5)
+    expected = dense_gradients(model, pair, dense_gram)
+    assert all(relative_error(p.grad, expected[name]) < 1e-5 for name, p in model.named_parameters() if p.requires_grad)
+
+
+def test_layers_of_one_shape_with_few_and_many_directions_do_not_pay_for_one_another():
+    model = with_lora(tiny_model(layers=4), target_modules=["q_proj"])
+    widths = iter([1, 2, 40, 40])
+
+    class Varied(Shrinkage):
+        def build(self, target, weights):
+            k = next(widths)
+            return ModuleAnchor(out=QuadraticForm(1.0, torch.zeros(target.shape[0], k), torch.zeros(k)))
+
+    penalty = UpdatePenalty(model, build_anchors(model, anchors=[Varied()], progress=False))
+    assert sorted(tuple(group.terms[0].out_directions.shape) for group in penalty.groups) == [(2, 16, 2), (2, 16, 40)]
+
+
+def test_anchors_on_the_host_stay_there():
+    pair = tiny_pair()
+    model = with_lora(pair.aligned)
+    resident, on_host = (bound(model, pair, [Gram()], resumed=True, anchors_on_host=host) for host in (False, True))
+    assert torch.equal(on_host(), resident())
+    assert {group.terms[0].out_directions.device.type for group in on_host.to("meta").groups} == {"cpu"}
+    assert {group.terms[0].out_directions.device.type for group in resident.to("meta").groups} == {"meta"}
+    assert {group.terms[0].out_directions.dtype for group in on_host.bfloat16().groups} == {torch.float32}

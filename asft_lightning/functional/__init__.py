@@ -9,13 +9,13 @@ from asft_lightning.functional.decomposition import (
     working_dtype,
 )
 from asft_lightning.functional.penalty import update_penalty
-from asft_lightning.functional.quadratic_form import QuadraticForm, factor_gram
+from asft_lightning.functional.quadratic_form import QuadraticForm, applied_and_gram
 
 __all__ = [
     "AlignmentMap",
     "LeftSingular",
     "QuadraticForm",
-    "factor_gram",
+    "applied_and_gram",
     "gram_map",
     "harmful_map",
     "leading_left_singular",

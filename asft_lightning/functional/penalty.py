@@ -1,8 +1,12 @@
 """The penalty on an update B·A (AsFT, arXiv 2506.08473, Eq. 4), in the factored form of every variant."""
 
-from torch import Tensor
+from typing import Any
 
-from asft_lightning.functional.quadratic_form import QuadraticForm, factor_gram
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from asft_lightning.functional.quadratic_form import QuadraticForm, applied_and_gram
 
 
 def update_penalty(
@@ -10,17 +14,34 @@ def update_penalty(
 ) -> Tensor:
     """⟨BᵀM_out B, A M_in Aᵀ⟩ = ‖M_out^½ B A M_in^½‖²_F, one value per leading index.
 
-    Neither a d_out × d_out nor a d_out × d_in matrix is formed: the cost is O((d_out + d_in) r (k + r)).
+    Neither a d_out × d_out nor a d_out × d_in matrix is formed: the cost is O((d_out + d_in) r (k + r)), and the gradient
+    is the closed form 2·M_out B (A M_in Aᵀ) and 2·(BᵀM_out B) A M_in, found on the way. The forms are constants.
 
     Args:
         lora_a: A (..., r, d_in).
-        lora_b: B (..., d_out, r).
+        lora_b: B (..., d_out, r), with the leading dimensions of A.
         out: M_out on the output side; None is the identity.
         inp: M_in on the input side; None is the identity.
 
     Returns:
         The penalty (...), never negative. With both sides None it is ‖BA‖²_F.
     """
-    product = factor_gram(lora_b, out) * factor_gram(lora_a.mT, inp)
-    # The inner product of two positive semi-definite matrices is not negative; only its rounding can be.
-    return product.sum(dim=(-2, -1)).clamp_min(0.0)
+    penalty: Tensor = _UpdatePenalty.apply(lora_a, lora_b, out, inp)  # type: ignore[no-untyped-call]
+    return penalty
+
+
+class _UpdatePenalty(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, out: QuadraticForm | None, inp: QuadraticForm | None) -> Tensor:
+        applied_b, gram_b = applied_and_gram(b, out)
+        applied_a, gram_a = applied_and_gram(a.mT, inp)
+        ctx.save_for_backward(applied_a, gram_a, applied_b, gram_b)
+        # The inner product of two positive semi-definite matrices is not negative; only its rounding can be.
+        return (gram_b * gram_a).sum(dim=(-2, -1)).clamp_min(0.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        applied_a, gram_a, applied_b, gram_b = ctx.saved_tensors
+        twice = (2 * upstream)[..., None, None]
+        return (twice * gram_b) @ applied_a.mT, applied_b @ (twice * gram_a), None, None

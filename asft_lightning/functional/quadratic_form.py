@@ -23,17 +23,18 @@ class QuadraticForm:
     directions: Tensor
     weights: Tensor
 
-    def gram(self, factor: Tensor) -> Tensor:
-        """FᵀMF (..., r, r) of a factor F (..., d, r), as a sum of squares.
+    def applied_and_gram(self, factor: Tensor) -> tuple[Tensor, Tensor]:
+        """MF (..., d, r) and FᵀMF (..., r, r) of a factor F (..., d, r), the latter as a sum of squares.
 
         The shorter βFᵀF + Zᵀ diag(w − β) Z cancels when F lies in the span of U, and then falls below zero.
         """
         inside = self.directions.mT @ factor
-        gram = inside.mT @ (self.weights.unsqueeze(-1) * inside)
+        weighted = self.weights.unsqueeze(-1) * inside
+        applied, gram = self.directions @ weighted, inside.mT @ weighted
         if self.beta:
             outside = factor - self.directions @ inside
-            gram = gram + self.beta * (outside.mT @ outside)
-        return gram
+            applied, gram = applied + self.beta * outside, gram + self.beta * (outside.mT @ outside)
+        return applied, gram
 
     def to(self, dtype: torch.dtype) -> "QuadraticForm":
         """The same form in another dtype."""
@@ -46,6 +47,6 @@ class QuadraticForm:
         return self.beta * (identity - u @ u.mT) + u @ (self.weights.unsqueeze(-1) * u.mT)
 
 
-def factor_gram(factor: Tensor, form: QuadraticForm | None) -> Tensor:
-    """FᵀMF (..., r, r) of a factor F (..., d, r); M = I where ``form`` is None."""
-    return factor.mT @ factor if form is None else form.gram(factor)
+def applied_and_gram(factor: Tensor, form: QuadraticForm | None) -> tuple[Tensor, Tensor]:
+    """MF (..., d, r) and FᵀMF (..., r, r) of a factor F (..., d, r); M = I where ``form`` is None."""
+    return (factor, factor.mT @ factor) if form is None else form.applied_and_gram(factor)

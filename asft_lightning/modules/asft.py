@@ -27,6 +27,7 @@ class AsFT(LoRAFineTuner):
         lambda_warmup_steps: Optimizer steps over which λ grows linearly from 0.
         scale_update: Penalise (α/r)·BA, the true update, instead of the authors' bare BA.
         allow_unpenalised: Let other parameters be trained as well, unseen by the penalty.
+        anchors_on_host: Keep the anchors in host memory: device memory for time.
         kwargs: Those of :class:`LoRAFineTuner`.
 
     Raises:
@@ -45,6 +46,7 @@ class AsFT(LoRAFineTuner):
         lambda_warmup_steps: int = 0,
         scale_update: bool = False,
         allow_unpenalised: bool = False,
+        anchors_on_host: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -63,6 +65,7 @@ class AsFT(LoRAFineTuner):
         self.lambda_warmup_steps = lambda_warmup_steps
         self.scale_update = scale_update
         self.allow_unpenalised = allow_unpenalised
+        self.anchors_on_host = anchors_on_host
         self.penalty: UpdatePenalty | None = None
         self.anchor_set: AnchorSet | None = None
 
@@ -108,6 +111,7 @@ class AsFT(LoRAFineTuner):
             scale_update=self.scale_update,
             resumed=self.adapter is not None,
             allow_unpenalised=self.allow_unpenalised,
+            anchors_on_host=self.anchors_on_host,
         )
 
     def regularisation(self) -> Tensor:
