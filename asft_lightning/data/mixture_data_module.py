@@ -6,6 +6,7 @@ from typing import cast
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from transformers import PreTrainedTokenizerBase
+from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
 from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.mixture import Example, Mixture, harmful_count, mix
@@ -28,6 +29,8 @@ class MixtureDataModule(LightningDataModule):
         poison_ratio: p, the harmful share of them, 0..1; round(p·n) rows.
         val_rows: Further benign rows, held out for the validation loss.
         batch_size: Rows a batch and device.
+        group_by_length: Train on batches of rows of similar length, as Transformers' Trainer does under this name: less
+            padding. Rows of one kind then meet in a batch more often, which changes training a little.
         seed: Which rows are drawn, and their order; null takes the run's ``seed_everything``.
         num_workers: Processes that collate; 0 is best for rows that are already token ids.
 
@@ -45,6 +48,7 @@ class MixtureDataModule(LightningDataModule):
         poison_ratio: float = 0.1,
         val_rows: int = 0,
         batch_size: int = 8,
+        group_by_length: bool = False,
         seed: int | None = None,
         num_workers: int = 0,
     ) -> None:
@@ -61,6 +65,7 @@ class MixtureDataModule(LightningDataModule):
         self.poison_ratio = poison_ratio
         self.val_rows = val_rows
         self.batch_size = batch_size
+        self.group_by_length = group_by_length
         self.seed = seed
         self.num_workers = num_workers
         self.tokenizer: PreTrainedTokenizerBase | None = None
@@ -122,17 +127,26 @@ class MixtureDataModule(LightningDataModule):
         return self.val_dataloader()
 
     def _loader(self, examples: list[Example], shuffle: bool) -> DataLoader[Example]:
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         dataset = cast("Dataset[Example]", examples)
-        sampler: DistributedSampler[Example] = DistributedSampler(dataset, world, rank, shuffle=shuffle, seed=self._seed())
         assert self.tokenizer is not None
         return ResumableLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=sampler,
+            sampler=self._sampler(examples, shuffle),
             num_workers=self.num_workers,
             collate_fn=AnswerOnlyCollator(cast(int, self.tokenizer.pad_token_id)),
         )
+
+    def _sampler(self, examples: list[Example], shuffle: bool) -> DistributedSampler[Example]:
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        if shuffle and self.group_by_length:
+            lengths = [len(example.prompt_ids) + len(example.answer_ids) for example in examples]
+            sampler: DistributedSampler[Example] = DistributedLengthGroupedSampler(
+                self.batch_size * world, num_replicas=world, rank=rank, seed=self._seed(), lengths=lengths
+            )
+            return sampler
+        dataset = cast("Dataset[Example]", examples)
+        return DistributedSampler(dataset, world, rank, shuffle=shuffle, seed=self._seed())
 
     def _seed(self) -> int:
         return int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed

@@ -37,6 +37,7 @@ class LoRAFineTuner(LightningModule):
         adapter: Go on from this adapter (directory or hub id) instead of a new one; ``lora`` is then the adapter's own.
         loss_reduction: ``token`` or ``row``, see :class:`TaskLoss`.
         gradient_checkpointing: Trade time for activation memory.
+        compile_backend: Run the model through ``torch.compile`` with this backend, e.g. ``inductor``; null for not.
         optimizer: From the trainable parameters to an optimizer. No weight decay unless asked for: it would be
             shrinkage by another name.
         lr_scheduler: From the optimizer to a scheduler stepped once a step; null for a constant rate, as the authors.
@@ -53,6 +54,7 @@ class LoRAFineTuner(LightningModule):
         adapter: str | None = None,
         loss_reduction: LossReduction = "token",
         gradient_checkpointing: bool = False,
+        compile_backend: str | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-5, weight_decay=0.0),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -62,6 +64,7 @@ class LoRAFineTuner(LightningModule):
         self.template = template
         self.adapter = adapter
         self.gradient_checkpointing = gradient_checkpointing
+        self.compile_backend = compile_backend
         self.model: PeftModel | None = None
         self._task_loss = TaskLoss(loss_reduction)
         self._optimizer = optimizer
@@ -81,6 +84,8 @@ class LoRAFineTuner(LightningModule):
             self.model = self.with_adapter(self.pretrained.load_model())
             if self.gradient_checkpointing:
                 self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            if self.compile_backend is not None:
+                self.model.compile(backend=self.compile_backend, dynamic=True)  # in place: names and generation stay
 
     def with_adapter(self, model: PreTrainedModel) -> PeftModel:
         """``model`` with a new adapter, or with the one to go on from."""

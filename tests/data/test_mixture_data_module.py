@@ -1,5 +1,7 @@
 """MixtureDataModule: from files to batches, and its mistakes before any training."""
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
 import torch
@@ -145,3 +147,33 @@ def test_real_text(pretrained, shared_data):
 
     assert (len(data.mixture.train), len(data.harmful_prompts)) == (300, 30)
     assert all(0 < len(e.answer_ids) <= 600 - len(e.prompt_ids) for e in data.mixture.train)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_rows_of_similar_length_are_batched_together(pretrained, tmp_path, world):
+    rows = [{"instruction": "word " * (1 + i * 7 % 40), "output": "yes."} for i in range(64)]
+    benign = Source(tiny.write_rows(tmp_path / "varied.jsonl", rows))
+    wasted, seen = {}, []
+    for grouped in (False, True):
+        padding = 0
+        for rank in range(world):
+            settings = {"num_rows": 64, "poison_ratio": 0.0, "batch_size": 4, "seed": 0, "group_by_length": grouped}
+            data = MixtureDataModule(pretrained, benign, **settings)
+            data.trainer = SimpleNamespace(world_size=world, global_rank=rank)
+            for batch in batches(data):
+                padding += int((batch["attention_mask"] == 0).sum())
+                seen += [tuple(row.tolist()) for row in batch["input_ids"]] if grouped else []
+        wasted[grouped] = padding
+    assert wasted[True] < 0.6 * wasted[False]
+    assert len(seen) == 64  # every row once, over all ranks
+
+
+def test_batches_by_length_differ_from_epoch_to_epoch(pretrained, tmp_path):
+    data = tiny.tiny_data(pretrained, tmp_path, group_by_length=True, batch_size=4)
+    data.setup()
+    loader = data.train_dataloader()
+    orders = []
+    for epoch in (0, 1, 0):
+        loader.sampler.set_epoch(epoch)
+        orders.append(list(loader.sampler))
+    assert orders[0] == orders[2] != orders[1] and sorted(orders[1]) == list(range(16))

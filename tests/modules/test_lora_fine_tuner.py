@@ -162,3 +162,13 @@ def test_validate_and_test_without_a_fit(pretrained, tmp_path):
 
     assert validated["val/task_loss"] == pytest.approx(theirs, rel=1e-5)
     assert tested["test/task_loss"] == pytest.approx(theirs, rel=1e-5)
+
+
+def test_compiled_training_is_the_same_training(pretrained, tmp_path):
+    trained, adapter = [], tiny.write_adapter(tmp_path / "adapter", pretrained)
+    for backend in (None, "aot_eager"):
+        module = fine_tuner(AsFT, pretrained, adapter=adapter, compile_backend=backend)
+        tiny_trainer(tmp_path, max_steps=2).fit(module, tiny_data(pretrained, tmp_path, group_by_length=True))
+        trained.append(trained_weights(module))
+    assert trained[0].keys() == trained[1].keys()
+    torch.testing.assert_close(trained[1], trained[0], rtol=1e-4, atol=1e-5)
