@@ -93,10 +93,11 @@ class WeightPair:
                 f"{target.name}: an anchor on V = W_aligned − W_base needs both checkpoints, and `{missing}` is not given. "
                 "Name it under `pretrained`, or use Shrinkage or Harmful, which do without a base model."
             )
-        aligned, base = self.aligned.matrix(target), self.base.matrix(target)
-        v = torch.empty(target.shape, dtype=working_dtype(target.shape), device=self.device or aligned.device)
-        for part, of_aligned, of_base in zip(*(torch.split(w, _ROWS) for w in (v, aligned, base)), strict=True):
-            part.copy_(of_aligned).sub_(of_base.to(part))  # no more than V and a few rows at a time
+        v = self.aligned.matrix(target)
+        v = v.to(self.device or v.device, working_dtype(target.shape), copy=True)  # and no more of the aligned side
+        base = self.base.matrix(target)
+        for rows, of_base in zip(*(torch.split(w, _ROWS) for w in (v, base)), strict=True):
+            rows.sub_(of_base.to(rows))  # no more than V and a few rows at a time
         if not bool(v.any()):
             raise AnchorError(
                 f"{target.name}: V = W_aligned − W_base must not be 0, but {self.aligned.label} and {self.base.label} hold "

@@ -62,7 +62,7 @@ def leading_left_singular(
     factorisation of rest²·I − RRᵀ, which exists only if every singular value of the remainder R = (I − UUᵀ)V lies
     below, and ``leak`` is measured. Small matrices, and those that need half of their directions, are decomposed whole.
 
-    Memory beside ``matrix``, which serves as workspace: two Gram matrices of its smaller side, and the factors.
+    Memory beside ``matrix``, which serves as workspace: one Gram matrix of its smaller side, and the factors.
 
     Args:
         matrix: V (d_out, d_in); float32 where it is large. Its values are as before on return, to rounding.
@@ -80,10 +80,9 @@ def leading_left_singular(
     while width <= side // 2:
         fresh = torch.randn(matrix.shape[1], width - basis.shape[1], generator=generator).to(matrix)
         basis = _swept(matrix, torch.cat([basis, matrix @ fresh], 1))
-        found = _checked(matrix, basis, ceiling)
-        if found is not None and accept(found):
+        if found := _checked(matrix, basis, ceiling, accept):
             return found
-        width = 2 * width if found is None else width + _FIRST_WIDTH
+        width *= 2
     return left_singular(matrix)
 
 
@@ -101,8 +100,10 @@ def _swept(matrix: Tensor, columns: Tensor) -> Tensor:
     return columns
 
 
-def _checked(matrix: Tensor, basis: Tensor, ceiling: Callable[[Tensor], float]) -> LeftSingular | None:
-    """The Ritz pairs of ``basis`` with their leak, or None where a singular value above the ceiling may be left out."""
+def _checked(
+    matrix: Tensor, basis: Tensor, ceiling: Callable[[Tensor], float], accept: Callable[[LeftSingular], bool]
+) -> LeftSingular | None:
+    """The Ritz pairs of ``basis``, or None where they do not pass; the check of the remainder, the costly one, comes last."""
     inside = basis.mT @ matrix
     rotation, sigma, _ = torch.linalg.svd(inside, full_matrices=False)
     top = ceiling(sigma)
@@ -110,10 +111,9 @@ def _checked(matrix: Tensor, basis: Tensor, ceiling: Callable[[Tensor], float]) 
         return None
     matrix.addmm_(basis, inside, alpha=-1)  # now the remainder R
     try:
-        if not _all_below(matrix, top):
-            return None
         leak = torch.linalg.vector_norm(matrix @ (inside.mT @ rotation), dim=0)
-        return LeftSingular(basis @ rotation, sigma, leak, top)
+        found = LeftSingular(basis @ rotation, sigma, leak, top)
+        return found if accept(found) and _all_below(matrix, top) else None
     finally:
         matrix.addmm_(basis, inside)
 
@@ -123,7 +123,10 @@ def _all_below(remainder: Tensor, top: float) -> bool:
     wide = remainder.shape[0] <= remainder.shape[1]
     gram = (remainder @ remainder.mT if wide else remainder.mT @ remainder).neg_()
     gram.diagonal().add_(0.99 * top**2)
-    return int(torch.linalg.cholesky_ex(gram).info) == 0
+    lower = gram.mT  # the same matrix, as LAPACK stores it: factorised in place, without a copy
+    info = torch.empty((), dtype=torch.int32, device=gram.device)
+    torch.linalg.cholesky_ex(lower, out=(lower, info))
+    return int(info) == 0
 
 
 def _orthonormal(columns: Tensor) -> Tensor:

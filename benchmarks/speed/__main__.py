@@ -1,0 +1,59 @@
+"""Speed beside what a user would run instead: one Markdown table, and a JSON file with every figure.
+
+    python benchmarks/speed --model models/smollm2 --rows data/agnews_train_1k.json --json docs/results/speed-cpu.json
+
+Without ``--only`` it takes half an hour on two cores. ``--model`` (any causal LM with a chat template) and ``--rows`` are
+needed for the parts ``training`` and ``generation`` alone. Ratios are what counts: both sides ran in turns on one machine.
+"""
+
+import argparse
+import json
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+import build
+import generation
+import penalty
+import torch
+import training
+from figures import HEADER, Figure
+from tqdm import tqdm
+from transformers.utils import logging
+
+PARTS = {"penalty": penalty.measure, "build": build.measure, "training": training.measure, "generation": generation.measure}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--model", help="a model's folder, for training and generation")
+    parser.add_argument("--rows", type=Path, help="AG News rows, json with instruction, input, output")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=5, help="paired runs that a median is taken over")
+    parser.add_argument("--json", type=Path, help="file to write")
+    options = parser.parse_args()
+    if not {"training", "generation"}.isdisjoint(options.only) and not (options.model and options.rows):
+        parser.error("training and generation need --model and --rows; leave them out with --only penalty build")
+    logging.disable_progress_bar()
+    figures: list[Figure] = []
+    for part in tqdm(options.only, desc="Parts"):
+        inputs = (options.model, options.rows) if part in ("training", "generation") else ()
+        for figure in PARTS[part](options.repeats, options.device, *inputs):
+            figures.append(figure)
+            tqdm.write(figure.row())
+    print("\n".join([HEADER, *(figure.row() for figure in figures)]))
+    if options.json:
+        machine = {
+            "device": options.device,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "cpu": platform.machine(),
+        }
+        content = {"machine": machine, "figures": [{**asdict(figure), "ratio": figure.ratio} for figure in figures]}
+        options.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
