@@ -103,7 +103,7 @@ def _swept(matrix: Tensor, columns: Tensor) -> Tensor:
 def _checked(
     matrix: Tensor, basis: Tensor, ceiling: Callable[[Tensor], float], accept: Callable[[LeftSingular], bool]
 ) -> LeftSingular | None:
-    """The Ritz pairs of ``basis``, or None where they do not pass; the check of the remainder, the costly one, comes last."""
+    """The Ritz pairs of ``basis``, or None where they do not pass; the costly check, of the remainder, comes last."""
     inside = basis.mT @ matrix
     rotation, sigma, _ = torch.linalg.svd(inside, full_matrices=False)
     top = ceiling(sigma)

@@ -27,7 +27,8 @@ class Figure:
     def row(self) -> str:
         """The line in Markdown."""
         notes = "; ".join(f"{key} {value}" for key, value in self.notes.items())
-        return f"| {self.part} | {self.what} | {self.rival} | {seconds(self.ours_s)} | {seconds(self.rival_s)} | {self.ratio:.2f} | {notes} |"
+        times = f"{seconds(self.ours_s)} | {seconds(self.rival_s)} | {self.ratio:.2f}"
+        return f"| {self.part} | {self.what} | {self.rival} | {times} | {notes} |"
 
 
 HEADER = "| part | ours | rival | ours | rival | rival / ours | |\n|---|---|---|---|---|---|---|"

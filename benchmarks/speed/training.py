@@ -1,0 +1,149 @@
+"""A training step: what the penalty adds to it; and rows per second, beside padding to 512 and transformers.Trainer."""
+
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+from figures import Figure, paired
+from lightning.pytorch import Callback
+from lightning.pytorch import Trainer as LightningTrainer
+from peft import LoraConfig, get_peft_model
+from synthetic import direction
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
+
+from asft_lightning import AsFT, Gram, LoRAFineTuner, MixtureDataModule, Pretrained, Source, Template, build_anchors
+from asft_lightning.data import AnswerOnlyCollator, Example
+from asft_lightning.modules.lora_fine_tuner import PAPER_LORA
+
+_BATCH, _ROWS, _PADDED = 8, 128, 512
+
+
+def measure(repeats: int, device: str, model: str, rows: Path) -> Iterator[Figure]:
+    """Overhead of the penalty on one batch; then epochs of real rows, the second of each run, runs in turns."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    pretrained = Pretrained(model, dtype="float32" if device == "cpu" else "bfloat16")
+    yield _overhead(pretrained, repeats, device)
+    what = f"{_ROWS} AG News rows, batch {_BATCH}"
+    runs = [
+        (_lightning(pretrained, _data(pretrained, rows), device), _transformers(pretrained, _data(pretrained, rows), device))
+        for _ in range(max(1, repeats // 2))
+    ]
+    ours, theirs = (median(times) for times in zip(*runs, strict=True))
+    yield Figure("training", what, "transformers.Trainer + PEFT, group_by_length", ours, theirs, _rate(ours, theirs))
+    padded = _lightning(pretrained, _data(pretrained, rows, padded=True), device)
+    yield Figure("training", what, f"ours, but padded to {_PADDED}", ours, padded, _rate(ours, padded))
+
+
+def _rate(ours: float, rival: float) -> dict[str, object]:
+    return {"rows a second": f"{_ROWS / ours:.2f} / {_ROWS / rival:.2f}"}
+
+
+def _overhead(pretrained: Pretrained, repeats: int, device: str) -> Figure:
+    """The same batch with and without the penalty, in turns; and the penalty by itself, which noise cannot hide."""
+    module = AsFT(pretrained)
+    module.configure_model()
+    assert module.model is not None
+    aligned = {name: value.float() for name, value in module.model.get_base_model().state_dict().items() if value.ndim == 2}
+    base = {name: value - direction((value.shape[0], value.shape[1])) for name, value in aligned.items() if "_proj" in name}
+    module.bind(build_anchors(module.model, aligned, base, [Gram()], progress=False))
+    module.to(device).train()
+    assert module.penalty is not None
+    penalty = module.penalty
+    ids = torch.randint(5, 1000, (_BATCH, 128), generator=torch.Generator().manual_seed(0)).to(device)
+    labels = torch.where(torch.arange(128, device=device) < 120, -100, ids)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    optimizer = torch.optim.AdamW(module.trainable_parameters(), lr=1e-6)
+
+    def step(extra: Tensor | float) -> None:
+        (extra + module.task_loss(batch)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    protected, plain = paired(lambda: step(penalty()), lambda: step(0.0), 3 * repeats)
+    alone, _ = paired(lambda: penalty().backward(), lambda: None, 3 * repeats)
+    notes = {"overhead in turns": f"{protected / plain - 1:+.1%}", "penalty alone": f"{alone / plain:.2%} of a step"}
+    return Figure("training", f"AsFT step, {_BATCH} × 128 tokens", "SFT step", protected, plain, notes)
+
+
+class _PaddedCollator(AnswerOnlyCollator):
+    """As the authors' scripts: every row as long as the longest that may come."""
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        fill = {"input_ids": self.pad_token_id, "attention_mask": 0, "labels": -100}
+        batch = super().__call__(examples)
+        return {key: torch.nn.functional.pad(v, (0, _PADDED - v.shape[1]), value=fill[key]) for key, v in batch.items()}
+
+
+class _Padded(MixtureDataModule):
+    def _loader(self, examples: list[Example], shuffle: bool) -> DataLoader[Example]:
+        loader = super()._loader(examples, shuffle)
+        loader.collate_fn = _PaddedCollator(loader.collate_fn.pad_token_id)
+        return loader
+
+
+def _data(pretrained: Pretrained, rows: Path, padded: bool = False) -> MixtureDataModule:
+    source = Source(str(rows), prompt="{instruction}\n\n{input}")
+    settings = {"num_rows": _ROWS, "poison_ratio": 0.0, "batch_size": _BATCH, "group_by_length": not padded, "seed": 0}
+    return (_Padded if padded else MixtureDataModule)(pretrained, source, template=Template(max_length=_PADDED), **settings)
+
+
+class _LightningEpochs(Callback):
+    """The time of the last epoch."""
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self.start
+
+
+class _TransformersEpochs(TrainerCallback):
+    """The same, for the other trainer."""
+
+    def on_epoch_begin(self, *_: object, **__: object) -> None:
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, *_: object, **__: object) -> None:
+        self.seconds = time.perf_counter() - self.start
+
+
+def _lightning(pretrained: Pretrained, data: MixtureDataModule, device: str) -> float:
+    epochs = _LightningEpochs()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = LightningTrainer(accelerator=device, devices=1, max_epochs=2, callbacks=[epochs], **quiet)
+    trainer.fit(LoRAFineTuner(pretrained), data)
+    return epochs.seconds
+
+
+def _transformers(pretrained: Pretrained, data: MixtureDataModule, device: str) -> float:
+    data.setup()
+    assert data.tokenizer is not None
+    rows = [
+        {"input_ids": e.prompt_ids + e.answer_ids, "labels": [-100] * len(e.prompt_ids) + e.answer_ids}
+        for e in data.mixture.train
+    ]
+    epochs = _TransformersEpochs()
+    model = get_peft_model(pretrained.load_model(), LoraConfig(task_type="CAUSAL_LM", **PAPER_LORA))
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder,
+            num_train_epochs=2,
+            per_device_train_batch_size=_BATCH,
+            train_sampling_strategy="group_by_length",
+            use_cpu=device == "cpu",
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        )
+        collate = DataCollatorForSeq2Seq(data.tokenizer, label_pad_token_id=-100)
+        Trainer(model, arguments, data_collator=collate, train_dataset=rows, callbacks=[epochs]).train()
+    return epochs.seconds
