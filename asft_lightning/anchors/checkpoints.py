@@ -66,7 +66,7 @@ class Weights(ABC):
         if tuple(weight.shape) != target.shape:
             raise AnchorError(
                 f"{target.name}: the weight in {self.label} must have the layer's shape {target.shape}, got "
-                f"{tuple(weight.shape)}. Is {self.label} the same architecture and size?"
+                f"{tuple(weight.shape)}. Is {self.label} the same architecture, size and vocabulary?"
             )
         if not all(bool(torch.isfinite(rows).all()) for rows in torch.split(weight, _ROWS)):
             raise AnchorError(

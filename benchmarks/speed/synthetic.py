@@ -21,7 +21,7 @@ _RANK = 256
 
 
 def direction(shape: tuple[int, int], device: str = "cpu", seed: int = 0) -> Tensor:
-    """V (d_out, d_in), float32, with σ_i = i^(−1/2) for the first 256: ‖V‖_F = 2.5, and some 90 directions are kept of it."""
+    """V (d_out, d_in), float32, with σ_i = i^(−1/2) for the first 256: ‖V‖_F = 2.5, and some 90 directions are kept."""
     generator, rank = torch.Generator().manual_seed(seed), min(_RANK, *shape)
     left, right = (torch.linalg.qr(torch.randn(d, rank, generator=generator)).Q.to(device) for d in shape)
     return (left * torch.arange(1, rank + 1, device=device) ** -0.5) @ right.mT

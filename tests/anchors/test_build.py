@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from peft import PeftModel
@@ -5,9 +7,9 @@ from references import dense_gram, relative_error
 from safetensors.torch import load_file, save_file
 from tiny_models import TARGETS, Pair, tiny_model, tiny_pair, with_lora
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, Phi3Config, PreTrainedModel
 
-from asft_lightning.anchors import AnchorSet, Gram, Shrinkage, Subspace, build_anchors
+from asft_lightning.anchors import AnchorSet, Gram, Shrinkage, Subspace, build_anchors, checkpoints
 from asft_lightning.errors import AnchorError, AsFTError, ConfigurationError, UnpenalisedError
 
 TWO = [Gram(), Subspace(num_directions=2)]
@@ -174,3 +176,69 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 
 def test_errors_are_one_family():
     assert issubclass(AnchorError, AsFTError) and issubclass(UnpenalisedError, AsFTError)
+
+
+def test_no_more_than_one_checkpoint_tensor_is_alive_when_the_next_is_read(tmp_path, monkeypatch):
+    pair = tiny_pair(layers=4)
+    for side in ("aligned", "base"):
+        (tmp_path / side).mkdir()
+        sharded(getattr(pair, side), tmp_path / side)
+    alive, most = [], []
+    original = checkpoints._tensor_in
+
+    def watched(path, own_name):
+        most.append(sum(reference() is not None for reference in alive))
+        tensor = original(path, own_name)
+        alive.append(weakref.ref(tensor))
+        return tensor
+
+    monkeypatch.setattr(checkpoints, "_tensor_in", watched)
+    build(with_lora(pair.aligned, target_modules=TARGETS["llama"]), tmp_path / "aligned", tmp_path / "base", [Gram()])
+    assert len(most) == 2 * 2 * 12 and max(most) <= 1  # two sides, once for the fingerprint and once for V
+
+
+def test_sides_may_differ_in_dtype():
+    pair = tiny_pair()
+    aligned = {name: tensor.bfloat16() for name, tensor in pair.aligned.state_dict().items()}
+    found = build(with_lora(pair.aligned), aligned, pair.base, [Gram()]).terms[0].modules["model.layers.1.self_attn.v_proj"]
+    name = "model.layers.1.self_attn.v_proj.weight"
+    exact = torch.linalg.matrix_norm(aligned[name].double() - pair.base.state_dict()[name].double())
+    assert found.spectrum.norm == pytest.approx(float(exact), rel=1e-12)
+
+
+def test_a_vocabulary_that_grew_matters_to_its_own_matrices_alone():
+    pair = tiny_pair()
+    grown = {n: torch.cat([t, t[:8]]) if t.shape[0] == 32 else t for n, t in pair.base.state_dict().items()}
+    assert build(with_lora(pair.aligned), pair.aligned, grown).shapes
+    with pytest.raises(AnchorError, match=r"lm_head: .* shape \(32, 16\), got \(40, 16\).*vocabulary"):
+        build(with_lora(pair.aligned, target_modules=["lm_head"]), pair.aligned, grown)
+
+
+def test_a_tied_head_that_no_file_holds_is_refused_by_name(tmp_path):
+    torch.manual_seed(0)
+    plain = tiny_model()
+    config = type(plain.config)(**{**plain.config.to_dict(), "tie_word_embeddings": True})
+    tied = type(plain)(config)
+    tied.save_pretrained(tmp_path)
+    with pytest.raises(AnchorError, match=r"lm_head: no weight of this name.*tied to another.*cannot be a LoRA target"):
+        build(with_lora(plain, target_modules=["lm_head"]), tmp_path, plain.state_dict())
+
+
+def test_fused_projections_are_one_matrix():
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4, "num_hidden_layers": 1}
+    models = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        models.append(AutoModelForCausalLM.from_config(Phi3Config(pad_token_id=0, **sizes)))
+    found = build(with_lora(models[0], target_modules=["qkv_proj", "gate_up_proj"]), *models, [Gram()])
+    name = "model.layers.0.self_attn.qkv_proj"
+    v = models[0].get_submodule(name).weight.double() - models[1].get_submodule(name).weight.double()
+    assert found.shapes[name] == (48, 16)
+    assert found.terms[0].modules[name].spectrum.norm == pytest.approx(float(torch.linalg.matrix_norm(v)), rel=1e-12)
+
+
+def test_where_it_is_computed_does_not_matter():
+    pair = tiny_pair()
+    model = with_lora(pair.aligned)
+    here = build_anchors(model, pair.aligned, pair.base, [Gram()], device="cpu", progress=False)
+    assert here.sha256() == build(model, pair.aligned, pair.base, [Gram()]).sha256()
