@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from asft_lightning.anchors.adapter_factors import read_factors
 from asft_lightning.anchors.anchor import ModuleAnchor
 from asft_lightning.anchors.anchor_set import AnchorSet
-from asft_lightning.anchors.checkpoints import open_weights, read_factors
+from asft_lightning.anchors.checkpoints import open_weights
 from asft_lightning.anchors.targets import Target
 from asft_lightning.functional import split_factor, update_penalty
 

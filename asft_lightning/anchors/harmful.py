@@ -6,8 +6,9 @@ from functools import cached_property
 
 from torch import Tensor
 
+from asft_lightning.anchors.adapter_factors import read_factors
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair
-from asft_lightning.anchors.checkpoints import Weights, open_weights, read_factors
+from asft_lightning.anchors.checkpoints import Weights, open_weights
 from asft_lightning.anchors.fingerprint import content_hash
 from asft_lightning.anchors.targets import Target
 from asft_lightning.errors import AnchorError
