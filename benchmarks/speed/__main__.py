@@ -2,7 +2,7 @@
 
     python benchmarks/speed --model models/smollm2 --rows data/agnews_train_1k.json --json docs/results/speed-cpu.json
 
-Without ``--only`` it takes half an hour on two cores. ``--model`` (any causal LM with a chat template) and ``--rows`` are
+Without ``--only`` it takes twenty minutes on two cores. ``--model`` (any causal LM with a chat template) and ``--rows`` are
 needed for the parts ``training`` and ``generation`` alone. Ratios are what counts: both sides ran in turns on one machine.
 """
 

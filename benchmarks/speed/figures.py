@@ -31,7 +31,7 @@ class Figure:
         return f"| {self.part} | {self.what} | {self.rival} | {times} | {notes} |"
 
 
-HEADER = "| part | ours | rival | ours | rival | rival / ours | |\n|---|---|---|---|---|---|---|"
+HEADER = "| part | ours | rival | ours | rival | rival / ours | notes |\n|---|---|---|---|---|---|---|"
 
 
 def seconds(value: float) -> str:
