@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 import torch
 from peft import LoraConfig
@@ -95,3 +97,14 @@ def test_the_number_of_kernels_does_not_grow_with_depth(anchors):
         assert all(p.grad.any() for p in model.parameters() if p.requires_grad)
         counts.append(kernels.count)
     assert counts[0] == counts[1] > 0
+
+
+def test_steps_leave_nothing_behind():
+    pair = tiny_pair()
+    model = with_lora(pair.aligned)
+    penalty, alive = bound(model, pair, [Gram(), Shrinkage()]), []
+    for _ in range(6):
+        penalty().backward()
+        gc.collect()
+        alive.append(sum(isinstance(found, torch.Tensor) for found in gc.get_objects()))
+    assert len(set(alive[1:])) == 1
