@@ -12,7 +12,7 @@ import platform
 from dataclasses import asdict
 from pathlib import Path
 
-import build
+import building
 import generation
 import penalty
 import torch
@@ -21,7 +21,12 @@ from figures import HEADER, Figure
 from tqdm import tqdm
 from transformers.utils import logging
 
-PARTS = {"penalty": penalty.measure, "build": build.measure, "training": training.measure, "generation": generation.measure}
+PARTS = {
+    "penalty": penalty.measure,
+    "build": building.measure,
+    "training": training.measure,
+    "generation": generation.measure,
+}
 
 
 def main() -> None:

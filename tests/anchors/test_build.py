@@ -232,9 +232,9 @@ def test_fused_projections_are_one_matrix():
         models.append(AutoModelForCausalLM.from_config(Phi3Config(pad_token_id=0, **sizes)))
     found = build(with_lora(models[0], target_modules=["qkv_proj", "gate_up_proj"]), *models, [Gram()])
     name = "model.layers.0.self_attn.qkv_proj"
-    v = models[0].get_submodule(name).weight.double() - models[1].get_submodule(name).weight.double()
+    v = (models[0].get_submodule(name).weight - models[1].get_submodule(name).weight).detach().double()
     assert found.shapes[name] == (48, 16)
-    assert found.terms[0].modules[name].spectrum.norm == pytest.approx(float(torch.linalg.matrix_norm(v)), rel=1e-12)
+    assert found.terms[0].modules[name].spectrum.norm == pytest.approx(float(torch.linalg.matrix_norm(v)), rel=1e-6)
 
 
 def test_where_it_is_computed_does_not_matter():
