@@ -1,5 +1,6 @@
 """``asft-lightning anchors build|show|diff``: anchors as files, apart from any run."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors
 from asft_lightning.anchors.compare import compare
 from asft_lightning.anchors.report import picture
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.files import cache_folder
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.pretrained import Pretrained
@@ -30,6 +32,8 @@ def build(
         device: Where to compute, e.g. ``cuda``; null for the CPU.
         png: Where to write a picture of the spectra as well.
     """
+    _require_writable(output, png)
+    where = _usable(device)
     fine_tuner = LoRAFineTuner(pretrained, lora)
     found = build_anchors(
         fine_tuner.with_adapter(pretrained.load_model_on_meta()),
@@ -38,7 +42,7 @@ def build(
         [Gram()] if anchors is None else anchors,
         revision=pretrained.revision,
         base_revision=pretrained.base_revision,
-        device=None if device is None else torch.device(device),
+        device=where,
         cache=cache_folder() / "anchors",
     )
     found.save(output)
@@ -53,6 +57,7 @@ def show(anchors: str, png: str | None = None) -> None:
         anchors: A file of anchors, or a folder or hub repository with an anchors.safetensors.
         png: Where to write a picture of the spectra as well.
     """
+    _require_writable(png)
     _show(AnchorSet.load(anchors), png)
 
 
@@ -69,10 +74,31 @@ def diff(anchors: str, adapter: str) -> None:
 COMMANDS: dict[str, Any] = {"build": build, "show": show, "diff": diff}
 
 
+def _require_writable(*paths: str | None) -> None:
+    """Before anything is computed: a file that cannot be written must not cost a build."""
+    for path in (Path(path) for path in paths if path is not None):
+        if path.is_dir() or not path.suffix:
+            raise ConfigurationError(f"{path} must be the name of a file with its ending, .safetensors or .png. Add one.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be written ({error}). Choose another folder.") from error
+
+
+def _usable(device: str | None) -> torch.device | None:
+    if device is None:
+        return None
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"device {device!r} cannot be used here: {reason}. Leave it out for the CPU.") from error
+
+
 def _show(anchors: AnchorSet, png: str | None) -> None:
+    _print(str(anchors))
     if png is not None:
         picture(anchors, png)
-    _print(str(anchors))
 
 
 def _print(text: str) -> None:

@@ -7,6 +7,8 @@ from tiny import LORA, tiny_model
 from asft_lightning import AnchorSet
 from asft_lightning.cli import main
 
+BUILD = ["build", "--pretrained.aligned", "never/read"]
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path):
@@ -60,6 +62,10 @@ def test_diff_measures_an_adapter(built, tmp_path, capsys):
     [
         (["show", "absent.safetensors"], "absent.safetensors cannot be read as anchors"),
         (["show", "no/repository"], "'no/repository' must be a local path or a hub id within reach"),
+        (["show", "{file}", "--png", "/proc/no/spectra.png"], "/proc/no/spectra.png cannot be written"),
+        ([*BUILD, "--output", "{file.parent}"], "must be the name of a file with its ending"),
+        ([*BUILD, "--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
+        ([*BUILD, "--device", "abacus"], "device 'abacus' cannot be used here"),
         (["diff", "{file}", "no/adapter"], "'no/adapter' must be a local path or a hub id within reach"),
     ],
 )

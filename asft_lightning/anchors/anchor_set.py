@@ -78,7 +78,7 @@ class AnchorSet:
             ConfigurationError: If the repository cannot be had.
         """
         path = Path(location)
-        if path.suffix != ".safetensors":
+        if path.suffix != ".safetensors" and not path.is_file():
             path = resolve_folder(str(location), revision) / FILE_NAME
         try:
             with safe_open(path, framework="pt") as handle:

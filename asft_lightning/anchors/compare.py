@@ -57,6 +57,8 @@ class Comparison:
         for label in dict.fromkeys(label for _, label in self.parts):
             lines.append(f"{'all':{width}}  {label:9}  {_figures(self.total(label))}")
         lines += ["", "aligned, orthogonal: ‖C·BA‖² and ‖(I − C)·BA‖² as shares of ‖BA‖²; BA without LoRA's α/r."]
+        if any(label.startswith("Harmful") for _, label in self.parts):
+            lines.append("Of Harmful, C maps onto the harmful directions: what stands under aligned is the harmful part.")
         if self.unanchored:
             lines.append(f"{len(self.unanchored)} layers of the adapter have no anchor, e.g. {self.unanchored[0]}.")
         return "\n".join(lines)
@@ -74,10 +76,12 @@ def compare(anchors: AnchorSet, adapter: str | Path) -> Comparison:
         ConfigurationError: If it cannot be read.
     """
     weights, parts = open_weights(adapter), {}
+    several = len({term.label for term in anchors.terms}) < len(anchors.terms)
+    labels = [f"{term.label} {i}" if several else term.label for i, term in enumerate(anchors.terms)]
     for name, shape in anchors.shapes.items():
         a, b = (factor.double() for factor in read_factors(weights, Target(name, shape)))
-        for term in anchors.terms:
-            parts[name, term.label] = _parts(term.modules[name], term.weight, a, b)
+        for label, term in zip(labels, anchors.terms, strict=True):
+            parts[name, label] = _parts(term.modules[name], term.weight, a, b)
     layers = [name.removesuffix(".lora_A.weight") for name in weights.names if name.endswith(".lora_A.weight")]
     return Comparison(parts, tuple(name for name in layers if name not in anchors.shapes))
 

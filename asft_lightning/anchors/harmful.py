@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -27,6 +28,7 @@ class Harmful(Anchor):
 
     adapter: str = ""
     num_directions: int | None = None
+    needs: ClassVar[frozenset[str]] = frozenset({"aligned"})  # recorded, so that a file is not used on another model
 
     def build(self, target: Target, weights: WeightPair) -> ModuleAnchor:
         """The top left singular vectors of the adapter's B·A."""

@@ -69,7 +69,7 @@ def picture(anchors: AnchorSet, path: str | Path) -> None:
     axes[0][0].set_ylabel("eigenvalue c of C")
     depth = pyplot.cm.ScalarMappable(pyplot.Normalize(0, max(1, max(map(len, panels.values())) - 1)), colours)
     figure.colorbar(depth, ax=axes[0].tolist(), label="layer", ticks=pyplot.MaxNLocator(integer=True))
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
     pyplot.close(figure)
 
 

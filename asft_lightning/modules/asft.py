@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from asft_lightning.anchors import FILE_NAME, Anchor, AnchorSet, Gram, build_anchors, require_built_from
@@ -70,7 +71,7 @@ class AsFT(LoRAFineTuner):
         self.anchor_set: AnchorSet | None = None
 
     def prepare_data(self) -> None:
-        """Build the anchors on rank 0 and keep them in the run's folder, before any process group has to wait for it."""
+        """Build the anchors on rank 0 and keep them in the run's folder; the others wait here, without a timeout."""
         if self.trainer.state.fn == TrainerFn.FITTING:
             self.build_anchors().save(self._kept_anchors())
 
@@ -113,6 +114,10 @@ class AsFT(LoRAFineTuner):
             allow_unpenalised=self.allow_unpenalised,
             anchors_on_host=self.anchors_on_host,
         )
+        # Every rank reads the same file: DDP need not broadcast the anchors at each step, nor could it from the host.
+        self._ddp_params_and_buffers_to_ignore = [f"penalty.{name}" for name, _ in self.penalty.named_buffers()]
+        if self.lambda_reg == 0:
+            rank_zero_warn("lambda_reg is 0: this run trains without protection.")
 
     def regularisation(self) -> Tensor:
         """λ·penalty, both logged."""

@@ -38,7 +38,7 @@ def test_a_sum_is_described_by_its_terms(anchors, expected):
 
 @pytest.mark.parametrize(
     ("variant", "needs"),
-    [(Gram, {"aligned", "base"}), (Subspace, {"aligned", "base"}), (Shrinkage, set()), (Harmful, set())],
+    [(Gram, {"aligned", "base"}), (Subspace, {"aligned", "base"}), (Shrinkage, set()), (Harmful, {"aligned"})],
 )
 def test_only_what_a_variant_needs_is_asked_for(variant, needs):
     assert variant.needs == needs

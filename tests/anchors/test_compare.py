@@ -67,3 +67,12 @@ def test_an_adapter_that_lacks_a_layer_is_refused(case, tmp_path):
     with_lora(tiny_pair().aligned, target_modules=["v_proj"]).save_pretrained(tmp_path / "fewer")
     with pytest.raises(AnchorError, match=r"q_proj: the adapter .*fewer must have every layer of the anchors, and lacks"):
         compare(anchors, tmp_path / "fewer")
+
+
+def test_two_terms_of_one_class_are_both_shown(case):
+    pair, model, adapter = case
+    twice = [Gram(tolerance=0), Gram(weight=3.0, tolerance=0)]
+    anchors = build_anchors(model, pair.aligned, pair.base, twice, progress=False)
+    found = compare(anchors, adapter)
+    assert len(found.parts) == 2 * len(anchors.shapes)
+    assert found.total("Gram 1").penalty == pytest.approx(3 * found.total("Gram 0").penalty, rel=1e-6)

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 
-from asft_lightning import AnchorError, AsFT, ConfigurationError, Gram, Pretrained, Shrinkage, UnpenalisedError
+from asft_lightning import AnchorError, AsFT, ConfigurationError, Gram, Harmful, Pretrained, Shrinkage, UnpenalisedError
 
 
 def sgd(parameters):
@@ -69,6 +69,7 @@ def test_lambda_grows_with_optimizer_steps(pretrained, tmp_path, warmup, accumul
     assert [row["train/lambda"] for row in steps] == expected
 
 
+@pytest.mark.filterwarnings("ignore:.*without protection")
 def test_stronger_penalty_smaller_update(pretrained, tmp_path):
     sizes = []
     for strength in (0.0, 1.0, 100.0):
@@ -223,3 +224,22 @@ def test_anchors_of_another_model_do_not_protect(pretrained, tmp_path):
     other = replace(pretrained, aligned=pretrained.base, base=pretrained.aligned)
     with pytest.raises(AnchorError, match=r"must be built from the aligned model that is trained.*anchors build"):
         protected(other, tmp_path / "there", anchor_file=str(tmp_path / "here"))
+
+
+def test_harmful_anchors_of_another_model_do_not_protect(pretrained, tmp_path):
+    adapter = tiny.write_adapter(tmp_path / "adapter", pretrained)
+    protected(pretrained, tmp_path / "here", anchors=[Harmful(adapter=adapter)])
+    other = replace(pretrained, aligned=pretrained.base)
+    with pytest.raises(AnchorError, match=r"must be built from the aligned model that is trained"):
+        protected(other, tmp_path / "there", anchor_file=str(tmp_path / "here"))
+
+
+def test_a_strength_of_zero_says_that_nothing_protects(pretrained, tmp_path):
+    with pytest.warns(UserWarning, match="this run trains without protection"):
+        protected(pretrained, tmp_path, lambda_reg=0.0)
+
+
+def test_ddp_does_not_broadcast_the_anchors(pretrained, tmp_path):
+    module = protected(pretrained, tmp_path)
+    buffers = {name for name, _ in module.named_buffers() if name.startswith("penalty.")}
+    assert buffers and buffers == set(module._ddp_params_and_buffers_to_ignore)
