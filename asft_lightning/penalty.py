@@ -77,7 +77,7 @@ class UpdatePenalty(nn.Module):
         self.groups = nn.ModuleList(_Group(members, anchors_on_host) for members in groups.values())
 
     def forward(self) -> Tensor:
-        """The penalty, a float32 scalar (float64 after ``.double()``) on the factors' device, never negative."""
+        """The penalty, a float32 scalar (float64 where the factors are) on the factors' device, never negative."""
         return torch.stack([group() for group in self.groups]).sum()
 
 
@@ -118,7 +118,8 @@ class _Group(nn.Module):
         self._factors = [member.factors for member in members]
         self._mesh = mesh_of(self._factors[0].b)
         terms = zip(*(m.terms for m in members), strict=True)
-        self.terms = nn.ModuleList(_Forms(term, on_host, self._mesh) for term in terms)
+        dtype = torch.promote_types(self._factors[0].b.dtype, torch.float32)  # whatever the default dtype
+        self.terms = nn.ModuleList(_Forms(term, on_host, self._mesh, dtype) for term in terms)
 
     def forward(self) -> Tensor:
         a, b = self._stacked("a", 2), self._stacked("b", 1)
@@ -144,12 +145,11 @@ class _Forms(nn.Module):
 
     weights: Tensor
 
-    def __init__(self, terms: Sequence[_Term], on_host: bool, mesh: DeviceMesh | None) -> None:
+    def __init__(self, terms: Sequence[_Term], on_host: bool, mesh: DeviceMesh | None, dtype: torch.dtype) -> None:
         super().__init__()
         self._on_host = on_host
         self._total: Total = whole if mesh is None else SumOverRanks(mesh)
-        weights = torch.tensor([term.weight for term in terms], dtype=torch.float32)  # whatever the default dtype
-        self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("weights", torch.tensor([term.weight for term in terms], dtype=dtype), persistent=False)
         self._betas = {side: _register(self, side, [getattr(term, side) for term in terms], mesh) for side in ("out", "inp")}
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ def _on_host(tensor: Tensor) -> Tensor:
     return tensor.cpu().pin_memory() if torch.cuda.is_available() else tensor.cpu()
 
 
-def _register(module: nn.Module, side: str, forms: Sequence[QuadraticForm | None], mesh: DeviceMesh | None) -> float | None:
+def _register(module: "_Forms", side: str, forms: Sequence[QuadraticForm | None], mesh: DeviceMesh | None) -> float | None:
     """Stack the forms of one side as buffers (L, d, k) and (L, k), padded with zero directions, which change nothing.
 
     Of directions to sharded factors a rank keeps the rows that are its own.
@@ -189,7 +189,7 @@ def _register(module: nn.Module, side: str, forms: Sequence[QuadraticForm | None
     width = max(form.directions.shape[-1] for form in present)
 
     def padded(tensor: Tensor) -> Tensor:
-        return nn.functional.pad(tensor, (0, width - tensor.shape[-1])).float()
+        return nn.functional.pad(tensor, (0, width - tensor.shape[-1])).to(module.weights.dtype)
 
     directions = [f.directions if mesh is None else own_rows(f.directions, mesh) for f in present]
     module.register_buffer(f"{side}_directions", torch.stack([padded(d) for d in directions]), persistent=False)

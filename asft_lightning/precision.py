@@ -13,7 +13,7 @@ def keep_float32(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """
 
     def moved(tensor: Tensor) -> Tensor:
-        probe = fn(tensor.new_empty(0))
+        probe = fn(torch.empty(0, dtype=tensor.dtype, device=tensor.device))
         return tensor.to(probe.device, torch.promote_types(probe.dtype, torch.float32))
 
     return moved

@@ -1,16 +1,19 @@
 """FSDP2: a LoRA model sharded over ranks, each rank's piece of its factors, and sums over the pieces."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.utils._pytree import tree_map_only
 
 from asft_lightning.errors import ConfigurationError
+
+T = TypeVar("T")
 
 
 def shard(model: PeftModel, mesh: DeviceMesh) -> None:
@@ -51,8 +54,29 @@ def whole_state(model: PeftModel) -> dict[str, Tensor] | None:
     """What is trained of a sharded model, put together on every rank; None where each rank has all of it."""
     if sharded_over(model) is None:
         return None
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return {name: cast(DTensor, parameter.detach()).full_tensor().cpu() for name, parameter in trained.items()}
+    return put_together({name: p.detach() for name, p in model.named_parameters() if p.requires_grad})
+
+
+def of_every_rank(own: T) -> list[T]:
+    """What each rank has, in their order; every rank has to ask."""
+    if not torch.distributed.is_initialized():
+        return [own]
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, own)
+    return found
+
+
+def put_together(state: T) -> T:
+    """A state of nested dicts and lists with each sharded tensor whole and on the host; every rank has to ask."""
+    whole = tree_map_only(DTensor, lambda part: part.full_tensor().cpu(), state)
+    return cast(T, whole)
+
+
+def sharded_like(value: Any, other: Any) -> Any:
+    """This rank's part of a tensor that every rank has whole, if ``other`` is a sharded one of its shape; else ``value``."""
+    if not isinstance(other, DTensor) or not isinstance(value, Tensor) or value.shape != other.shape:
+        return value
+    return distribute_tensor(value.to(other.device), other.device_mesh, other.placements)
 
 
 def mesh_of(factor: Tensor) -> DeviceMesh | None:

@@ -1,18 +1,24 @@
 """FSDP2Strategy: frozen weights, LoRA factors and anchors sharded over all ranks."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch.distributed.constants import default_pg_timeout
+from torch.optim import Optimizer
 
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.sharding import put_together, sharded_like
 
 
 class FSDP2Strategy(ModelParallelStrategy):
     """Lightning's ``ModelParallelStrategy`` with every rank on the data-parallel axis.
 
     Its own default puts all devices of a node on the tensor-parallel axis, where each would train on the same rows.
-    A checkpoint is a folder with a part of each rank.
+    A checkpoint is the file that one device or DDP writes: what is trained of a model is megabytes, so it is put together
+    and written whole, and any strategy and number of ranks goes on from any other's.
 
     Args:
         process_group_backend: E.g. ``nccl`` or ``gloo``; null for what suits the device.
@@ -30,6 +36,47 @@ class FSDP2Strategy(ModelParallelStrategy):
         """The mesh's size is known when the cluster is."""
         self._data_parallel_size = self.num_processes * self.num_nodes
         super().setup_environment()
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """By :meth:`load_optimizer_state_dict`, as under any other strategy."""
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """What is trained, whole, on every rank."""
+        assert self.lightning_module is not None
+        return put_together(self.lightning_module.state_dict())
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The optimizer's ``state_dict``, whole, on every rank."""
+        return put_together(Strategy.optimizer_state(self, optimizer))
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        """One file, written by the first rank as Lightning writes any: beside, and renamed into place."""
+        Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Any strategy's file, whole, on every rank."""
+        return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Each rank keeps its part."""
+        assert self.lightning_module is not None
+        own = self.lightning_module.state_dict()
+        parts = {name: sharded_like(value, own.get(name)) for name, value in checkpoint["state_dict"].items()}
+        self.lightning_module.load_state_dict(parts, strict=strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Each rank keeps its part of what an optimizer remembers of each parameter."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            keys = [key for group in state["param_groups"] for key in group["params"]]
+            parts = {
+                key: {name: sharded_like(value, parameter) for name, value in state["state"][key].items()}
+                for key, parameter in zip(keys, parameters, strict=True)
+                if key in state["state"]
+            }
+            optimizer.load_state_dict({**state, "state": parts})
 
 
 def require_known_strategy(strategy: Strategy) -> None:

@@ -13,7 +13,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.errors import ConfigurationError, TrainingError
@@ -22,7 +21,7 @@ from asft_lightning.locations import resolve, unreachable
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
 from asft_lightning.precision import keep_float32
 from asft_lightning.pretrained import Pretrained
-from asft_lightning.sharding import shard
+from asft_lightning.sharding import of_every_rank, shard
 from asft_lightning.strategies import require_known_strategy
 from asft_lightning.templates import Template
 
@@ -181,12 +180,16 @@ class LoRAFineTuner(LightningModule):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What was trained, and not the frozen model: a checkpoint of megabytes."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
-        if self.model is None:
-            return state
-        frozen = {f"model.{name}" for name, _ in self.model.named_buffers()}
-        frozen |= {f"model.{name}" for name, p in self.model.named_parameters() if not p.requires_grad}
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         prefix = kwargs.get("prefix", "")
-        return {name: value for name, value in state.items() if name.removeprefix(prefix) not in frozen}
+
+        def is_kept(name: str) -> bool:
+            own = name.removeprefix(prefix)
+            return own in trained or not own.startswith(
+                "model."
+            )  # of the model only that: 4-bit weights have more than names
+
+        return {name: value for name, value in state.items() if is_kept(name)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load what was trained; the frozen model is where it came from.
@@ -203,26 +206,26 @@ class LoRAFineTuner(LightningModule):
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of the random generators that dropout draws from, and the epoch that has begun."""
+        """Keep the state of every rank's random generators, that dropout draws from, and the epoch that has begun."""
         _count_begun_epoch(checkpoint.get("loops", {}).get("fit_loop"))
-        checkpoint["rng"] = {"cpu": torch.get_rng_state()}
+        own = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
-            checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
+            own["cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["rng"] = of_every_rank(own)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the dropout of the run that is resumed; whoever only loads weights keeps their own generators."""
-        states = checkpoint.get("rng", {}) if self._trainer and self.trainer.state.fn == TrainerFn.FITTING else {}
-        if "cpu" in states:
-            torch.set_rng_state(states["cpu"])
-        if "cuda" in states and self.device.type == "cuda":
-            torch.cuda.set_rng_state(states["cuda"], self.device)
+        if not self._trainer or self.trainer.state.fn != TrainerFn.FITTING or "rng" not in checkpoint:
+            return
+        own = checkpoint["rng"][self.global_rank % len(checkpoint["rng"])]
+        torch.set_rng_state(own["cpu"])
+        if "cuda" in own and self.device.type == "cuda":
+            torch.cuda.set_rng_state(own["cuda"], self.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """The trained factors stay at float32 or wider under every precision plugin; the frozen model follows it."""
-        exact = [(p, p.detach()) for p in self.trainable_parameters() if not isinstance(p, DTensor)]
-        module: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for parameter, value in exact:
-            parameter.data = keep_float32(fn)(value)
+        trained, exact = {id(parameter) for parameter in self.trainable_parameters()}, keep_float32(fn)
+        module: Self = super()._apply(lambda t: exact(t) if id(t) in trained else fn(t), recurse)  # type: ignore[no-untyped-call]
         return module
 
 
