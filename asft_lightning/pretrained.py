@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from asft_lightning.errors import ConfigurationError
-from asft_lightning.locations import resolve, unreachable
+from asft_lightning.loading import load, load_model
 
 T = TypeVar("T")
 
@@ -39,29 +38,22 @@ class Pretrained:
     def load_model(self) -> PreTrainedModel:
         """The aligned model, in train mode (Transformers leaves it in eval mode, and Lightning keeps what it finds)."""
         dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
-        model = self._load(AutoModelForCausalLM.from_pretrained, dtype=dtype, attn_implementation=self.attn_implementation)
+        model = self._load(load_model, AutoModelForCausalLM, dtype=dtype, attn_implementation=self.attn_implementation)
         return model.train()
 
     def load_model_on_meta(self) -> PreTrainedModel:
         """The aligned model's modules and shapes, without its weights."""
-        config = self._load(AutoConfig.from_pretrained)
+        config = self._load(load, AutoConfig.from_pretrained)
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
         return model
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The aligned model's tokenizer, with a pad token."""
-        tokenizer = self._load(AutoTokenizer.from_pretrained)
+        tokenizer = self._load(load, AutoTokenizer.from_pretrained)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
 
-    def _load(self, from_pretrained: Callable[..., T], **kwargs: object) -> T:
-        try:
-            return from_pretrained(
-                resolve(self.aligned), revision=self.revision, trust_remote_code=self.trust_remote_code, **kwargs
-            )
-        except ConfigurationError:
-            raise
-        except (OSError, ValueError) as error:
-            raise unreachable(self.aligned, error) from error
+    def _load(self, load: Callable[..., T], kind: Any, **settings: object) -> T:
+        return load(kind, self.aligned, revision=self.revision, trust_remote_code=self.trust_remote_code, **settings)

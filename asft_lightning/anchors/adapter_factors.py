@@ -1,10 +1,10 @@
 """The factors of a trained adapter, read from its files."""
 
-import torch
 from torch import Tensor
 
 from asft_lightning.anchors.checkpoints import Weights
 from asft_lightning.anchors.targets import Target
+from asft_lightning.checkpoint_files import is_finite
 from asft_lightning.errors import AnchorError
 
 
@@ -23,7 +23,7 @@ def read_factors(adapter: Weights, target: Target) -> tuple[Tensor, Tensor]:
                 f"{target.name}: the adapter {adapter.label} must have every layer of the anchors, and lacks its "
                 f"{factor}. Tune it with the same target_modules."
             ) from None
-        if not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise AnchorError(
                 f"{target.name}: the adapter {adapter.label} must be finite, but its {factor} holds NaN or Inf. "
                 "Tune it again, with a smaller learning rate."

@@ -1,29 +1,20 @@
 """Weights by name, one matrix at a time, from wherever a user keeps a model. Nothing from a file is executed."""
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from asft_lightning.anchors.fingerprint import content_hash
 from asft_lightning.anchors.targets import Target, canonical_name
-from asft_lightning.errors import AnchorError, ConfigurationError
+from asft_lightning.checkpoint_files import find_file, find_index, is_finite, open_safetensors, readable, unpickle
+from asft_lightning.errors import AnchorError
 from asft_lightning.locations import resolve_folder
-
-T = TypeVar("T")
 
 WeightSource: TypeAlias = str | Path | nn.Module | Mapping[str, Tensor]
 """A hub id, a local directory, a live module, or {name: tensor}."""
-
-_WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin")
-_ROWS = 256  # at a time: what a check of a matrix needs stays small beside it
-_INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 class Weights(ABC):
@@ -59,7 +50,7 @@ class Weights(ABC):
         """The weight of ``target`` as (d_out, d_in) in its own dtype, finite.
 
         Raises:
-            AnchorError: If it is absent, of another shape, or holds NaN or Inf.
+            AnchorError: If it is absent, of another shape or kind, or holds NaN or Inf.
         """
         weight = self[self._name_of(target)]
         weight = weight.mT if target.transposed and weight.ndim == 2 else weight
@@ -68,7 +59,12 @@ class Weights(ABC):
                 f"{target.name}: the weight in {self.label} must have the layer's shape {target.shape}, got "
                 f"{tuple(weight.shape)}. Is {self.label} the same architecture, size and vocabulary?"
             )
-        if not all(bool(torch.isfinite(rows).all()) for rows in torch.split(weight, _ROWS)):
+        if not weight.is_floating_point() or weight.element_size() < 2:
+            raise AnchorError(
+                f"{target.name}: weights must be floating-point numbers of 16 bits or more, but {self.label} holds "
+                f"{weight.dtype}. Give the checkpoint as it was before it was quantised."
+            )
+        if not is_finite(weight):
             raise AnchorError(
                 f"{target.name}: weights must be finite, but {self.label} holds NaN or Inf there. Get the file again."
             )
@@ -119,8 +115,8 @@ class _Files(Weights):
         if file.endswith(".safetensors"):
             return _tensor_in(self._folder / file, own_name)
         if self._unpickled[0] != file:
-            self._unpickled = (file, _unpickle(self._folder / file))
-        return _readable(self._folder / file, lambda: self._unpickled[1][own_name])
+            self._unpickled = (file, unpickle(self._folder / file))
+        return readable(self._folder / file, lambda: self._unpickled[1][own_name])
 
 
 def open_weights(source: WeightSource, revision: str | None = None) -> Weights:
@@ -134,62 +130,21 @@ def open_weights(source: WeightSource, revision: str | None = None) -> Weights:
     if isinstance(source, Mapping):
         return _Tensors("the given tensors", source)
     folder = resolve_folder(str(source), revision)
-    for index in _INDEX_FILES:
-        if (folder / index).is_file():
-            return _Files(folder, _read_index(folder / index))
-    for file in _WEIGHT_FILES:
-        if (folder / file).is_file():
-            return _Files(folder, dict.fromkeys(_names_in(folder / file), file))
-    raise ConfigurationError(
-        f"a checkpoint directory needs one of {', '.join((*_INDEX_FILES, *_WEIGHT_FILES))}, and {folder} has none. "
-        "Write it with save_pretrained."
-    )
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["weight_map"].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"{path} must be a JSON index with a weight_map, got {error!r}. Get it again.") from error
-    files = {str(name): str(file) for name, file in entries}
-    for file in set(files.values()):
-        if Path(file).name != file:
-            raise ConfigurationError(
-                f"{path} must name files of its own folder, got {file!r}. Do not use this checkpoint: it points elsewhere."
-            )
-        if not (path.parent / file).is_file():
-            raise ConfigurationError(f"{path} names {file}, which is not there. Get the missing shard again.")
-    return files
+    index = find_index(folder)
+    if index is not None:
+        return _Files(folder, index)
+    file = find_file(folder)
+    return _Files(folder, dict.fromkeys(_names_in(folder / file), file))
 
 
 def _names_in(path: Path) -> list[str]:
     if path.suffix == ".safetensors":
-        with _open_safetensors(path) as handle:
+        with open_safetensors(path) as handle:
             return list(handle.keys())
-    return list(_unpickle(path))
-
-
-def _open_safetensors(path: Path) -> safe_open:
-    return _readable(path, lambda: safe_open(path, framework="pt"))
+    return list(unpickle(path))
 
 
 def _tensor_in(path: Path, own_name: str) -> Tensor:
-    with _open_safetensors(path) as handle:
-        tensor: Tensor = _readable(path, lambda: handle.get_tensor(own_name))
+    with open_safetensors(path) as handle:
+        tensor: Tensor = readable(path, lambda: handle.get_tensor(own_name))
         return tensor
-
-
-def _unpickle(path: Path) -> Mapping[str, Tensor]:
-    return _readable(path, lambda: dict(torch.load(path, map_location="cpu", weights_only=True)))
-
-
-def _readable(path: Path, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except UnpicklingError as error:  # torch's own advice, weights_only=False, would execute what the file holds
-        raise ConfigurationError(
-            f"{path} cannot be read as weights: it is damaged or holds more than tensors, and nothing of it was executed. "
-            "Use a safetensors copy, or get it again."
-        ) from error
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{path} cannot be read as weights ({error}). It is damaged: get it again.") from error

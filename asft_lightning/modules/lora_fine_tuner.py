@@ -11,13 +11,13 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.errors import ConfigurationError, TrainingError
 from asft_lightning.files import write_atomically
-from asft_lightning.locations import resolve, unreachable
+from asft_lightning.loading import load_adapter
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
 from asft_lightning.precision import keep_float32
 from asft_lightning.pretrained import Pretrained
@@ -105,16 +105,7 @@ class LoRAFineTuner(LightningModule):
                 return get_peft_model(model, self.lora)
             except ValueError as error:  # PEFT's errors on target_modules name the rule and the value
                 raise ConfigurationError(f"lora does not fit {self.pretrained.aligned}: {error}") from error
-        folder = resolve(self.adapter)
-        try:
-            PeftConfig.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise unreachable(self.adapter, error) from error
-        try:
-            return PeftModel.from_pretrained(model, folder, is_trainable=True)
-        except (ValueError, RuntimeError) as error:
-            cause = str(error).strip().splitlines()[-1].strip()
-            raise ConfigurationError(f"adapter {self.adapter} does not fit {self.pretrained.aligned}: {cause}") from error
+        return load_adapter(model, self.adapter, self.pretrained.aligned)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Task loss plus what a method adds to it.

@@ -12,8 +12,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation.generation import undisturbed
 from asft_lightning.evaluation.judges.judge import Verdict
-from asft_lightning.evaluation.judges.loaded import FEW_BATCHES, Dtype, LazyModel, shown
+from asft_lightning.evaluation.judges.loaded import FEW_BATCHES, Dtype, LazyModel
 from asft_lightning.evaluation.settings import check_at_least, check_text, fill
+from asft_lightning.loading import shown
 
 
 class Outputs(NamedTuple):

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation.generation import undisturbed
-from asft_lightning.locations import resolve, unreachable
+from asft_lightning.loading import load, load_model
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -65,19 +65,9 @@ class LazyModel:
         torch.cuda.empty_cache()
 
     def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        place = resolve(self.location)
         source: dict[str, Any] = {"revision": self.revision, "trust_remote_code": False}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(place, **source)
-            dtype = _DTYPES[self.dtype]
-            model, report = self.kind.from_pretrained(place, dtype=dtype, output_loading_info=True, **source)
-        except (OSError, ValueError) as error:
-            raise unreachable(self.location, error) from error
-        if missing := sorted(report["missing_keys"]):
-            raise ConfigurationError(
-                f"a judge's checkpoint must hold all of its weights, and {self.location!r} lacks {shown(missing)}, which "
-                "would be random. Give a checkpoint that was trained for this kind of judge."
-            )
+        tokenizer: PreTrainedTokenizerBase = load(AutoTokenizer.from_pretrained, self.location, **source)
+        model = load_model(self.kind, self.location, dtype=_DTYPES[self.dtype], **source)
         self._pad(model, tokenizer)
         return self._placed(model), tokenizer
 
@@ -101,12 +91,6 @@ class LazyModel:
                 f"a judge's device must exist and have room for the model, and {str(self.device)!r} could not take "
                 f"{self.location!r} ({error}). Set device to cpu, or to a free accelerator."
             ) from error
-
-
-def shown(names: list[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,142 @@
+"""The files of a checkpoint: all there, its own, whole, and of numbers. Nothing from a file is executed."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from asft_lightning.errors import ConfigurationError
+
+T = TypeVar("T")
+
+UNREADABLE = (
+    UnpicklingError, SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+)  # fmt: skip
+"""What safetensors, torch and pickle raise for a file that is damaged, or of something else."""
+
+_WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin")
+_INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+def find_index(folder: Path) -> dict[str, str] | None:
+    """{tensor: file} of a checkpoint in shards, safetensors first; None where it has no index.
+
+    Raises:
+        ConfigurationError: If the index is none, names a file of another folder, or one that is absent.
+    """
+    path = next((folder / name for name in _INDEX_FILES if (folder / name).is_file()), None)
+    return None if path is None else _read_index(path)
+
+
+def find_file(folder: Path) -> str:
+    """The name of a checkpoint's only file of weights, safetensors first.
+
+    Raises:
+        ConfigurationError: If there is none.
+    """
+    for name in _WEIGHT_FILES:
+        if (folder / name).is_file():
+            return name
+    raise ConfigurationError(
+        f"a checkpoint directory needs one of {', '.join((*_INDEX_FILES, *_WEIGHT_FILES))}, and {folder} has none. "
+        "Write it with save_pretrained."
+    )
+
+
+def require_sound(folder: Path) -> None:
+    """Refuse a checkpoint before another library opens it; only the heads of its files are read.
+
+    Raises:
+        ConfigurationError: If its index is not to be trusted, a file is absent or cut short, or it holds integers where
+            weights should be and does not say that it is quantised.
+    """
+    index = find_index(folder)
+    quantised = _is_quantised(folder / "config.json")
+    for file in sorted({find_file(folder)} if index is None else set(index.values())):
+        if not file.endswith(".safetensors"):
+            continue  # a pickle is read when it is loaded, and then as weights only
+        with open_safetensors(folder / file) as handle:
+            for name in () if quantised else handle.keys():
+                dtype = handle.get_slice(name).get_dtype()
+                if name.endswith(".weight") and not dtype.startswith(("F", "BF")):
+                    raise ConfigurationError(
+                        f"{name}: weights must be floating-point numbers, and {folder / file} holds {dtype}. Give the "
+                        "checkpoint as it was before it was quantised, or one whose config.json has a quantization_config."
+                    )
+
+
+def open_safetensors(path: Path) -> safe_open:
+    """A safetensors file, memory-mapped.
+
+    Raises:
+        ConfigurationError: If it is damaged.
+    """
+    return readable(path, lambda: safe_open(path, framework="pt"))
+
+
+def unpickle(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a pickled file.
+
+    Raises:
+        ConfigurationError: If it is damaged or holds anything else, which is not executed.
+    """
+    return readable(path, lambda: dict(torch.load(path, map_location="cpu", weights_only=True)))
+
+
+def readable(path: Path, read: Callable[[], T], what: str = "weights") -> T:
+    """What ``read`` reads of ``path``.
+
+    Raises:
+        ConfigurationError: If it cannot.
+    """
+    try:
+        return read()
+    except UNREADABLE as error:
+        raise unreadable(path, error, what) from error
+
+
+def unreadable(path: str | Path, error: Exception, what: str = "weights") -> ConfigurationError:
+    """The error for a file that cannot be read as ``what``."""
+    if isinstance(error, UnpicklingError):  # torch's own advice, weights_only=False, would execute what the file holds
+        return ConfigurationError(
+            f"{path} cannot be read as {what}: it is damaged or holds more than tensors, and nothing of it was executed. "
+            "Use a safetensors copy, or get it again."
+        )
+    cause = " ".join(str(error).split())[:200] or type(error).__name__
+    return ConfigurationError(f"{path} cannot be read as {what} ({cause}). It is damaged: get it again.")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds no NaN and no Inf, in one pass and without a copy; True where its kind has neither."""
+    if not tensor.numel() or tensor.is_meta or not tensor.is_floating_point() or tensor.element_size() < 2:
+        return True
+    return all(bool(value.isfinite()) for value in torch.aminmax(tensor.detach()))  # NaN spreads to both
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["weight_map"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"{path} must be a JSON index with a weight_map, got {error!r}. Get it again.") from error
+    files = {str(name): str(file) for name, file in entries}
+    for file in set(files.values()):
+        if Path(file).name != file:
+            raise ConfigurationError(
+                f"{path} must name files of its own folder, got {file!r}. Do not use this checkpoint: it points elsewhere."
+            )
+        if not (path.parent / file).is_file():
+            raise ConfigurationError(f"{path} names {file}, which is not there. Get the missing shard again.")
+    return files
+
+
+def _is_quantised(config: Path) -> bool:
+    """Whether a checkpoint says that its weights are packed."""
+    try:
+        return "quantization_config" in json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
