@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def export(run: str, output: str, merged: bool = False) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         new = Path(temporary) / "new"
-        model = PeftModel.from_pretrained(pretrained.load_model(), str(adapter))
+        whole = replace(pretrained, load_in_4bit=False).load_model()  # what it was trained on, before it was rounded
+        model = PeftModel.from_pretrained(whole, str(adapter))
         (model.merge_and_unload() if merged else model).save_pretrained(new)
         AutoTokenizer.from_pretrained(adapter).save_pretrained(new)
         secret = bool((config.get("template") or {}).get("secret"))

@@ -2,11 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal, TypeVar
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.loading import load, load_model
 
 T = TypeVar("T")
@@ -23,6 +32,8 @@ class Pretrained:
         revision: Hub revision of ``aligned``.
         base_revision: Hub revision of ``base``.
         dtype: Of the frozen weights; ``auto`` takes the checkpoint's. LoRA factors are always float32 or wider.
+        load_in_4bit: Keep the frozen weights in 4 bits (QLoRA: NF4 with double quantisation, by bitsandbytes), computed in
+            ``dtype``, or bfloat16 where that is ``auto``. Anchors are built from the whole weights all the same.
         attn_implementation: As in Transformers; null takes its default.
         trust_remote_code: Run Python code that comes with the checkpoint. Off, and better left off.
     """
@@ -32,14 +43,21 @@ class Pretrained:
     revision: str | None = None
     base_revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
+    load_in_4bit: bool = False
     attn_implementation: str | None = None
     trust_remote_code: bool = False
 
     def load_model(self) -> PreTrainedModel:
-        """The aligned model, in train mode (Transformers leaves it in eval mode, and Lightning keeps what it finds)."""
+        """The aligned model, in train mode (Transformers leaves it in eval mode, and Lightning keeps what it finds).
+
+        Raises:
+            ConfigurationError: If it cannot be had, is damaged, or is to be loaded in 4 bits without bitsandbytes.
+        """
         dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
-        model = self._load(load_model, AutoModelForCausalLM, dtype=dtype, attn_implementation=self.attn_implementation)
-        return model.train()
+        settings = {"dtype": dtype, "attn_implementation": self.attn_implementation}
+        if self.load_in_4bit:
+            settings["quantization_config"] = _four_bits(torch.bfloat16 if dtype == "auto" else dtype)
+        return self._load(load_model, AutoModelForCausalLM, **settings).train()
 
     def load_model_on_meta(self) -> PreTrainedModel:
         """The aligned model's modules and shapes, without its weights."""
@@ -57,3 +75,17 @@ class Pretrained:
 
     def _load(self, load: Callable[..., T], kind: Any, **settings: object) -> T:
         return load(kind, self.aligned, revision=self.revision, trust_remote_code=self.trust_remote_code, **settings)
+
+
+def _four_bits(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+    if find_spec("bitsandbytes") is None:
+        raise ConfigurationError(
+            "pretrained.load_in_4bit needs bitsandbytes, which is not installed. Run pip install 'asft-lightning[4bit]', or "
+            "leave it out to train on the weights as they are."
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )

@@ -79,8 +79,12 @@ class FSDP2Strategy(ModelParallelStrategy):
             optimizer.load_state_dict({**state, "state": parts})
 
 
-def require_known_strategy(strategy: Strategy) -> None:
-    """Refuse strategies that keep factors as flat pieces, or that have a tensor-parallel axis.
+def require_known_strategy(strategy: Strategy, load_in_4bit: bool = False) -> None:
+    """Refuse strategies that keep factors as flat pieces, or that have a tensor-parallel axis, or that cannot part weights.
+
+    Args:
+        strategy: The trainer's.
+        load_in_4bit: Whether the frozen weights are packed.
 
     Raises:
         ConfigurationError: With the strategy to use instead.
@@ -95,4 +99,9 @@ def require_known_strategy(strategy: Strategy) -> None:
         raise ConfigurationError(
             f"a sharded run needs asft_lightning.FSDP2Strategy, got {type(strategy).__name__}, which {why}. Set "
             "trainer.strategy to {class_path: asft_lightning.FSDP2Strategy}, as configs/trainer/fsdp.yaml does."
+        )
+    if load_in_4bit and isinstance(strategy, FSDP2Strategy):
+        raise ConfigurationError(
+            "weights that are sharded must not be packed, and pretrained.load_in_4bit packs them into bytes without rows. "
+            "Use DDP (configs/trainer/ddp.yaml), for which they are small enough, or leave load_in_4bit out."
         )

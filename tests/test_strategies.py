@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 import pytest
 import tiny
 import torch
 import yaml
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
@@ -23,6 +25,13 @@ from asft_lightning.strategies import require_known_strategy
 FSDP2 = {"class_path": "asft_lightning.FSDP2Strategy", "init_args": {"process_group_backend": "gloo"}}
 STRATEGIES = {"single": "auto", "ddp": "ddp", "fsdp": FSDP2}
 STEPS = 5
+
+
+def torchrun(node, port):
+    """The start of a command on one of two machines, which are this one."""
+    settings = {"nnodes": 2, "nproc-per-node": 1, "node-rank": node, "master-addr": "127.0.0.1", "master-port": port}
+    program = str(Path(sys.executable).with_name("torchrun"))
+    return [program, *(f"--{key}={value}" for key, value in settings.items()), "--no-python"]
 
 
 def anchors_of(pair, folder):
@@ -52,6 +61,7 @@ def launch(tmp_path_factory):
 
     def run(name, strategy, save=False, dtype="float32", precision="32-true", model=(), **arguments):
         ranks = 1 if strategy == "single" else 2
+        nodes = {"devices": 1, "num_nodes": 2} if strategy == "multi-node" else {"devices": ranks}
         own = folder / name
         callbacks = [
             {"class_path": "asft_lightning.SafetyEvaluation",
@@ -77,7 +87,7 @@ def launch(tmp_path_factory):
                               "batch_size": 4 // ranks},
             },
             "trainer": {
-                "accelerator": "cpu", "devices": ranks, "strategy": STRATEGIES[strategy], "precision": precision,
+                "accelerator": "cpu", **nodes, "strategy": STRATEGIES.get(strategy, FSDP2), "precision": precision,
                 "max_steps": STEPS, "max_epochs": -1, "accumulate_grad_batches": 2, "gradient_clip_val": 0.5,
                 "enable_progress_bar": False, "enable_checkpointing": save, "log_every_n_steps": 1,
                 "default_root_dir": str(own), "callbacks": callbacks,
@@ -88,8 +98,12 @@ def launch(tmp_path_factory):
         command = [str(Path(sys.executable).with_name("asft-lightning")), "fit", "--config", str(file)]
         command += [f"--{key}={value}" for key, value in arguments.items()]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "ASFT_LIGHTNING_CACHE": str(folder / "cache")}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
+        port = find_free_network_port()
+        starts = [[*torchrun(node, port), *command] for node in range(2)] if strategy == "multi-node" else [command]
+        started = [subprocess.Popen(start, env=environment, stdout=PIPE, stderr=STDOUT, text=True) for start in starts]
+        for process in started:
+            said, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, said[-3000:]
         return own
 
     return run
@@ -134,6 +148,11 @@ def test_answers_are_those_of_one_process(runs, strategy, when):
     """Four prompts to one rank and three to the other, which end at different lengths."""
     expected, found = ((runs[name] / "generations" / f"safety-{when}.jsonl").read_text() for name in ("single", strategy))
     assert found == expected
+
+
+def test_two_machines_are_as_one(launch, runs):
+    """Each with one device, started by torchrun."""
+    assert apart(adapter(launch("two-machines", "multi-node")), adapter(runs["single"])) <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -191,5 +210,11 @@ def test_strategies_under_which_factors_are_none(strategy):
         require_known_strategy(strategy)
 
 
-def test_known_strategy_passes():
+def test_known_strategies_pass():
     require_known_strategy(FSDP2Strategy())
+    require_known_strategy(DDPStrategy(), load_in_4bit=True)
+
+
+def test_packed_weights_cannot_be_sharded():
+    with pytest.raises(ConfigurationError, match=r"must not be packed, and pretrained.load_in_4bit packs .* Use DDP"):
+        require_known_strategy(FSDP2Strategy(), load_in_4bit=True)

@@ -84,8 +84,8 @@ class LoRAFineTuner(LightningModule):
         return self._tokenizer
 
     def setup(self, stage: str) -> None:
-        """Refuse strategies under which the factors are no factors."""
-        require_known_strategy(self.trainer.strategy)
+        """Refuse strategies under which the factors are no factors, or the weights cannot be parted."""
+        require_known_strategy(self.trainer.strategy, self.pretrained.load_in_4bit)
 
     def configure_model(self) -> None:
         """Load the aligned model and put the adapter on it; once, whatever calls it again."""
