@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,10 +18,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from asft_lightning.errors import ConfigurationError, TrainingError
 from asft_lightning.files import write_atomically
 from asft_lightning.loading import load_adapter
+from asft_lightning.modules.progress import Progress
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
 from asft_lightning.precision import keep_float32
 from asft_lightning.pretrained import Pretrained
-from asft_lightning.sharding import of_every_rank, shard
+from asft_lightning.sharding import shard
 from asft_lightning.strategies import require_known_strategy
 from asft_lightning.templates import Template
 
@@ -71,6 +72,7 @@ class LoRAFineTuner(LightningModule):
         self.gradient_checkpointing = gradient_checkpointing
         self.compile_backend = compile_backend
         self.model: PeftModel | None = None
+        self._progress = Progress()
         self._task_loss = TaskLoss(loss_reduction)
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
@@ -196,22 +198,19 @@ class LoRAFineTuner(LightningModule):
             )
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
+    def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Note where each optimizer step ends."""
+        self._progress.after_batch(self.trainer, self.device)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of every rank's random generators, that dropout draws from, and the epoch that has begun."""
-        _count_begun_epoch(checkpoint.get("loops", {}).get("fit_loop"))
-        own = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            own["cuda"] = torch.cuda.get_rng_state(self.device)
-        checkpoint["rng"] = of_every_rank(own)
+        """Say how far the run has come, to the last whole step."""
+        if self._trainer:  # else it is only written, of no run
+            self._progress.write(checkpoint, self.trainer, self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the dropout of the run that is resumed; whoever only loads weights keeps their own generators."""
-        if not self._trainer or self.trainer.state.fn != TrainerFn.FITTING or "rng" not in checkpoint:
-            return
-        own = checkpoint["rng"][self.global_rank % len(checkpoint["rng"])]
-        torch.set_rng_state(own["cpu"])
-        if "cuda" in own and self.device.type == "cuda":
-            torch.cuda.set_rng_state(own["cuda"], self.device)
+        """Go on from there; whoever only loads weights keeps their own generators."""
+        if self._trainer and self.trainer.state.fn == TrainerFn.FITTING and "rng" in checkpoint:
+            self._progress.read(checkpoint, self.global_rank, self.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """The trained factors stay at float32 or wider under every precision plugin; the frozen model follows it."""
@@ -235,18 +234,3 @@ def lora_config(lora: dict[str, Any] | LoraConfig) -> LoraConfig:
         return LoraConfig(**{"task_type": "CAUSAL_LM", **lora})
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"lora is no peft.LoraConfig: {error}") from error
-
-
-def _count_begun_epoch(fit_loop: dict[str, Any] | None) -> None:
-    """Mend Lightning's count of epochs, or the next resume would begin the epoch anew.
-
-    After a resume at an epoch's end it does not count the epoch that follows as begun.
-    """
-    if fit_loop is None:
-        return
-    batches, epochs = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_progress"]
-    done = batches["current"]
-    within = done["completed"] < done["processed"] or (done["processed"] > 0 and not batches["is_last_batch"])
-    for counts in (epochs["current"], epochs["total"]):
-        if within and counts["ready"] == counts["completed"]:
-            counts["ready"] = counts["started"] = counts["completed"] + 1
