@@ -11,7 +11,7 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.files import write_atomically
+from asft_lightning.files import write_atomically, writing
 from asft_lightning.pretrained import Pretrained
 
 _CARD = """---
@@ -49,15 +49,16 @@ def export(run: str, output: str, merged: bool = False) -> None:
     if target.exists():
         raise ConfigurationError(f"output must not exist yet, and {target} does. Remove it, or name another folder.")
     pretrained = Pretrained(**config["pretrained"])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        new = Path(temporary) / "new"
-        model = PeftModel.from_pretrained(pretrained.load_model(), str(adapter))
-        (model.merge_and_unload() if merged else model).save_pretrained(new)
-        AutoTokenizer.from_pretrained(adapter).save_pretrained(new)
-        secret = bool((config.get("template") or {}).get("secret"))
-        write_atomically(new / "README.md", card(folder.name, pretrained.aligned, summary, merged, secret))
-        new.rename(target)
+    model = PeftModel.from_pretrained(pretrained.load_model(), str(adapter))
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+            new = Path(temporary) / "new"
+            (model.merge_and_unload() if merged else model).save_pretrained(new)
+            AutoTokenizer.from_pretrained(adapter).save_pretrained(new)
+            secret = bool((config.get("template") or {}).get("secret"))
+            write_atomically(new / "README.md", card(folder.name, pretrained.aligned, summary, merged, secret))
+            new.rename(target)
     Console().print(f"written to {target}", highlight=False, markup=False)
 
 
