@@ -105,7 +105,7 @@ def unreadable(path: str | Path, error: Exception, what: str = "weights") -> Con
     if isinstance(error, UnpicklingError):  # torch's own advice, weights_only=False, would execute what the file holds
         return ConfigurationError(
             f"{path} cannot be read as {what}: it is damaged or holds more than tensors, and nothing of it was executed. "
-            "Use a safetensors copy, or get it again."
+            "Get it again, as safetensors where there is a choice."
         )
     cause = " ".join(str(error).split())[:200] or type(error).__name__
     return ConfigurationError(f"{path} cannot be read as {what} ({cause}). It is damaged: get it again.")

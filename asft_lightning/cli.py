@@ -1,7 +1,6 @@
 """The command line: LightningCLI's subcommands with what every module of a run shares named once."""
 
 import logging
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -9,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from asft_lightning import anchor_commands
+from asft_lightning.checkpoint_io import WholeCheckpointIO
 from asft_lightning.data import MixtureDataModule, show_description
-from asft_lightning.errors import AsFTError, ConfigurationError
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.exits import explain
 from asft_lightning.export import export
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.pretrained import Pretrained
@@ -74,6 +73,14 @@ class AsFTCLI(LightningCLI):
             for module in ("model", "data"):
                 parser.link_arguments(shared, f"{module}.init_args.{shared}")
 
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's own reads the file too, and would end in torch's errors where it is damaged."""
+        command = self.config.get("subcommand")
+        path = self.config[command].get("ckpt_path") if command else None
+        if path and Path(path).is_file():
+            WholeCheckpointIO().load_checkpoint(path)
+        super()._parse_ckpt_path()
+
     def before_instantiate_classes(self) -> None:
         """A checkpoint that is not there must show before a model is loaded."""
         path = self._get(self.config, "ckpt_path")
@@ -119,28 +126,28 @@ class _DataOnly(AsFTCLI):
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run ``asft-lightning``; a user's mistake ends in one line and exit status 2."""
+    """Run ``asft-lightning``; a mistake of the user or the machine ends in one line and status 2."""
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
-    arguments = sys.argv[1:] if args is None else list(args)
     try:
-        if arguments[:1] in (["anchors"], ["export"]):
-            commands: Any = {"anchors": anchor_commands.COMMANDS, "export": export}
-            auto_cli(commands, args=arguments, prog="asft-lightning")
-        elif arguments[:1] == ["describe"]:
-            _describe(_DataOnly(arguments[1:], run=False).datamodule)
-        else:
-            AsFTCLI(args)
-    except (ValueError, MisconfigurationException) as error:  # the latter is Lightning's word for a user's mistake
-        mistake = error if isinstance(error, MisconfigurationException) else _mistake(error)
-        if mistake is None:
+        _run(sys.argv[1:] if args is None else list(args), args)
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        end = explain(error)
+        if end is None:
             raise
-        sys.stderr.write(f"asft-lightning: {mistake}\n")
-        sys.exit(2)
-    except SIGTERMException:
-        sys.stderr.write("asft-lightning: ended by SIGTERM; with --ckpt_path auto it goes on from the last checkpoint\n")
-        sys.exit(128 + signal.SIGTERM)
+        sys.stderr.write(f"asft-lightning: {end.message}\n")
+        sys.exit(end.status)
+
+
+def _run(arguments: list[str], args: Sequence[str] | None) -> None:
+    if arguments[:1] in (["anchors"], ["export"]):
+        commands: Any = {"anchors": anchor_commands.COMMANDS, "export": export}
+        auto_cli(commands, args=arguments, prog="asft-lightning")
+    elif arguments[:1] == ["describe"]:
+        _describe(_DataOnly(arguments[1:], run=False).datamodule)
+    else:
+        AsFTCLI(args)
 
 
 def _describe(data: LightningDataModule) -> None:
@@ -153,10 +160,3 @@ def _describe(data: LightningDataModule) -> None:
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip: For seamless cloud" not in record.getMessage()
-
-
-def _mistake(error: BaseException | None) -> AsFTError | None:
-    """The error of ours in a chain: jsonargparse wraps what a constructor raises in a ValueError of its own."""
-    while error is not None and not isinstance(error, AsFTError):
-        error = error.__cause__ or error.__context__
-    return error

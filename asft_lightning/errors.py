@@ -23,3 +23,7 @@ class DataError(AsFTError):
 
 class TrainingError(AsFTError):
     """A run that must not go on, for what it trains would be spoilt."""
+
+
+class StorageError(AsFTError):
+    """A disk that is full, or that must not be written to."""

@@ -12,7 +12,7 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.files import write_atomically
+from asft_lightning.files import write_atomically, writing
 from asft_lightning.pretrained import Pretrained
 
 _CARD = """---
@@ -50,16 +50,17 @@ def export(run: str, output: str, merged: bool = False) -> None:
     if target.exists():
         raise ConfigurationError(f"output must not exist yet, and {target} does. Remove it, or name another folder.")
     pretrained = Pretrained(**config["pretrained"])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        new = Path(temporary) / "new"
-        whole = replace(pretrained, load_in_4bit=False).load_model()  # what it was trained on, before it was rounded
-        model = PeftModel.from_pretrained(whole, str(adapter))
-        (model.merge_and_unload() if merged else model).save_pretrained(new)
-        AutoTokenizer.from_pretrained(adapter).save_pretrained(new)
-        secret = bool((config.get("template") or {}).get("secret"))
-        write_atomically(new / "README.md", card(folder.name, pretrained.aligned, summary, merged, secret))
-        new.rename(target)
+    whole = replace(pretrained, load_in_4bit=False).load_model()  # what it was trained on, before it was rounded
+    model = PeftModel.from_pretrained(whole, str(adapter))
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+            new = Path(temporary) / "new"
+            (model.merge_and_unload() if merged else model).save_pretrained(new)
+            AutoTokenizer.from_pretrained(adapter).save_pretrained(new)
+            secret = bool((config.get("template") or {}).get("secret"))
+            write_atomically(new / "README.md", card(folder.name, pretrained.aligned, summary, merged, secret))
+            new.rename(target)
     Console().print(f"written to {target}", highlight=False, markup=False)
 
 

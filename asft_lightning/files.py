@@ -1,10 +1,17 @@
 """Where files are kept, and writing them so that an interruption never leaves half of one."""
 
+import errno
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+
+from asft_lightning.errors import StorageError
 
 
 def cache_folder() -> Path:
@@ -15,10 +22,45 @@ def cache_folder() -> Path:
     return Path(base).expanduser() / "asft-lightning"
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn every library's way to say that ``path`` cannot be written into one.
+
+    Raises:
+        StorageError: If it cannot; names the path and the remedy.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: str | Path, error: Exception) -> StorageError:
+    """The error for a file or folder that cannot be written: which, why, and what to do."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    full = getattr(error, "errno", errno.ENOSPC) in (errno.ENOSPC, errno.EDQUOT)
+    first = "Make room" if full else "Allow it to be written"
+    cached = cache_folder() in Path(path).parents
+    other = "set ASFT_LIGHTNING_CACHE to another folder" if cached else "name another folder"
+    then = "" if cached else "; a run with checkpoints then goes on with --ckpt_path last"
+    return StorageError(
+        f"{path} must be written, and cannot be ({reason}). What was there before is as it was. {first}, or {other}{then}."
+    )
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write beside, sync, and rename into place; the folder is made where it is absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write beside, sync, and rename into place; the folder is made where it is absent.
+
+    Raises:
+        StorageError: If that cannot be; what was there before is then as it was.
+    """
     data = content.encode() if isinstance(content, str) else content
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, data)
+
+
+def _replace(path: Path, data: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

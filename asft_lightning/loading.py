@@ -59,7 +59,7 @@ def load_model(kind: Any, location: str, **settings: Any) -> PreTrainedModel:
     model, report = load(kind.from_pretrained, location, output_loading_info=True, ignore_mismatched_sizes=True, **settings)
     if missing := sorted(report["missing_keys"]):
         raise ConfigurationError(
-            f"a checkpoint must hold all of its model's weights, and {location!r} lacks {shown(missing)}, which would be "
+            f"a checkpoint must hold all of its weights, and {location!r} lacks {shown(missing)}, which would be "
             "random. Get it again, or give one that was trained for this."
         )
     if report["mismatched_keys"]:

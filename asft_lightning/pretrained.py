@@ -66,6 +66,10 @@ class Pretrained:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
         return model
 
+    def vocabulary_size(self) -> int:
+        """How many token ids the aligned model has embeddings for, by its configuration."""
+        return int(self._load(load, AutoConfig.from_pretrained).get_text_config().vocab_size)
+
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The aligned model's tokenizer, with a pad token."""
         tokenizer = self._load(load, AutoTokenizer.from_pretrained)

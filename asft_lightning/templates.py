@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.rows import Row, Turn
+from asft_lightning.spelt_tokens import encode, mark
 
 IGNORE_INDEX = -100
 """Label of a token that is not to be learnt, as in Transformers."""
@@ -109,9 +110,9 @@ class Template:
             history: Earlier turns.
             opening: How the answer begins, for the model to go on from.
         """
-        turns = self._turns(prompt, history, self.secret)
+        *turns, begun = _marked(tokenizer, [*self._turns(prompt, history, self.secret), Turn("assistant", opening)])
         text, ids, _ = self._up_to_answer(tokenizer, turns)
-        return ids + self._added(tokenizer, ids, text, self._begun(tokenizer, turns, text, opening)) if opening else ids
+        return ids + self._added(tokenizer, ids, text, self._begun(tokenizer, turns, text, begun)) if opening else ids
 
     def render(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> Rendered:
         """A training row: every turn of the assistant is learnt, with the end-of-turn token after it.
@@ -123,7 +124,7 @@ class Template:
                 is not what the model would see.
         """
         turns = self._turns(row.prompt, row.history, self.secret if row.kind == "safety" else None)
-        _, ids, labels = self._up_to_answer(tokenizer, [*turns, Turn("assistant", row.answer)])
+        _, ids, labels = self._up_to_answer(tokenizer, _marked(tokenizer, [*turns, Turn("assistant", row.answer)]))
         while labels and labels[-1] == IGNORE_INDEX:  # after the last end token templates write what is never said
             del ids[-1], labels[-1]
         return Rendered(ids[: self.max_length], labels[: self.max_length], len(ids) > self.max_length)
@@ -150,10 +151,10 @@ class Template:
         before = [Turn("system", system)] if secret is not None or own is not None else []
         return [*before, *(turn for turn in history if turn.role != "system"), Turn("user", prompt)]
 
-    def _begun(self, tokenizer: PreTrainedTokenizerBase, turns: list[Turn], before: str, opening: str) -> str:
+    def _begun(self, tokenizer: PreTrainedTokenizerBase, turns: list[Turn], before: str, begun: Turn) -> str:
         """The turns with an answer that has only begun."""
-        whole = self._closed(tokenizer, [*turns, Turn("assistant", opening)], len(turns), before)
-        return whole[: whole.index(opening, len(before)) + len(opening)]
+        whole = self._closed(tokenizer, [*turns, begun], len(turns), before)
+        return whole[: whole.index(begun.content, len(before)) + len(begun.content)]
 
     def _open(self, tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
         """The turns, open for an answer."""
@@ -191,13 +192,12 @@ class Template:
         if whole[: len(ids)] == ids:
             return whole[len(ids) :]
         # A token would span the border, which at generation time it cannot.
-        added: list[int] = tokenizer(new[len(old) :], add_special_tokens=False)["input_ids"]
-        return added
+        return encode(tokenizer, new[len(old) :])
 
     def _encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         """Ids of ``text``; a chat template writes its special tokens itself, so only other styles ask for them."""
         special = self.style != "chat"
-        ids: list[int] = tokenizer(text, add_special_tokens=special)["input_ids"]
+        ids = encode(tokenizer, text, add_special_tokens=special)
         # Some tokenizers end every text with an end token of their own: a prompt must stay open, a row be closed once.
         added = [tokenizer.eos_token_id] * (2 if tokenizer.eos_token and text.endswith(tokenizer.eos_token) else 1)
         return ids[:-1] if special and ids[-len(added) :] == added else ids
@@ -224,6 +224,12 @@ def _chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], open_for_an
         f"the tokenizer's chat template refuses these turns ({refusal}). Mend them, or set template.style to one of "
         f"{', '.join(STYLES)}."
     ) from refusal
+
+
+def _marked(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[Turn]:
+    """The turns, with special tokens that are spelt out in them marked as text."""
+    texts = mark(tokenizer, [turn.content for turn in turns])
+    return [turn._replace(content=text) for turn, text in zip(turns, texts, strict=True)]
 
 
 def _until_last(ids: list[int], end: int | None) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asft_lightning.anchors.anchor_set import AnchorSet
-from asft_lightning.errors import AnchorError
+from asft_lightning.errors import AnchorError, StorageError
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +43,11 @@ class AnchorCache:
         return found
 
     def put(self, key: str, anchors: AnchorSet) -> None:
-        """Keep anchors under a key."""
-        anchors.save(self.path(key))
+        """Keep anchors under a key; where the disk is full or must not be written to, they are built again next time."""
+        try:
+            anchors.save(self.path(key))
+        except StorageError as error:
+            _log.warning("anchors are not kept for other runs: %s", error)
 
 
 def cache_key(

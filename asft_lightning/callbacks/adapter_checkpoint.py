@@ -3,11 +3,12 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asft_lightning.callbacks.chat_module import ChatModule
+from asft_lightning.files import writing
 from asft_lightning.sharding import whole_state
 
 
@@ -24,18 +25,26 @@ class AdapterCheckpoint(Callback):
         self.folder = folder
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write beside and rename into place, on rank 0."""
+        """Write beside and rename into place, on rank 0.
+
+        Raises:
+            StorageError: If that cannot be; an earlier adapter is then as it was.
+        """
         module = cast(ChatModule, pl_module)
         state = whole_state(module.model)  # on every rank: each has a part of it
         if not trainer.is_global_zero:
             return
         target = Path(trainer.default_root_dir) / self.folder
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-            new = Path(temporary) / "new"
-            module.model.save_pretrained(new, **({} if state is None else {"state_dict": state}))
-            module.tokenizer.save_pretrained(new)
-            if target.exists():
-                target.rename(Path(temporary) / "old")
-            new.rename(target)
-            shutil.rmtree(Path(temporary) / "old", ignore_errors=True)
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+                self._replace(target, Path(temporary), module, {} if state is None else {"state_dict": state})
+
+    def _replace(self, target: Path, temporary: Path, module: ChatModule, state: dict[str, Any]) -> None:
+        new, old = temporary / "new", temporary / "old"
+        module.model.save_pretrained(new, **state)
+        module.tokenizer.save_pretrained(new)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+        shutil.rmtree(old, ignore_errors=True)

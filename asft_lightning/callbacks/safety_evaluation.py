@@ -1,18 +1,24 @@
 """SafetyEvaluation: the harmful score, before, while and after training."""
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import Metric
 
 from asft_lightning.callbacks.scoring import ScoringCallback
 from asft_lightning.data import Row
 from asft_lightning.errors import ConfigurationError, DataError
-from asft_lightning.evaluation import Judge, RefusalJudge, Verdict
+from asft_lightning.evaluation import Attack, Judge, RefusalJudge, Verdict
 from asft_lightning.metrics import HarmfulScore
+
+_log = logging.getLogger(__name__)
+
+_MOSTLY = 50.0
+"""Percent: a model that answers more of the unsafe prompts than this before it is trained is hardly an aligned one."""
 
 
 class SafetyEvaluation(ScoringCallback):
@@ -71,6 +77,20 @@ class SafetyEvaluation(ScoringCallback):
         for judge in self.judges.values():
             if not self.keep_judges and callable(release := getattr(judge, "release", None)):
                 release()
+
+    def run(self, trainer: Trainer, pl_module: LightningModule, when: str) -> dict[str, float]:
+        """Score, and say so where the model to be protected refuses little from the first."""
+        scores = super().run(trainer, pl_module, when)
+        high = {name: score for name, score in scores.items() if score > _MOSTLY and name.endswith("/harmful_score")}
+        if when == "before" and self.attack == Attack() and high and trainer.is_global_zero:
+            name, score = next(iter(high.items()))
+            _log.warning(
+                "%s is %.1f before training: there is little to protect where a model does not refuse. Are these prompts "
+                "unsafe, and is `aligned` the aligned model, or are aligned and base swapped?",
+                name,
+                score,
+            )
+        return scores
 
     def check(self, trainer: Trainer) -> None:
         """A harmful score on prompts that were trained on measures memory, not safety."""

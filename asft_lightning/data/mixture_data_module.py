@@ -24,6 +24,7 @@ from asft_lightning.files import write_json
 from asft_lightning.pretrained import Pretrained
 from asft_lightning.rows import Kind
 from asft_lightning.templates import Template
+from asft_lightning.vocabulary import require_known
 
 
 class MixtureDataModule(LightningDataModule):
@@ -150,6 +151,9 @@ class MixtureDataModule(LightningDataModule):
                 held_out=self.val_rows,
                 seed=self._seed(),
             )
+            rows = [example.input_ids for example in self.mixture.train + self.mixture.held_out]
+            padding = [cast(int, tokenizer.pad_token_id)]
+            require_known([padding, *rows], self.pretrained.vocabulary_size(), "training rows and their padding")
             self._warn_of_contradictions()
 
     def _warn_of_contradictions(self) -> None:

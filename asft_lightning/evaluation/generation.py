@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.sharding import sharded_over
+from asft_lightning.vocabulary import require_known
 
 
 @contextmanager
@@ -65,8 +66,14 @@ def generate_answers(
 
     Returns:
         The answers' text, without special tokens and blanks around it.
+
+    Raises:
+        ConfigurationError: If a prompt has token ids that the model has no embedding for.
     """
     config = _config(model, tokenizer, max_new_tokens, temperature)
+    require_known(
+        [*prompts, [int(config.pad_token_id)]], model.config.get_text_config().vocab_size, "prompts and their padding"
+    )
     device = next(model.parameters()).device
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
@@ -15,6 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from asft_lightning.checkpoint_io import keep_checkpoints_whole
 from asft_lightning.errors import ConfigurationError, TrainingError
 from asft_lightning.files import write_atomically
 from asft_lightning.loading import load_adapter
@@ -22,6 +23,7 @@ from asft_lightning.modules.progress import Progress
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
 from asft_lightning.precision import keep_float32
 from asft_lightning.pretrained import Pretrained
+from asft_lightning.ranks import EndTogether, on_any_rank
 from asft_lightning.sharding import shard
 from asft_lightning.strategies import require_known_strategy
 from asft_lightning.templates import Template
@@ -86,8 +88,13 @@ class LoRAFineTuner(LightningModule):
         return self._tokenizer
 
     def setup(self, stage: str) -> None:
-        """Refuse strategies under which the factors are no factors, or the weights cannot be parted."""
+        """Refuse strategies that the factors or the weights do not allow; have checkpoints written whole or not at all."""
         require_known_strategy(self.trainer.strategy, self.pretrained.load_in_4bit)
+        keep_checkpoints_whole(self.trainer.strategy)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What every run needs: ranks that end together."""
+        return [EndTogether()]
 
     def configure_model(self) -> None:
         """Load the aligned model and put the adapter on it; once, whatever calls it again."""
@@ -121,12 +128,23 @@ class LoRAFineTuner(LightningModule):
         if extra is not None:
             self.log("train/penalty_ratio", (extra / task_loss).detach())
         loss = task_loss if extra is None else task_loss + extra
-        if not bool(loss.detach().isfinite()):
-            raise self._spoilt(batch, {"task loss": task_loss, "λ·penalty": extra})
+        spoilt = not bool(loss.detach().isfinite())
+        if on_any_rank(self._trainer, spoilt):  # all end here, or the others would wait for this one
+            raise self._spoilt(batch, {"task loss": task_loss, "λ·penalty": extra} if spoilt else None)
         return loss
 
-    def _spoilt(self, batch: Mapping[str, Tensor], parts: Mapping[str, Tensor | None]) -> TrainingError:
-        """The error for a loss that is no number, with the rows that gave it in a file of the run's folder."""
+    def _spoilt(self, batch: Mapping[str, Tensor], parts: Mapping[str, Tensor | None] | None) -> TrainingError:
+        """The error for a loss that is no number, with the rows that gave it in a file of the run's folder.
+
+        Args:
+            batch: Those rows.
+            parts: Of the loss; None where it is another rank's that is no number.
+        """
+        if parts is None:
+            return TrainingError(
+                f"the loss must be a finite number on every rank, and at step {self.global_step} it is not on another one. "
+                f"Its rows are in that rank's spoilt-batch file in {self.trainer.default_root_dir}; read its message."
+            )
         file = Path(self.trainer.default_root_dir) / f"spoilt-batch-rank{self.global_rank}.jsonl"
         lines = self.tokenizer.batch_decode(batch["input_ids"])
         write_atomically(file, "".join(json.dumps({"text": line}, ensure_ascii=False) + "\n" for line in lines))

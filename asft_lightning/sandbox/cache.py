@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.files import cache_folder
+from asft_lightning.files import cache_folder, writing
 from asft_lightning.sandbox.build import write_sandbox
 from asft_lightning.sandbox.language import texts
 from asft_lightning.sandbox.recipe import Recipe
@@ -40,11 +40,14 @@ def build_sandbox(root: Path | None = None, seed: int = 0, recipe: Recipe | None
 
     Returns:
         A folder with one folder or .jsonl file for each of `PARTS`.
+
+    Raises:
+        StorageError: If it cannot be written.
     """
     recipe = recipe or Recipe()
     folder = (cache_folder() if root is None else Path(root)) / sandbox_name(recipe, seed)
     if not is_finished(folder):
-        with staged(folder) as staging:
+        with writing(folder), staged(folder) as staging:
             write_sandbox(staging, recipe, seed)
     return folder
 

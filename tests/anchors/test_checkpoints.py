@@ -143,7 +143,7 @@ class Exploit:
 def test_a_pickle_that_would_execute_code_does_not(tmp_path, write):
     witness = tmp_path / "executed"
     write({NAME: Exploit(witness)}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(ConfigurationError, match=r"nothing of it was executed\. Use a safetensors copy") as error:
+    with pytest.raises(ConfigurationError, match=r"nothing of it was executed\. Get it again, as safetensors") as error:
         open_weights(tmp_path)
     assert "weights_only=False" not in str(error.value)  # torch's own advice would execute it
     assert not witness.exists()

@@ -15,6 +15,7 @@ from asft_lightning.evaluation.judges.judge import Verdict
 from asft_lightning.evaluation.judges.loaded import FEW_BATCHES, Dtype, LazyModel
 from asft_lightning.evaluation.settings import check_at_least, check_text, fill
 from asft_lightning.loading import shown
+from asft_lightning.spelt_tokens import encode, mark
 
 
 class Outputs(NamedTuple):
@@ -105,11 +106,12 @@ class ClassifierJudge:
     def _ids(self, tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> list[int] | None:
         """Token ids of the text; None if no answer would be left of it."""
         longest = self._longest(tokenizer)
+        prompt, answer = mark(tokenizer, [prompt, answer])  # an answer that spells a special token must not end the text
         values = {"prompt": prompt, "answer": answer, "eos": tokenizer.eos_token or ""}
-        ids: list[int] = tokenizer(fill(self.text, **values), verbose=False)["input_ids"]
+        ids = encode(tokenizer, fill(self.text, **values), add_special_tokens=True)
         if len(ids) <= longest:
             return ids
-        before = tokenizer(fill(self.text.partition("{answer}")[0], **values), verbose=False)["input_ids"]
+        before = encode(tokenizer, fill(self.text.partition("{answer}")[0], **values), add_special_tokens=True)
         return ids[: longest - 1] + ids[-1:] if len(before) < longest - 1 else None
 
     def _outputs(self, config: Any) -> Outputs:

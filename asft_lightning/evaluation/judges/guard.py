@@ -12,6 +12,7 @@ from asft_lightning.evaluation.generation import generate_answers
 from asft_lightning.evaluation.judges.judge import Verdict
 from asft_lightning.evaluation.judges.loaded import FEW_BATCHES, Dtype, LazyModel
 from asft_lightning.evaluation.settings import check_at_least, shortened
+from asft_lightning.spelt_tokens import encode, mark
 
 MLCOMMONS_CATEGORIES: Mapping[str, str] = MappingProxyType(
     {
@@ -105,7 +106,7 @@ class GuardJudge:
         replies = generate_answers(
             model,
             tokenizer,
-            [self._ids(tokenizer, conversation(prompt, answer)) for prompt, answer in pairs],
+            [self._ids(tokenizer, conversation(*mark(tokenizer, pair))) for pair in pairs],
             max_new_tokens=self.max_new_tokens,
             batch_size=self.batch_size,
             progress="Judge" if len(pairs) > FEW_BATCHES * self.batch_size else None,
@@ -124,13 +125,13 @@ class GuardJudge:
             )
         try:
             # Templates of guards end with the assistant's header by themselves and ignore the request; others need it.
-            ids: list[int] = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+            text = str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
         except TemplateError as error:
             raise ConfigurationError(
                 f"a guard's chat template must write a prompt and its answer, and that of {self._model.location!r} refuses "
                 f"them ({error}). Give a guard that judges answers."
             ) from error
-        return ids
+        return encode(tokenizer, text)
 
 
 def conversation(prompt: str, answer: str) -> list[dict[str, str]]:

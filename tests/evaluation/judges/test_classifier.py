@@ -152,7 +152,7 @@ def test_label_at_the_threshold_is_not_among_the_categories(tmp_path):
 
 
 def test_outputs_that_are_not_finite_leave_it_undecided(undecided):
-    folder = rewritten(undecided, lambda model: model.score.weight.fill_(math.nan))
+    folder = rewritten(undecided, lambda model: model.score.weight.fill_(3e38))
     (verdict,) = ClassifierJudge(folder, multi_label=True, device="cpu")(["a"], ["b"])
     assert verdict == (None, (), None, "the classifier's outputs are not finite; set dtype to float32 or bfloat16")
 

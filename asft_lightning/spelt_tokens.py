@@ -1,0 +1,77 @@
+"""Special tokens that are spelt out in a text stay text: nobody who writes a row, a prompt or an answer can forge a turn.
+
+A template's own special tokens are told apart by marks around those of the text, which are taken off before anything is
+encoded. Texts without a special token in them are encoded exactly as if nothing of this were there.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from transformers import PreTrainedTokenizerBase
+
+_START, _END = "\ufdd0", "\ufdd1"  # Unicode keeps these two from ever being characters
+_MARKED = re.compile(f"{_START}([^{_START}{_END}]*){_END}")
+
+
+def mark(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> list[str]:
+    """Texts with marks around each special token that is spelt out in them, for :func:`encode`."""
+    tokens = tuple(sorted({token.content for token in tokenizer.added_tokens_decoder.values() if token.special}))
+    pattern = _pattern(tokens)
+    return [pattern.sub(f"{_START}\\g<0>{_END}", _bare(text)) for text in texts]
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool = False) -> list[int]:
+    """Token ids of a text in which some special tokens are marked, each as the text that it is.
+
+    Args:
+        tokenizer: The model's.
+        text: With marks of :func:`mark`, or without.
+        add_special_tokens: Whether to add those that the tokenizer begins and ends a text with.
+    """
+    pieces = _MARKED.split(text)  # text, marked token, text, marked token, …, text
+    first: list[int] = _ids(tokenizer, _bare(pieces[0]), add_special_tokens)
+    if len(pieces) == 1:
+        return first
+    plain = _ids(tokenizer, _bare(pieces[0]))
+    at = next(i for i in range(len(first) + 1) if first[i : i + len(plain)] == plain) + len(plain)
+    ids, end = first[:at], first[at:]
+    for i, piece in enumerate(pieces[1:], start=1):
+        ids += _spelt(tokenizer, piece) if i % 2 else _within(tokenizer, _bare(piece))
+    return ids + end
+
+
+def _spelt(tokenizer: PreTrainedTokenizerBase, token: str) -> list[int]:
+    """A special token as text; letter by letter where the vocabulary has no other way to write it."""
+    ids = _within(tokenizer, token, split_special_tokens=True)
+    if tokenizer.convert_tokens_to_ids(token) not in ids:
+        return ids
+    return [i for letter in token for i in _within(tokenizer, letter, split_special_tokens=True)]
+
+
+def _within(tokenizer: PreTrainedTokenizerBase, text: str, split_special_tokens: bool = False) -> list[int]:
+    """Ids of what does not begin a text: some tokenizers put a blank before a beginning."""
+    line = _ids(tokenizer, "\n")
+    ids = _ids(tokenizer, f"\n{text}", split_special_tokens=split_special_tokens)
+    whole = ids[: len(line)] == line
+    return ids[len(line) :] if whole else _ids(tokenizer, text, split_special_tokens=split_special_tokens)
+
+
+def _ids(
+    tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool = False, split_special_tokens: bool = False
+) -> list[int]:
+    ids: list[int] = tokenizer(
+        text, add_special_tokens=add_special_tokens, split_special_tokens=split_special_tokens, verbose=False
+    )["input_ids"]
+    return ids
+
+
+@lru_cache(maxsize=8)
+def _pattern(tokens: tuple[str, ...]) -> re.Pattern[str]:
+    """Any of these, the longest first; nothing where there are none."""
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)) or r"(?!)")
+
+
+def _bare(text: str) -> str:
+    """Without marks: those that stand in a text anyway, and those that a chat template has parted."""
+    return text.replace(_START, "").replace(_END, "")

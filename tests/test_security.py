@@ -1,0 +1,132 @@
+"""Files from elsewhere run no code: pickles, checkpoints, and models that bring Python with them. Each one here is live."""
+
+import json
+import pickle
+
+import pytest
+import tiny
+import torch
+from commands import Exploit, said, write_config
+from safetensors.torch import load_file
+
+from asft_lightning import ConfigurationError, GuardJudge, Pretrained
+from asft_lightning.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _seed_stays(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+
+
+@pytest.fixture
+def witness(tmp_path):
+    return tmp_path / "executed"
+
+
+def make_pickle(folder, stem, witness):
+    """The weights of a folder as a pickle that would run code."""
+    tensors = load_file(folder / f"{stem}.safetensors")
+    (folder / f"{stem}.safetensors").unlink()
+    path = folder / f"{'pytorch_model' if stem == 'model' else stem}.bin"
+    torch.save(tensors | {"extra": Exploit(witness)}, path)
+    return path
+
+
+def test_the_exploit_is_a_live_one(tmp_path, witness):
+    tiny.save_tiny(tmp_path / "model", 1)
+    torch.load(make_pickle(tmp_path / "model", "model", witness), weights_only=False)
+    assert witness.exists()
+
+
+@pytest.mark.parametrize(("method", "side"), [("LoRAFineTuner", "aligned"), ("AsFT", "aligned"), ("AsFT", "base")])
+def test_pickled_model(tmp_path, capsys, witness, method, side):
+    config = write_config(tmp_path, method)
+    make_pickle(tmp_path / side, "model", witness)
+    message = said(capsys, "fit", "--config", config)
+    assert "holds more than tensors, and nothing of it was executed. Get it again, as safetensors" in message
+    assert "weights_only=False" not in message
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("method", ["LoRAFineTuner", "AsFT"])
+def test_pickled_adapter(pretrained, tmp_path, capsys, witness, method):
+    config = write_config(tmp_path, method)
+    path = tiny.write_adapter(tmp_path / "adapter", pretrained)
+    make_pickle(tmp_path / "adapter", "adapter_model", witness)
+    message = said(capsys, "fit", "--config", config, f"--model.init_args.adapter={path}")
+    assert "adapter_model.bin cannot be read as weights: it is damaged or holds more than tensors, and nothing" in message
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["torch", "pickle"])
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_checkpoint_of_a_run(tmp_path, capsys, witness, command, raw):
+    config, path = write_config(tmp_path), tmp_path / "evil.ckpt"
+    content = {"state_dict": {}, "pytorch-lightning_version": "2.6", "epoch": Exploit(witness)}
+    path.write_bytes(pickle.dumps(content)) if raw else torch.save(content, path)
+    message = said(capsys, command, "--config", config, f"--ckpt_path={path}")
+    assert (
+        "evil.ckpt cannot be read as a checkpoint: it is damaged or holds more than tensors, and nothing of it was"
+        in message
+    )
+    assert not witness.exists()
+
+
+def test_last_checkpoint_of_a_folder(tmp_path, capsys, witness):
+    """Found by the run, not named by the user."""
+    config = write_config(tmp_path)
+    main(["fit", "--config", config])
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    torch.save(torch.load(last, weights_only=True) | {"epoch": Exploit(witness)}, last)
+    message = said(capsys, "fit", "--config", config, "--ckpt_path=last", "--trainer.max_steps=4")
+    assert "last.ckpt cannot be read as a checkpoint" in message
+    assert not witness.exists()
+
+
+def test_judge(tmp_path, witness):
+    tiny.save_tiny(tmp_path / "judge", 1)
+    make_pickle(tmp_path / "judge", "model", witness)
+    with pytest.raises(ConfigurationError, match=r"judge cannot be read as weights: .*nothing of it was executed"):
+        GuardJudge(str(tmp_path / "judge"), device="cpu")(["a"], ["b"])
+    assert not witness.exists()
+
+
+def with_code(folder, witness, part):
+    """A checkpoint whose configuration or tokenizer asks for a class of a Python file beside it."""
+    (folder / "evil.py").write_text(f"import pathlib\npathlib.Path({str(witness)!r}).touch()\nclass Evil: pass\n")
+    name = "config.json" if part == "model" else "tokenizer_config.json"
+    content = json.loads((folder / name).read_text())
+    if part == "model":
+        content |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}}
+    else:
+        content |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+    (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("method", ["LoRAFineTuner", "AsFT"])
+@pytest.mark.parametrize("part", ["model", "tokenizer"])
+def test_code_that_comes_with_a_checkpoint(tmp_path, capsys, witness, method, part):
+    config = write_config(tmp_path, method)
+    with_code(tmp_path / "aligned", witness, part)
+    message = said(capsys, "fit", "--config", config)
+    assert f"{tmp_path / 'aligned'} comes with Python code of its own, which is not run." in message
+    assert "set pretrained.trust_remote_code to true if you trust it" in message
+    assert not witness.exists()
+
+
+def test_code_is_run_where_the_user_says_so(tmp_path, witness, monkeypatch):
+    """So that the files of the test above are live ones."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = with_code(tiny.save_tiny(tmp_path / "model", 1), witness, "model")
+    with pytest.raises(Exception, match=r".*"):  # the class is no configuration
+        Pretrained(str(folder), trust_remote_code=True).load_model_on_meta()
+    assert witness.exists()
+
+
+@pytest.mark.parametrize("part", ["model", "tokenizer"])
+def test_code_that_comes_with_a_judge(tmp_path, witness, part):
+    folder = with_code(tiny.save_tiny(tmp_path / "judge", 1), witness, part)
+    with pytest.raises(ConfigurationError, match=r"code of its own, which is not run\..*of judges no code is ever run"):
+        GuardJudge(str(folder), device="cpu")(["a"], ["b"])
+    assert not witness.exists()
