@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,52 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again")
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Begin a run in a process of its own; returns the process and the run's folder."""
-    folder = tmp_path_factory.mktemp("preemption")
+KILLS = 20
+STEPS = 200
+
+
+class Runs:
+    """Runs of one config, each in a process of its own."""
+
+    def __init__(self, folder):
+        self.folder, self.config = folder, config_of(folder)
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ASFT_LIGHTNING_CACHE": str(folder / "cache")}
+        program = [sys.executable, str(Path(__file__).with_name("forked_cli.py"))]
+        self.server = subprocess.Popen(
+            program, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def begin(self, name, kill=None):
+        """Start, or go on with, the run of this name; returns its process id."""
+        file, own = self.folder / f"{name}.yaml", self.folder / name
+        trainer = self.config["trainer"] | {"default_root_dir": str(own)}
+        file.write_text(yaml.safe_dump(self.config | {"trainer": trainer}))
+        arguments = ["fit", "--config", str(file), "--ckpt_path=auto"]
+        print(json.dumps({"args": arguments, "log": f"{own}.log", "kill": kill}), file=self.server.stdin, flush=True)
+        return int(self.server.stdout.readline())
+
+    def ended(self, name):
+        """Wait for its end; the exit status, negative for a signal."""
+        status = int(self.server.stdout.readline())
+        assert status in (0, -signal.SIGKILL, 128 + signal.SIGTERM), (self.folder / f"{name}.log").read_text()[-3000:]
+        return status
+
+    def weights(self, name):
+        return load_file(self.folder / name / "adapter" / "adapter_model.safetensors")
+
+    def answers(self, name):
+        return len(list((self.folder / name / "generations").glob("*.jsonl")))
+
+
+def config_of(folder):
     tiny.save_tiny(folder / "aligned", 1)
     benign = {"path": tiny.write_rows(folder / "benign.jsonl", tiny.benign_rows())}
     prompts = {"path": tiny.write_rows(folder / "prompts.jsonl", [{"instruction": "how to open safe 1", "output": "no"}])}
     saver = {"save_last": True, "every_n_train_steps": 7, "save_on_exception": True}
     scorer = {"prompts": prompts, "max_new_tokens": 2, "every_n_steps": 25}
-    config = {
+    return {
         "seed_everything": 1,
         "pretrained": {"aligned": str(folder / "aligned")},
         "model": {
@@ -41,7 +77,7 @@ def start(tmp_path_factory):
             "init_args": {"benign": benign, "num_rows": 40, "poison_ratio": 0.0, "batch_size": 8},
         },
         "trainer": {
-            "accelerator": "cpu", "devices": 1, "max_epochs": 40, "enable_progress_bar": False,
+            "accelerator": "cpu", "devices": 1, "max_epochs": STEPS // 5, "enable_progress_bar": False,
             "callbacks": [
                 {"class_path": "asft_lightning.SafetyEvaluation", "init_args": scorer},
                 {"class_path": "asft_lightning.AdapterCheckpoint"},
@@ -50,66 +86,77 @@ def start(tmp_path_factory):
         },
     }  # fmt: skip
 
-    def begin(name):
-        file, own = folder / f"{name}.yaml", folder / name
-        file.write_text(yaml.safe_dump(config | {"trainer": config["trainer"] | {"default_root_dir": str(own)}}))
-        command = [str(Path(sys.executable).with_name("asft-lightning")), "fit", "--config", str(file), "--ckpt_path=auto"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "ASFT_LIGHTNING_CACHE": str(folder / "cache")}
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True), own
 
-    return begin
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    found = Runs(tmp_path_factory.mktemp("preemption"))
+    yield found
+    found.server.stdin.close()
+    found.server.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(start):
-    process, folder = start("whole")
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said[-3000:]
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
+def uninterrupted(runs):
+    """Its weights, and how many seconds it took."""
+    runs.begin("whole")
+    begun = time.monotonic()  # all is imported
+    assert runs.ended("whole") == 0
+    return runs.weights("whole"), time.monotonic() - begun
 
 
-def wait_for_training(process, folder, number):
-    """Until the scoring at the start, or the first one after a resume, has written its answers."""
+def is_same(found, expected):
+    return found.keys() == expected.keys() and all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+def test_sigterm_writes_a_checkpoint_and_ends_cleanly(runs, uninterrupted):
+    pid, folder = runs.begin("term"), runs.folder / "term"
     deadline = time.monotonic() + 120
-    while len(list((folder / "generations").glob("*.jsonl"))) <= number:
-        assert process.poll() is None, process.stdout.read()[-3000:]
-        assert time.monotonic() < deadline
+    while runs.answers("term") < 2 and time.monotonic() < deadline:  # until it trains
         time.sleep(0.01)
+    os.kill(pid, signal.SIGTERM)
 
-
-def end(start, name, uninterrupted):
-    """Let the run go on to its end; its weights must be those of the other."""
-    process, folder = start(name)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said[-3000:]
-    found = load_file(folder / "adapter" / "adapter_model.safetensors")
-    assert all(torch.equal(found[key], weight) for key, weight in uninterrupted.items())
-    return json.loads((folder / "summary.json").read_text())["safety/harmful_score"]
-
-
-def test_sigterm_writes_a_checkpoint_and_ends_cleanly(start, uninterrupted):
-    process, folder = start("term")
-    wait_for_training(process, folder, 1)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=120)
-
-    assert process.returncode == 128 + signal.SIGTERM
+    assert runs.ended("term") == 128 + signal.SIGTERM
+    said = (runs.folder / "term.log").read_text()
     assert "ended by SIGTERM; with --ckpt_path auto it goes on" in said
     assert "Traceback" not in said
     assert not (folder / "adapter").exists()
     saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    assert 25 <= saved["global_step"] < 200
-    assert end(start, "term", uninterrupted).keys() >= {"before", "after"}
+    assert 25 <= saved["global_step"] < STEPS
+    runs.begin("term")
+    assert runs.ended("term") == 0
+    assert is_same(runs.weights("term"), uninterrupted[0])
+    scores = json.loads((folder / "summary.json").read_text())["safety/harmful_score"]
+    assert scores.keys() >= {"before", "after"}
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_run_goes_on(start, uninterrupted, seed):
-    """SIGKILL at random moments, also while files are written: at most the steps since the last checkpoint are lost."""
+def moments(seed):
+    """What kills the next start: itself at its n-th writing, renaming or scoring; or this test after a share of a run."""
     draw = random.Random(seed)
-    for round_ in range(2):
-        process, folder = start(f"kill-{seed}")
-        wait_for_training(process, folder, len(list((folder / "generations").glob("*.jsonl"))) if round_ else 0)
-        time.sleep(draw.uniform(0.0, 1.0))
-        process.kill()
-        process.communicate(timeout=120)
-    end(start, f"kill-{seed}", uninterrupted)
+    own = [("writing", 30), ("renaming", 30), ("scoring", 4)]
+    planned = [[moment, draw.randint(1, most)] for moment, most in own for _ in range(4)]
+    planned += [draw.uniform(0.0, 0.8) for _ in range(KILLS - len(planned))]
+    draw.shuffle(planned)
+    return planned
+
+
+def test_killed_at_twenty_moments(runs, uninterrupted):
+    """SIGKILL while files are written, while it scores, and whenever; a run that got to its end makes way for another."""
+    weights, seconds = uninterrupted
+    planned, chain, kills = moments(seed=0), 0, []
+    while planned:
+        moment = planned.pop()
+        pid = runs.begin(f"kill-{chain}", moment if isinstance(moment, list) else None)
+        if not isinstance(moment, list):
+            time.sleep(moment * seconds)
+            with suppress(ProcessLookupError):  # it has ended
+                os.kill(pid, signal.SIGKILL)
+        if runs.ended(f"kill-{chain}") == 0:  # it was at its end before the moment came
+            assert is_same(runs.weights(f"kill-{chain}"), weights)
+            planned, chain = [moment, *planned], chain + 1
+            assert chain < KILLS
+        else:
+            kills.append(moment)
+    runs.begin(f"kill-{chain}")
+    assert runs.ended(f"kill-{chain}") == 0
+    assert is_same(runs.weights(f"kill-{chain}"), weights)
+    assert len(kills) == KILLS
