@@ -67,26 +67,28 @@ def resume(folder, steps):
     return load_file(folder / "run" / "adapter" / "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c(tmp_path, last, times):
-    """The second while the first one's checkpoint is written: it is written all the same, and the run goes on from it."""
-    steps = 300
+@pytest.mark.parametrize("pauses", [(), (0.002,), (0.03, 0.03, 0.03)], ids=["once", "twice", "impatient"])
+def test_ctrl_c(tmp_path, last, pauses):
+    """Others while the first one's checkpoint is written, or while the run ends: the checkpoint is written all the same."""
+    steps = 150
     config = write_config(tmp_path, steps=steps, every_n_train_steps=5, save_on_exception=True)
     process = start(tmp_path)
     wait_for(last, process)
-    for _ in range(times):
+    process.send_signal(signal.SIGINT)
+    for pause in pauses:
+        time.sleep(pause)
         process.send_signal(signal.SIGINT)
-        time.sleep(0.02)
     said, lines = end_of(process, 60)
 
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == 128 + signal.SIGINT, said
     assert lines == ["asft-lightning: ended by Ctrl-C; with --ckpt_path auto it goes on from the last checkpoint"]
     assert "Traceback" not in said
     assert 5 <= torch.load(last, weights_only=True)["global_step"] < steps
-    found = resume(tmp_path, steps)
-    main(["fit", "--config", config, f"--trainer.default_root_dir={tmp_path / 'whole'}"])
-    expected = load_file(tmp_path / "whole" / "adapter" / "adapter_model.safetensors")
-    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    if len(pauses) == 1:
+        found = resume(tmp_path, steps)
+        main(["fit", "--config", config, f"--trainer.default_root_dir={tmp_path / 'whole'}"])
+        expected = load_file(tmp_path / "whole" / "adapter" / "adapter_model.safetensors")
+        assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
 def on_two_ranks(config, method=None):
