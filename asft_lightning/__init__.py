@@ -10,7 +10,15 @@ from asft_lightning.callbacks import (
     UtilityEvaluation,
 )
 from asft_lightning.data import CATALOGUE, MixtureDataModule, Row, Source, Turn
-from asft_lightning.errors import AnchorError, AsFTError, ConfigurationError, DataError, TrainingError, UnpenalisedError
+from asft_lightning.errors import (
+    AnchorError,
+    AsFTError,
+    ConfigurationError,
+    DataError,
+    StorageError,
+    TrainingError,
+    UnpenalisedError,
+)
 from asft_lightning.evaluation import (
     Attack,
     BeaverDamJudge,
@@ -69,6 +77,7 @@ __all__ = [
     "SafetyEvaluation",
     "Shrinkage",
     "Source",
+    "StorageError",
     "Subspace",
     "Template",
     "TrainingError",

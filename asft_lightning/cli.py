@@ -1,6 +1,7 @@
 """The command line: LightningCLI's subcommands with what every module of a run shares named once."""
 
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -136,6 +137,8 @@ def main(args: Sequence[str] | None = None) -> None:
         end = explain(error)
         if end is None:
             raise
+        if end.status == 128 + signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not break off what is left to do
         sys.stderr.write(f"asft-lightning: {end.message}\n")
         sys.exit(end.status)
 

@@ -9,7 +9,7 @@ from asft_lightning import ConfigurationError, LoRAFineTuner, Pretrained, Safety
 from asft_lightning.cli import main
 from asft_lightning.loading import load_model
 
-SIDES = [("LoRAFineTuner", "aligned"), ("AsFT", "aligned"), ("AsFT", "base")]
+SIDES = [("LoRAFineTuner", "aligned"), ("AsFT", "base")]
 Q, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 SHARD = "model-00002-of-00002.safetensors"
 

@@ -12,9 +12,8 @@ from commands import said, write_config
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from asft_lightning import AdapterCheckpoint, AsFT
+from asft_lightning import AdapterCheckpoint, AsFT, StorageError
 from asft_lightning.cli import main
-from asft_lightning.errors import StorageError
 from asft_lightning.sandbox import build_sandbox
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")

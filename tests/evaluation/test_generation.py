@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from asft_lightning import generate_answers
+from asft_lightning import ConfigurationError, generate_answers
 from asft_lightning.evaluation import undisturbed
 
 LENGTHS = (3, 17, 5, 5, 1, 29, 2, 11, 8, 23)
@@ -150,3 +150,9 @@ def test_generating_leaves_no_trace(model, tokenizer, prompts):
     assert [module.training for module in model.modules()] == modes
     assert rng_states() == states
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_token_id_beyond_the_embedding():
+    """On a GPU it would be an assertion of a kernel, after which no other call works."""
+    with pytest.raises(ConfigurationError, match=r"prompts and their padding: .* below the 262 .*, got 262\. Is"):
+        generate_answers(tiny.tiny_model(1), tiny.tiny_tokenizer(), [[1, 262]])

@@ -1,0 +1,155 @@
+"""Runs that end before their time, as processes: Ctrl-C, a rank that is killed, a loss that is spoilt on one rank alone."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from commands import start, write_config
+from safetensors.torch import load_file
+
+from asft_lightning.cli import main
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+@pytest.fixture(autouse=True)
+def _seed_stays(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+
+
+@pytest.fixture
+def last(tmp_path):
+    return tmp_path / "run" / "checkpoints" / "last.ckpt"
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def of_group(leader):
+    """The processes of a group that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(group) == leader and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def end_of(process, within):
+    """What was said, once the run has ended by itself and left no process behind."""
+    try:
+        said, _ = process.communicate(timeout=within)
+        time.sleep(0.5)
+        assert not of_group(process.pid)
+    finally:
+        if of_group(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+    return said, [line for line in said.splitlines() if line.startswith("asft-lightning: ")]
+
+
+def resume(folder, steps):
+    """In this process, on one device."""
+    main(["fit", "--config", str(folder / "config.yaml"), "--ckpt_path=last", f"--trainer.max_steps={steps}",
+          "--trainer.devices=1", "--trainer.strategy=auto"])  # fmt: skip
+    return load_file(folder / "run" / "adapter" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("pauses", [(), (0.03, 0.03, 0.03)], ids=["once", "again and again"])
+def test_ctrl_c(tmp_path, last, pauses):
+    """Others while the first one's checkpoint is written, or while the run ends: the checkpoint is written all the same."""
+    steps = 150
+    config = write_config(tmp_path, steps=steps, every_n_train_steps=5, save_on_exception=True)
+    process = start(tmp_path)
+    wait_for(last, process)
+    process.send_signal(signal.SIGINT)
+    for pause in pauses:
+        time.sleep(pause)
+        process.send_signal(signal.SIGINT)
+    said, lines = end_of(process, 60)
+
+    assert process.returncode == 128 + signal.SIGINT, said
+    assert lines == ["asft-lightning: ended by Ctrl-C; with --ckpt_path auto it goes on from the last checkpoint"]
+    assert "Traceback" not in said
+    assert 5 <= torch.load(last, weights_only=True)["global_step"] < steps
+    if pauses:
+        found = resume(tmp_path, steps)
+        main(["fit", "--config", config, f"--trainer.default_root_dir={tmp_path / 'whole'}"])
+        expected = load_file(tmp_path / "whole" / "adapter" / "adapter_model.safetensors")
+        assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+def on_two_ranks(config, method=None):
+    content = yaml.safe_load(Path(config).read_text())
+    content["trainer"] |= {"devices": 2, "strategy": "ddp"}
+    if method is not None:
+        content["model"]["class_path"] = method
+    Path(config).write_text(yaml.safe_dump(content))
+
+
+def test_rank_that_is_killed_ends_the_run(tmp_path, last):
+    on_two_ranks(write_config(tmp_path, steps=100_000, every_n_train_steps=5, save_on_exception=True))
+    process = start(tmp_path)
+    wait_for(last, process)
+    (other,) = [
+        pid for pid in of_group(process.pid) if pid != process.pid and b"fit" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    os.kill(other, signal.SIGKILL)
+    said, lines = end_of(process, 60)
+
+    assert process.returncode not in (0, None)
+    assert "Traceback" not in said
+    assert all("another rank of this run is gone" in line for line in lines)
+    step = torch.load(last, weights_only=True)["global_step"]
+    resume(tmp_path, step + 2)
+    assert torch.load(last, weights_only=True)["global_step"] == step + 2
+
+
+SPOILED = """
+from asft_lightning import AsFT
+
+class Spoiled(AsFT):
+    def task_loss(self, batch):
+        loss = super().task_loss(batch)
+        return {spoil} if self.global_rank == 1 and self.global_step == 7 else loss
+"""
+
+
+def spoilt_run(folder, spoil):
+    """A run on two ranks of which the second does something else at step 7; what it says."""
+    (folder / "spoiled.py").write_text(SPOILED.format(spoil=spoil))
+    on_two_ranks(write_config(folder, steps=100_000, every_n_train_steps=5, save_on_exception=True), "spoiled.Spoiled")
+    process = start(folder, PYTHONPATH=os.pathsep.join([str(folder), *sys.path]))
+    return process, *end_of(process, 120)
+
+
+def test_loss_that_is_spoilt_on_one_rank_ends_all(tmp_path, last):
+    """Together, and with a checkpoint of the step before."""
+    process, said, lines = spoilt_run(tmp_path, "loss * float('nan')")
+    assert process.returncode == 2
+    assert "Traceback" not in said
+    assert any("the loss must be a finite number, and at step 7 it is not (task loss nan" in line for line in lines)
+    assert any("finite number on every rank, and at step 7 it is not on another one. Its rows are" in line for line in lines)
+    assert [path.name for path in (tmp_path / "run").glob("spoilt-batch-*")] == ["spoilt-batch-rank1.jsonl"]
+    assert torch.load(last, weights_only=True)["global_step"] == 7
+
+
+def test_error_on_one_rank_ends_all(tmp_path, last):
+    """At once: it must not wait for the others to save a checkpoint, nor those for it to go on."""
+    process, said, lines = spoilt_run(tmp_path, "1 / 0")
+    assert process.returncode not in (0, None)
+    assert "ZeroDivisionError" in said
+    assert all("another rank of this run is gone" in line for line in lines)
+    assert torch.load(last, weights_only=True)["global_step"] == 5
