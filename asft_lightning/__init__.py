@@ -3,6 +3,7 @@
 from asft_lightning.anchors import Anchor, AnchorSet, Gram, Harmful, Shrinkage, Subspace, build_anchors
 from asft_lightning.callbacks import (
     AdapterCheckpoint,
+    AdapterProjection,
     RefusalEvaluation,
     RubricEvaluation,
     SafeAccuracy,
@@ -29,12 +30,14 @@ from asft_lightning.metrics import AnswerAccuracy, HarmfulScore, RefusalRate, Ru
 from asft_lightning.modules import AsFT, LoRAFineTuner
 from asft_lightning.penalty import UpdatePenalty
 from asft_lightning.pretrained import Pretrained
+from asft_lightning.projections import OffAnchorShrinkage, Projection, SafeLoRA
 from asft_lightning.strategies import FSDP2Strategy
 from asft_lightning.templates import Template
 
 __all__ = [
     "CATALOGUE",
     "AdapterCheckpoint",
+    "AdapterProjection",
     "Anchor",
     "AnchorError",
     "AnchorSet",
@@ -56,7 +59,9 @@ __all__ = [
     "Judge",
     "LoRAFineTuner",
     "MixtureDataModule",
+    "OffAnchorShrinkage",
     "Pretrained",
+    "Projection",
     "Rater",
     "Rating",
     "RefusalEvaluation",
@@ -66,6 +71,7 @@ __all__ = [
     "RubricEvaluation",
     "RubricScore",
     "SafeAccuracy",
+    "SafeLoRA",
     "SafetyEvaluation",
     "Shrinkage",
     "Source",

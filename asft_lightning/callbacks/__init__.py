@@ -1,6 +1,7 @@
-"""What happens around training: scoring safety and utility, and writing the adapter."""
+"""What happens around training: scoring safety and utility, projecting and writing the adapter."""
 
 from asft_lightning.callbacks.adapter_checkpoint import AdapterCheckpoint
+from asft_lightning.callbacks.adapter_projection import AdapterProjection
 from asft_lightning.callbacks.refusal_evaluation import RefusalEvaluation
 from asft_lightning.callbacks.rubric_evaluation import RubricEvaluation
 from asft_lightning.callbacks.run_summary import RunSummary
@@ -11,6 +12,7 @@ from asft_lightning.callbacks.utility_evaluation import UtilityEvaluation
 
 __all__ = [
     "AdapterCheckpoint",
+    "AdapterProjection",
     "RefusalEvaluation",
     "RubricEvaluation",
     "RunSummary",
