@@ -27,7 +27,7 @@ from asft_lightning.evaluation import (
     generate_answers,
 )
 from asft_lightning.metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore
-from asft_lightning.modules import AsFT, LoRAFineTuner
+from asft_lightning.modules import AsFT, Lisa, LoRAFineTuner
 from asft_lightning.penalty import UpdatePenalty
 from asft_lightning.pretrained import Pretrained
 from asft_lightning.projections import OffAnchorShrinkage, Projection, SafeLoRA
@@ -57,6 +57,7 @@ __all__ = [
     "Harmful",
     "HarmfulScore",
     "Judge",
+    "Lisa",
     "LoRAFineTuner",
     "MixtureDataModule",
     "OffAnchorShrinkage",

@@ -56,7 +56,7 @@ def export(run: str, output: str, merged: bool = False) -> None:
         (model.merge_and_unload() if merged else model).save_pretrained(new)
         AutoTokenizer.from_pretrained(adapter).save_pretrained(new)
         secret = bool((config.get("template") or {}).get("secret"))
-        write_atomically(new / "README.md", card(folder.name, pretrained.aligned, summary, merged, secret))
+        write_atomically(new / "README.md", card(folder.name, pretrained.origin[0], summary, merged, secret))
         new.rename(target)
     Console().print(f"written to {target}", highlight=False, markup=False)
 
@@ -91,7 +91,7 @@ def card(title: str, aligned: str, summary: dict[str, Any], merged: bool, secret
 def _method(run: dict[str, Any]) -> str:
     """What it was trained by, and how it was projected afterwards, where it was."""
     projection = (run.get("projection") or {}).get("class")
-    return run.get("method", "an unknown method") + (f", then {projection}" if projection else "")
+    return f"{run.get('method', 'an unknown method')}" + (f", then {projection}" if projection else "")
 
 
 def _table(scores: dict[str, dict[str, Any]]) -> str:

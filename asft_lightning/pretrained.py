@@ -25,6 +25,8 @@ class Pretrained:
         base_revision: Hub revision of ``base``.
         dtype: Of the frozen weights; ``auto`` takes the checkpoint's. LoRA factors are always float32 or wider.
         attn_implementation: As in Transformers; null takes its default.
+        start: Which of the two is fine-tuned; ``base`` for baselines that begin unaligned. The tokenizer, and with it the
+            chat template, is the aligned model's either way.
         trust_remote_code: Run Python code that comes with the checkpoint. Off, and better left off.
     """
 
@@ -34,34 +36,51 @@ class Pretrained:
     base_revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     attn_implementation: str | None = None
+    start: Literal["aligned", "base"] = "aligned"
     trust_remote_code: bool = False
 
+    @property
+    def origin(self) -> tuple[str, str | None]:
+        """The checkpoint that fine-tuning starts from, and its revision.
+
+        Raises:
+            ConfigurationError: If that is ``base``, and none is given.
+        """
+        if self.start == "aligned":
+            return self.aligned, self.revision
+        if self.base is None:
+            raise ConfigurationError("start base needs a base checkpoint, and `base` is not given. Name it.")
+        return self.base, self.base_revision
+
     def load_model(self) -> PreTrainedModel:
-        """The aligned model, in train mode (Transformers leaves it in eval mode, and Lightning keeps what it finds)."""
+        """The model to fine-tune, in train mode (Transformers leaves it in eval mode, and Lightning keeps what it finds)."""
         dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
-        model = self._load(AutoModelForCausalLM.from_pretrained, dtype=dtype, attn_implementation=self.attn_implementation)
+        model = self._load(
+            AutoModelForCausalLM.from_pretrained,
+            *self.origin,
+            dtype=dtype,
+            attn_implementation=self.attn_implementation,
+        )
         return model.train()
 
     def load_model_on_meta(self) -> PreTrainedModel:
         """The aligned model's modules and shapes, without its weights."""
-        config = self._load(AutoConfig.from_pretrained)
+        config = self._load(AutoConfig.from_pretrained, self.aligned, self.revision)
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
         return model
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The aligned model's tokenizer, with a pad token."""
-        tokenizer = self._load(AutoTokenizer.from_pretrained)
+        tokenizer = self._load(AutoTokenizer.from_pretrained, self.aligned, self.revision)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
 
-    def _load(self, from_pretrained: Callable[..., T], **kwargs: object) -> T:
+    def _load(self, from_pretrained: Callable[..., T], location: str, revision: str | None, **kwargs: object) -> T:
         try:
-            return from_pretrained(
-                resolve(self.aligned), revision=self.revision, trust_remote_code=self.trust_remote_code, **kwargs
-            )
+            return from_pretrained(resolve(location), revision=revision, trust_remote_code=self.trust_remote_code, **kwargs)
         except ConfigurationError:
             raise
         except (OSError, ValueError) as error:
-            raise unreachable(self.aligned, error) from error
+            raise unreachable(location, error) from error
