@@ -7,11 +7,9 @@ from typing import cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asft_lightning.anchors import WeightPair
-from asft_lightning.callbacks.chat_module import ChatModule
+from asft_lightning.callbacks.chat_module import ChatModule, pretrained_of
 from asft_lightning.callbacks.run_summary import RunSummary
-from asft_lightning.errors import ConfigurationError
 from asft_lightning.files import write_json
-from asft_lightning.pretrained import Pretrained
 from asft_lightning.projections import FILE_NAME, Projection, project_model, record
 
 _log = logging.getLogger(__name__)
@@ -38,13 +36,7 @@ class AdapterProjection(Callback):
         """Open the checkpoints, so that a mistake shows before training, and stand before all other callbacks."""
         if stage != "fit":
             return
-        pretrained = getattr(pl_module, "pretrained", None)
-        if not isinstance(pretrained, Pretrained):
-            raise ConfigurationError(
-                f"AdapterProjection needs a module with `pretrained`, which names the checkpoints, and "
-                f"{type(pl_module).__name__} has {pretrained!r}. Set it to asft_lightning.Pretrained(aligned, base)."
-            )
-        self._weights = self.method.open(pretrained)
+        self._weights = self.method.open(pretrained_of(self, pl_module))
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         first = sorted(callbacks, key=lambda callback: not isinstance(callback, AdapterProjection))
         # A new list, for Lightning is going through the old one.
