@@ -98,7 +98,7 @@ class AlignmentMonitor(ScheduledCallback):
         for logger in trainer.loggers:
             logger.log_metrics(totals(rows), step=trainer.global_step)
         if when == "after" and self.picture:
-            heat_map(rows, folder / PICTURE, f"Update by layer, {folder.name}, after {trainer.global_step} steps")
+            heat_map(rows, folder / PICTURE, f"Update by layer: {folder.name}, after {trainer.global_step} steps")
 
     def _found(self, pl_module: LightningModule) -> AnchorSet:
         if self.anchor_file is not None:

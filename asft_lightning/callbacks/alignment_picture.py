@@ -34,7 +34,7 @@ def heat_map(rows: Sequence[LayerFigures], path: Path, title: str) -> None:
 
     anchors = list(dict.fromkeys(row.anchor for row in rows))
     layers, kinds = axes_of([row.module for row in rows])
-    height = max(2.4, 0.24 * len(layers) + 1.3)
+    height = max(2.4, (0.24 if len(layers) <= _WRITTEN_UP_TO else 0.12) * len(layers) + 1.3)
     width = max(1.6, 0.55 * len(kinds) + 1.0)
     figure = Figure(figsize=(width * len(_PANELS) + 0.6, height * len(anchors) + 0.6), layout="constrained")
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
@@ -43,7 +43,7 @@ def heat_map(rows: Sequence[LayerFigures], path: Path, title: str) -> None:
         own = {cell_of(row.module): row for row in rows if row.anchor == anchor}
         for panel, name in zip(line, _PANELS, strict=True):
             _draw(panel, name, own, layers, kinds)
-        line[0].set_ylabel(f"{anchor}\nlayer", fontsize=9)
+        line[0].set_ylabel(f"layer ({anchor})", fontsize=9)
     figure.savefig(path, dpi=150, format="png")
 
 
@@ -79,7 +79,7 @@ def _draw(
     grid = [[float("nan") if value is None else value for value in line] for line in values]
     image = axis.imshow(grid, cmap="viridis", vmin=0.0, vmax=top, aspect="auto", interpolation="nearest")
     axis.set_title(heading, fontsize=9)
-    axis.set_xticks(range(len(kinds)), kinds, fontsize=8)
+    axis.set_xticks(range(len(kinds)), kinds, fontsize=8, rotation=0 if len(kinds) <= 4 else 45)
     every = -(-len(layers) // _WRITTEN_UP_TO)
     axis.set_yticks(range(0, len(layers), every), ["–" if layer is None else str(layer) for layer in layers[::every]])
     axis.tick_params(length=0, labelsize=8)

@@ -1,5 +1,6 @@
 """Lisa: lazy safety alignment (arXiv 2405.18641), the bi-state baseline."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
@@ -81,6 +82,14 @@ class Lisa(LoRAFineTuner):
                     "Lisa needs alignment rows that are kept apart from the task's, and the data has none. Set safety, "
                     "safety_rows and safety_apart: true, as configs/methods/lisa-aligned.yaml does."
                 )
+
+    def on_train_start(self) -> None:
+        """A share of a run without an end would never come."""
+        if self.rho and self.proximal_start and math.isinf(self.trainer.estimated_stepping_batches):
+            raise ConfigurationError(
+                f"Lisa needs to know how long the run is, for proximal_start is a share of it, {self.proximal_start}, and "
+                "it has neither max_steps nor max_epochs. Set one, or proximal_start to 0."
+            )
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """A step of the state that this one belongs to; ``train/task_loss`` is then the loss on that state's rows."""

@@ -146,6 +146,8 @@ def test_picture(pretrained, tmp_path, anchors):
 
 def test_without_a_picture(pretrained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ConfigurationError, match=r'a picture needs matplotlib. Run: pip install "asft-lightning\[plot\]"'):
+        AlignmentMonitor()
     fit(pretrained, tmp_path, AlignmentMonitor(EXACT, picture=False))
     assert measured(tmp_path) and not (tmp_path / "alignment.png").exists()
 

@@ -178,6 +178,11 @@ def test_data_without_alignment_rows(pretrained, tmp_path, settings):
         tiny_trainer(tmp_path).fit(lisa(pretrained), data(pretrained, tmp_path, **settings))
 
 
+def test_run_without_an_end(pretrained, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"proximal_start is a share of it, 0.1, and it has neither max_steps nor"):
+        fit(lisa(pretrained), pretrained, tmp_path, max_epochs=-1)
+
+
 def test_checkpoint_of_another_method(pretrained, tmp_path):
     saver = ModelCheckpoint(tmp_path, save_last=True)
     fit(fine_tuner(LoRAFineTuner, pretrained), pretrained, tmp_path, callbacks=[saver])
