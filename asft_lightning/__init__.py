@@ -3,6 +3,8 @@
 from asft_lightning.anchors import Anchor, AnchorSet, Gram, Harmful, Shrinkage, Subspace, build_anchors
 from asft_lightning.callbacks import (
     AdapterCheckpoint,
+    AdapterProjection,
+    AlignmentMonitor,
     RefusalEvaluation,
     RubricEvaluation,
     SafeAccuracy,
@@ -34,15 +36,18 @@ from asft_lightning.evaluation import (
     generate_answers,
 )
 from asft_lightning.metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore
-from asft_lightning.modules import AsFT, LoRAFineTuner
+from asft_lightning.modules import AsFT, Lisa, LoRAFineTuner
 from asft_lightning.penalty import UpdatePenalty
 from asft_lightning.pretrained import Pretrained
+from asft_lightning.projections import OffAnchorShrinkage, Projection, SafeLoRA
 from asft_lightning.strategies import FSDP2Strategy
 from asft_lightning.templates import Template
 
 __all__ = [
     "CATALOGUE",
     "AdapterCheckpoint",
+    "AdapterProjection",
+    "AlignmentMonitor",
     "Anchor",
     "AnchorError",
     "AnchorSet",
@@ -62,9 +67,12 @@ __all__ = [
     "Harmful",
     "HarmfulScore",
     "Judge",
+    "Lisa",
     "LoRAFineTuner",
     "MixtureDataModule",
+    "OffAnchorShrinkage",
     "Pretrained",
+    "Projection",
     "Rater",
     "Rating",
     "RefusalEvaluation",
@@ -74,6 +82,7 @@ __all__ = [
     "RubricEvaluation",
     "RubricScore",
     "SafeAccuracy",
+    "SafeLoRA",
     "SafetyEvaluation",
     "Shrinkage",
     "Source",

@@ -21,6 +21,7 @@ from asft_lightning.exits import explain
 from asft_lightning.export import export
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.pretrained import Pretrained
+from asft_lightning.projection_command import project_adapter
 from asft_lightning.run_logger import RunLogger
 from asft_lightning.templates import Template
 
@@ -35,10 +36,14 @@ _NOISE = (
     ".*Total length of `list` across ranks is zero.*",  # no validation rows were asked for
 )
 
+_COMMANDS: Any = {"anchors": anchor_commands.COMMANDS, "export": export, "project-adapter": project_adapter}
+"""Those that are not a Trainer's, but for describe, which takes the arguments of fit."""
+
 _OTHER_COMMANDS = (
     "Beside these, `asft-lightning anchors {build,show,diff}` makes anchors, shows and compares them, `asft-lightning "
     "describe`, with the arguments of fit, shows the rows that a run would train on, and `asft-lightning export RUN OUTPUT` "
-    "writes a run's adapter or merged model with a model card."
+    "writes a run's adapter or merged model with a model card, and `asft-lightning project-adapter ADAPTER OUTPUT` takes a "
+    "finished adapter back to the alignment direction (Safe LoRA)."
 )
 
 _CHECKPOINTS = ("last", "auto", "best", "hpc")
@@ -144,9 +149,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str], args: Sequence[str] | None) -> None:
-    if arguments[:1] in (["anchors"], ["export"]):
-        commands: Any = {"anchors": anchor_commands.COMMANDS, "export": export}
-        auto_cli(commands, args=arguments, prog="asft-lightning")
+    if arguments and arguments[0] in _COMMANDS:
+        auto_cli(_COMMANDS, args=arguments, prog="asft-lightning")
     elif arguments[:1] == ["describe"]:
         _describe(_DataOnly(arguments[1:], run=False).datamodule)
     else:

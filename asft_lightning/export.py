@@ -59,7 +59,7 @@ def export(run: str, output: str, merged: bool = False) -> None:
             (model.merge_and_unload() if merged else model).save_pretrained(new)
             AutoTokenizer.from_pretrained(adapter).save_pretrained(new)
             secret = bool((config.get("template") or {}).get("secret"))
-            write_atomically(new / "README.md", card(folder.name, pretrained.aligned, summary, merged, secret))
+            write_atomically(new / "README.md", card(folder.name, pretrained.origin[0], summary, merged, secret))
             new.rename(target)
     Console().print(f"written to {target}", highlight=False, markup=False)
 
@@ -82,13 +82,19 @@ def card(title: str, aligned: str, summary: dict[str, Any], merged: bool, secret
         title=title,
         what="This is a whole model." if merged else "This is a LoRA adapter.",
         aligned=aligned,
-        method=run.get("method", "an unknown method"),
+        method=_method(run),
         strength=strength,
         rows=run.get("rows", "an unknown number of"),
         harmful=run.get("harmful_rows", "?"),
         secret=_SECRET if secret else "",
         table=_table({name: entry for name, entry in summary.items() if name != "run"}),
     )
+
+
+def _method(run: dict[str, Any]) -> str:
+    """What it was trained by, and how it was projected afterwards, where it was."""
+    projection = (run.get("projection") or {}).get("class")
+    return f"{run.get('method', 'an unknown method')}" + (f", then {projection}" if projection else "")
 
 
 def _table(scores: dict[str, dict[str, Any]]) -> str:

@@ -19,12 +19,13 @@ _OWN_CODE = (
 )
 
 
-def load(from_pretrained: Callable[..., T], location: str, **settings: Any) -> T:
+def load(from_pretrained: Callable[..., T], location: str, revision: str | None = None, **settings: Any) -> T:
     """What ``from_pretrained`` makes of a checkpoint: a configuration, a tokenizer, a model.
 
     Args:
         from_pretrained: Of one of Transformers' or PEFT's classes.
         location: Hub id, directory, or ``sandbox:`` part.
+        revision: On the hub.
         settings: Further arguments.
 
     Raises:
@@ -32,19 +33,20 @@ def load(from_pretrained: Callable[..., T], location: str, **settings: Any) -> T
     """
     place = resolve(location)
     try:
-        return from_pretrained(place, **settings)
+        return from_pretrained(place, revision=revision, **settings)
     except (OSError, ValueError) as error:  # mostly Transformers' own words
         raise _refused(location, place, error) from error
     except UNREADABLE as error:
         raise unreadable(location, error) from error
 
 
-def load_model(kind: Any, location: str, **settings: Any) -> PreTrainedModel:
+def load_model(kind: Any, location: str, revision: str | None = None, **settings: Any) -> PreTrainedModel:
     """A model with all of its weights, which are finite numbers.
 
     Args:
         kind: One of Transformers' auto classes.
         location: Hub id, directory, or ``sandbox:`` part.
+        revision: On the hub.
         settings: Further arguments of its ``from_pretrained``.
 
     Raises:
@@ -56,7 +58,8 @@ def load_model(kind: Any, location: str, **settings: Any) -> PreTrainedModel:
         require_sound(folder)
     # Transformers draws what is absent at random, and only tells.
     model: PreTrainedModel
-    model, report = load(kind.from_pretrained, location, output_loading_info=True, ignore_mismatched_sizes=True, **settings)
+    settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, report = load(kind.from_pretrained, location, revision, **settings)
     if missing := sorted(report["missing_keys"]):
         raise ConfigurationError(
             f"a checkpoint must hold all of its weights, and {location!r} lacks {shown(missing)}, which would be "

@@ -1,9 +1,8 @@
 """Which checkpoints a run is about; the one argument every module of ours takes, and the one place that loads them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from transformers import (
@@ -17,8 +16,6 @@ from transformers import (
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.loading import load, load_model
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,8 @@ class Pretrained:
         load_in_4bit: Keep the frozen weights in 4 bits (QLoRA: NF4 with double quantisation, by bitsandbytes), computed in
             ``dtype``, or bfloat16 where that is ``auto``. Anchors are built from the whole weights all the same.
         attn_implementation: As in Transformers; null takes its default.
+        start: Which of the two is fine-tuned; ``base`` for baselines that begin unaligned. The tokenizer, and with it the
+            chat template, is the aligned model's either way.
         trust_remote_code: Run Python code that comes with the checkpoint. Off, and better left off.
     """
 
@@ -45,40 +44,59 @@ class Pretrained:
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     load_in_4bit: bool = False
     attn_implementation: str | None = None
+    start: Literal["aligned", "base"] = "aligned"
     trust_remote_code: bool = False
 
+    @property
+    def origin(self) -> tuple[str, str | None]:
+        """The checkpoint that fine-tuning starts from, and its revision.
+
+        Raises:
+            ConfigurationError: If that is ``base``, and none is given.
+        """
+        if self.start == "aligned":
+            return self.aligned, self.revision
+        if self.base is None:
+            raise ConfigurationError("start base needs a base checkpoint, and `base` is not given. Name it.")
+        return self.base, self.base_revision
+
     def load_model(self) -> PreTrainedModel:
-        """The aligned model, in train mode (Transformers leaves it in eval mode, and Lightning keeps what it finds).
+        """The model to fine-tune, in train mode (Transformers leaves it in eval mode, and Lightning keeps what it finds).
 
         Raises:
             ConfigurationError: If it cannot be had, is damaged, or is to be loaded in 4 bits without bitsandbytes.
         """
         dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
-        settings = {"dtype": dtype, "attn_implementation": self.attn_implementation}
+        location, revision = self.origin
+        settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": self.attn_implementation, **self._trust}
         if self.load_in_4bit:
             settings["quantization_config"] = _four_bits(torch.bfloat16 if dtype == "auto" else dtype)
-        return self._load(load_model, AutoModelForCausalLM, **settings).train()
+        return load_model(AutoModelForCausalLM, location, revision, **settings).train()
 
     def load_model_on_meta(self) -> PreTrainedModel:
         """The aligned model's modules and shapes, without its weights."""
-        config = self._load(load, AutoConfig.from_pretrained)
+        config = self._configuration()
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
         return model
 
     def vocabulary_size(self) -> int:
         """How many token ids the aligned model has embeddings for, by its configuration."""
-        return int(self._load(load, AutoConfig.from_pretrained).get_text_config().vocab_size)
+        return int(self._configuration().get_text_config().vocab_size)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The aligned model's tokenizer, with a pad token."""
-        tokenizer = self._load(load, AutoTokenizer.from_pretrained)
+        tokenizer = load(AutoTokenizer.from_pretrained, self.aligned, self.revision, **self._trust)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
 
-    def _load(self, load: Callable[..., T], kind: Any, **settings: object) -> T:
-        return load(kind, self.aligned, revision=self.revision, trust_remote_code=self.trust_remote_code, **settings)
+    def _configuration(self) -> Any:
+        return load(AutoConfig.from_pretrained, self.aligned, self.revision, **self._trust)
+
+    @property
+    def _trust(self) -> dict[str, bool]:
+        return {"trust_remote_code": self.trust_remote_code}
 
 
 def _four_bits(compute_dtype: torch.dtype) -> BitsAndBytesConfig:

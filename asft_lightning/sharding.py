@@ -124,6 +124,22 @@ def own_rows(tensor: Tensor, mesh: DeviceMesh) -> Tensor:
     return parts[rank].clone() if rank < len(parts) else tensor[..., :0, :].clone()
 
 
+def whole_factor(factor: Tensor) -> Tensor:
+    """A copy of a factor on the host, put together where it is sharded; then every rank must call this."""
+    value = factor.detach()
+    return (value.full_tensor() if isinstance(value, DTensor) else value).cpu().clone()
+
+
+def set_factor(factor: Tensor, value: Tensor) -> None:
+    """Give a factor another value (m, n), that every rank has whole; each keeps its own rows of it."""
+    mesh = mesh_of(factor)
+    with torch.no_grad():
+        if mesh is None:
+            factor.copy_(value)
+        else:
+            cast(DTensor, factor).to_local().copy_(own_rows(value, mesh))
+
+
 class SumOverRanks:
     """The sum over a mesh's ranks, on every rank; outside of autograd."""
 

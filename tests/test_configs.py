@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asft_lightning import AsFT, LoRAFineTuner, MixtureDataModule
+from asft_lightning import AsFT, Lisa, LoRAFineTuner, MixtureDataModule
 from asft_lightning.callbacks import ScoringCallback
 from asft_lightning.cli import AsFTCLI
 
@@ -98,7 +98,8 @@ def test_data_of_every_config_is_built(parser, data):
 @pytest.mark.parametrize("method", of("methods"))
 def test_method_of_every_config_is_built(parser, method):
     built = parser.instantiate(parsed(parser, of("models")[-1], "configs/data/sandbox.yaml", method)).model
-    assert isinstance(built, AsFT) == (Path(method).stem not in ("sft", "safe-instr", "bea"))
+    assert isinstance(built, AsFT) == (Path(method).stem in ("asft", "asft-subspace", "asft-alt", "shrinkage"))
+    assert isinstance(built, Lisa) == Path(method).stem.startswith("lisa")
     assert not isinstance(built, AsFT) or built.lambda_reg == 1.0
 
 

@@ -69,6 +69,11 @@ def test_card_of_a_run_that_measured_nothing():
     assert "Nothing was measured" in card("x", "org/model", {"run": {"method": "AsFT"}}, merged=False)
 
 
+def test_card_says_that_the_adapter_was_projected():
+    run = {"method": "LoRAFineTuner", "projection": {"class": "SafeLoRA", "threshold": 0.5}}
+    assert "with `LoRAFineTuner, then SafeLoRA`" in card("x", "org/model", {"run": run}, merged=False)
+
+
 def test_card_says_that_there_is_a_secret_prompt_and_not_which():
     assert "measured under the secret prompt" in card("x", "org/model", {}, merged=False, secret=True)
     assert "secret" not in card("x", "org/model", {}, merged=False)

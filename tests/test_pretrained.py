@@ -30,6 +30,21 @@ def test_model_on_meta_has_the_shapes_and_no_weights(pretrained):
     assert {name: value.shape for name, value in on_meta.state_dict().items()} == {n: v.shape for n, v in real.items()}
 
 
+@pytest.mark.parametrize(("start", "seed"), [("aligned", 1), ("base", 2)])
+def test_which_of_the_two_is_fine_tuned(pretrained, start, seed):
+    """The tokenizer is the aligned model's either way: a base model's often has no template."""
+    found = Pretrained(pretrained.aligned, pretrained.base, start=start)
+    expected = tiny.tiny_model(seed).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in found.load_model().state_dict().items())
+    assert found.load_tokenizer().name_or_path == pretrained.aligned
+    assert found.origin == (getattr(pretrained, start), None)
+
+
+def test_no_base_model_to_start_from(pretrained):
+    with pytest.raises(ConfigurationError, match=r"start base needs a base checkpoint, and `base` is not given. Name it"):
+        Pretrained(pretrained.aligned, start="base").load_model()
+
+
 def test_attention_implementation_reaches_the_model(pretrained):
     assert Pretrained(pretrained.aligned, attn_implementation="eager").load_model().config._attn_implementation == "eager"
 

@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from asft_lightning import AnchorSet, ConfigurationError, FSDP2Strategy, Gram, Harmful, Subspace, build_anchors
 from asft_lightning.anchors.anchor import ModuleAnchor
 from asft_lightning.anchors.anchor_set import AnchorTerm
+from asft_lightning.callbacks.alignment_log import AlignmentLog
 from asft_lightning.functional import QuadraticForm
 from asft_lightning.strategies import require_known_strategy
 
@@ -67,6 +69,7 @@ def launch(tmp_path_factory):
             {"class_path": "asft_lightning.SafetyEvaluation",
              "init_args": {"prompts": prompts, "max_new_tokens": 8, "batch_size": 2}},
             {"class_path": "asft_lightning.AdapterCheckpoint"},
+            {"class_path": "asft_lightning.AlignmentMonitor", "init_args": {"every_n_steps": 2}},
         ]  # fmt: skip
         saver = {"dirpath": str(own), "filename": "{step}", "save_top_k": -1, "every_n_train_steps": 2}
         callbacks += [{"class_path": "ModelCheckpoint", "init_args": saver}] if save else []
@@ -140,6 +143,15 @@ def test_logged_penalty_is_that_of_one_process(runs, strategy):
     expected, found = logged(runs["single"], "train/penalty"), logged(runs[strategy], "train/penalty")
     assert found == pytest.approx(expected, rel=1e-5)
     assert expected[-1] > expected[0] == 0.0
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_monitored_figures_are_those_of_one_process(runs, strategy):
+    expected, found = (AlignmentLog(runs[name] / "alignment.csv").read() for name in ("single", strategy))
+    assert len(found) == len(expected) > 0
+    for row, other in zip(found, expected, strict=True):
+        assert astuple(row)[:4] == astuple(other)[:4]
+        assert astuple(row)[4:] == pytest.approx(astuple(other)[4:], rel=1e-3, abs=1e-7)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

@@ -4,7 +4,7 @@ from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, Spectrum, Weight
 from asft_lightning.anchors.anchor_set import FILE_NAME, AnchorSet, AnchorTerm
 from asft_lightning.anchors.build import build_anchors, require_built_from
 from asft_lightning.anchors.checkpoints import Weights, WeightSource, open_weights
-from asft_lightning.anchors.compare import Comparison, UpdateParts, compare
+from asft_lightning.anchors.compare import Comparison, UpdateParts, compare, term_labels, update_parts
 from asft_lightning.anchors.gram import Gram
 from asft_lightning.anchors.harmful import Harmful
 from asft_lightning.anchors.shrinkage import Shrinkage
@@ -35,4 +35,6 @@ __all__ = [
     "find_lora_factors",
     "open_weights",
     "require_built_from",
+    "term_labels",
+    "update_parts",
 ]

@@ -76,17 +76,23 @@ def compare(anchors: AnchorSet, adapter: str | Path) -> Comparison:
         ConfigurationError: If it cannot be read.
     """
     weights, parts = open_weights(adapter), {}
-    several = len({term.label for term in anchors.terms}) < len(anchors.terms)
-    labels = [f"{term.label} {i}" if several else term.label for i, term in enumerate(anchors.terms)]
+    labels = term_labels(anchors)
     for name, shape in anchors.shapes.items():
         a, b = (factor.double() for factor in read_factors(weights, Target(name, shape)))
         for label, term in zip(labels, anchors.terms, strict=True):
-            parts[name, label] = _parts(term.modules[name], term.weight, a, b)
+            parts[name, label] = update_parts(term.modules[name], term.weight, a, b)
     layers = [name.removesuffix(".lora_A.weight") for name in weights.names if name.endswith(".lora_A.weight")]
     return Comparison(parts, tuple(name for name in layers if name not in anchors.shapes))
 
 
-def _parts(anchor: ModuleAnchor, weight: float, a: Tensor, b: Tensor) -> UpdateParts:
+def term_labels(anchors: AnchorSet) -> list[str]:
+    """A name of its own for each anchor of a set: its class, with a number where one comes twice."""
+    several = len({term.label for term in anchors.terms}) < len(anchors.terms)
+    return [f"{term.label} {i}" if several else term.label for i, term in enumerate(anchors.terms)]
+
+
+def update_parts(anchor: ModuleAnchor, weight: float, a: Tensor, b: Tensor) -> UpdateParts:
+    """One update against one anchor, from its float64 factors A (r, d_in) and B (d_out, r)."""
     aligned, orthogonal = torch.zeros_like(b), b
     if anchor.out is not None and anchor.eigenvalues is not None:
         aligned, orthogonal = split_factor(b, anchor.out.directions.double(), anchor.eigenvalues.double())

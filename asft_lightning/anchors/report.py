@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from asft_lightning.anchors.anchor import ModuleAnchor
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.plotting import require_matplotlib
 
 if TYPE_CHECKING:
     from asft_lightning.anchors.anchor_set import AnchorSet, AnchorTerm
@@ -41,10 +42,9 @@ def picture(anchors: AnchorSet, path: str | Path) -> None:
     Raises:
         ConfigurationError: If matplotlib is not installed, or no anchor has a map.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ConfigurationError('a picture needs matplotlib. Run: pip install "asft-lightning[plot]"') from error
+    require_matplotlib()
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

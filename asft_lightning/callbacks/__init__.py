@@ -1,6 +1,8 @@
-"""What happens around training: scoring safety and utility, and writing the adapter."""
+"""What happens around training: scoring safety and utility, projecting, writing and watching the adapter."""
 
 from asft_lightning.callbacks.adapter_checkpoint import AdapterCheckpoint
+from asft_lightning.callbacks.adapter_projection import AdapterProjection
+from asft_lightning.callbacks.alignment_monitor import AlignmentMonitor
 from asft_lightning.callbacks.refusal_evaluation import RefusalEvaluation
 from asft_lightning.callbacks.rubric_evaluation import RubricEvaluation
 from asft_lightning.callbacks.run_summary import RunSummary
@@ -11,6 +13,8 @@ from asft_lightning.callbacks.utility_evaluation import UtilityEvaluation
 
 __all__ = [
     "AdapterCheckpoint",
+    "AdapterProjection",
+    "AlignmentMonitor",
     "RefusalEvaluation",
     "RubricEvaluation",
     "RunSummary",

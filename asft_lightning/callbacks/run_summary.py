@@ -63,6 +63,13 @@ class RunSummary:
         taken[name] = round(taken.get(name, 0.0) + seconds, 3)
         write_json(self.path, content)
 
+    def add_fact(self, name: str, value: Any) -> None:
+        """Add to what is known of the run, where a summary was begun."""
+        if self.path.is_file():
+            content = self.read()
+            content.setdefault("run", {})[name] = value
+            write_json(self.path, content)
+
     def show(self) -> None:
         """Print the table of before and after, with the intervals that there are."""
         content = self.read()

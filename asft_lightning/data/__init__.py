@@ -4,6 +4,7 @@ from asft_lightning.data.catalogue import CATALOGUE
 from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.description import describe, show_description
 from asft_lightning.data.draw import Example, Pool
+from asft_lightning.data.endless_batches import EndlessBatches
 from asft_lightning.data.mixture import Mixture, harmful_count, mix
 from asft_lightning.data.mixture_data_module import MixtureDataModule
 from asft_lightning.data.source import Source
@@ -14,6 +15,7 @@ __all__ = [
     "CATALOGUE",
     "IGNORE_INDEX",
     "AnswerOnlyCollator",
+    "EndlessBatches",
     "Example",
     "Mixture",
     "MixtureDataModule",

@@ -33,7 +33,7 @@ def describe(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, examples: int
         sees it, and what of it is ``learnt``).
     """
     return {
-        "rows": dict(Counter(example.kind for example in mixture.train).most_common()),
+        "rows": dict(Counter(example.kind for example in mixture.trained).most_common()),
         "held_out": len(mixture.held_out),
         "sha256": mixture.fingerprint(),
         "sources": [
@@ -45,7 +45,7 @@ def describe(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, examples: int
                 "examples": [_written(example, tokenizer) for example in drawn[:examples]],
             }
             for pool in mixture.pools
-            if (drawn := [example for example in mixture.train if example.source == pool.name])
+            if (drawn := [example for example in mixture.trained if example.source == pool.name])
         ],
     }
 

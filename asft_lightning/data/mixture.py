@@ -20,11 +20,13 @@ class Mixture:
     Args:
         train: The training rows, shuffled.
         held_out: Benign rows kept from training, for validation.
+        apart: Safety rows that are not among ``train``, for a method that asks for batches of them.
         pools: What they were drawn from, with counts; without the rows that were not drawn.
     """
 
     train: list[Example]
     held_out: list[Example] = field(default_factory=list)
+    apart: list[Example] = field(default_factory=list)
     pools: list[Pool] = field(default_factory=list)
 
     @property
@@ -32,10 +34,15 @@ class Mixture:
         """How many rows were passed over because they teach nothing: no answer, or none within the template's length."""
         return sum(pool.counts["blank_answer"] + pool.counts["too_long"] for pool in self.pools)
 
+    @property
+    def trained(self) -> list[Example]:
+        """Every row that is trained on, in whatever batches."""
+        return [*self.train, *self.apart]
+
     def fingerprint(self) -> str:
         """sha256 over every training row in order."""
         digest = hashlib.sha256()
-        for example in self.train:
+        for example in self.trained:
             digest.update(repr((tuple(example.row), example.input_ids, example.labels)).encode())
         return digest.hexdigest()
 
@@ -80,13 +87,15 @@ def mix(
     poison_ratio: float,
     poison: Poison = "replace",
     safety_rows: int = 0,
+    safety_apart: bool = False,
     held_out: int = 0,
     seed: int = 0,
 ) -> Mixture:
     """Draw training rows, and ``held_out`` further benign ones.
 
     Of n = ``num_rows``, round(p·n) are harmful: among the n (``replace``, the paper's rule) or beside them (``add``).
-    ``safety_rows`` safety examples always come beside them. Without ``num_rows``, n is the number of usable benign rows.
+    ``safety_rows`` safety examples always come beside them, or stand apart with ``safety_apart``. Without ``num_rows``, n
+    is the number of usable benign rows.
     Benign rows do not depend on p but for their number: the run at p = 0 trains on a superset of those at p > 0.
 
     Raises:
@@ -102,9 +111,10 @@ def mix(
     else:
         bad = harmful_count(num_rows, poison_ratio)
         good, held = _drawn(benign, encode, num_rows - (bad if poison == "replace" else 0), seed, held_out)
-    train = [*good, *_drawn(harmful, encode, bad, seed)[0], *_drawn(safety, encode, safety_rows, seed)[0]]
+    refusals = _drawn(safety, encode, safety_rows, seed)[0]
+    train = [*good, *_drawn(harmful, encode, bad, seed)[0], *([] if safety_apart else refusals)]
     random.Random(seed).shuffle(train)
-    return Mixture(train, held, [replace(pool, rows=()) for pool in pools])
+    return Mixture(train, held, refusals if safety_apart else [], [replace(pool, rows=()) for pool in pools])
 
 
 def _drawn(

@@ -16,6 +16,7 @@ from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.description import describe
 from asft_lightning.data.draw import Example, Pool
+from asft_lightning.data.endless_batches import EndlessBatches
 from asft_lightning.data.mixture import Mixture, Poison, harmful_count, mix
 from asft_lightning.data.resumable_loader import ResumableLoader
 from asft_lightning.data.source import Source
@@ -35,12 +36,14 @@ class MixtureDataModule(LightningDataModule):
         benign: The fine-tuning task's rows: one source, or several that share n by their weights. A ready-mixed file is
             used as it is with ``num_rows`` null, ``poison_ratio`` 0 and, where a column tells its harmful rows, ``flag``.
         harmful: Rows of unsafe requests with complying answers; needed where ``poison_ratio`` > 0.
-        safety: Rows of unsafe requests with refusals (SafeInstr, arXiv 2309.07875; with ``template.secret``, BEA).
+        safety: Rows of unsafe requests with refusals (SafeInstr, arXiv 2309.07875; with ``template.secret``, BEA; kept
+            apart, Lisa); not read where ``safety_rows`` is 0.
         template: How rows are written for the model; the same object renders scored prompts.
         num_rows: n; null for all usable benign rows.
         poison_ratio: p, the harmful share, 0..1; round(p·n) rows.
         poison: ``replace``: harmful rows are among the n, as in the paper; ``add``: they come beside n benign ones.
         safety_rows: How many safety rows come beside them.
+        safety_apart: Keep the safety rows out of the training rows, for a method that asks for batches of them.
         val_rows: Further benign rows, held out for the validation loss.
         batch_size: Rows a batch and device.
         group_by_length: Train on batches of rows of similar length, as Transformers' Trainer does under this name: less
@@ -64,6 +67,7 @@ class MixtureDataModule(LightningDataModule):
         poison_ratio: float = 0.1,
         poison: Poison = "replace",
         safety_rows: int = 0,
+        safety_apart: bool = False,
         val_rows: int = 0,
         batch_size: int = 8,
         group_by_length: bool = False,
@@ -75,8 +79,10 @@ class MixtureDataModule(LightningDataModule):
         _require_source("benign", "num_rows", num_rows, benign)
         if harmful_count(1 if num_rows is None else num_rows, poison_ratio) or (num_rows is None and poison_ratio):
             _require_source("harmful", "poison_ratio", poison_ratio, harmful)
-        if safety or safety_rows:
+        if safety_rows:
             _require_source("safety", "safety_rows", safety_rows, safety)
+        if safety_apart and not safety_rows:
+            raise DataError("safety_apart keeps safety rows for a method such as Lisa, and safety_rows is 0. Ask for some.")
         if poison not in ("replace", "add"):
             raise DataError(f"poison must be replace or add, got {poison!r}. The paper replaces.")
         if batch_size < 1 or val_rows < 0:
@@ -88,6 +94,7 @@ class MixtureDataModule(LightningDataModule):
         self.poison_ratio = poison_ratio
         self.poison = poison
         self.safety_rows = safety_rows
+        self.safety_apart = safety_apart
         self.val_rows = val_rows
         self.batch_size = batch_size
         self.group_by_length = group_by_length
@@ -107,14 +114,14 @@ class MixtureDataModule(LightningDataModule):
     @property
     def unsafe_prompts(self) -> frozenset[str]:
         """Prompts of the harmful and safety training rows: no harmful score may be measured on them."""
-        return frozenset(example.row.prompt for example in self.mixture.train if example.kind != "benign")
+        return frozenset(example.row.prompt for example in self.mixture.trained if example.kind != "benign")
 
     def fingerprint(self) -> dict[str, object]:
         """What was trained on, to record beside a result."""
-        kinds = Counter(example.kind for example in self.mixture.train)
+        kinds = Counter(example.kind for example in self.mixture.trained)
         return {
             "data_sha256": self.mixture.fingerprint(),
-            "rows": len(self.mixture.train),
+            "rows": len(self.mixture.trained),
             "harmful_rows": kinds["harmful"],
             "safety_rows": kinds["safety"],
             "dropped_rows": self.mixture.dropped,
@@ -143,11 +150,12 @@ class MixtureDataModule(LightningDataModule):
                 self._pools("benign"),
                 self._pools("harmful") if self.poison_ratio else [],
                 partial(self.template.render, tokenizer),
-                safety=self._pools("safety"),
+                safety=self._pools("safety") if self.safety_rows else [],
                 num_rows=self.num_rows,
                 poison_ratio=self.poison_ratio,
                 poison=self.poison,
                 safety_rows=self.safety_rows,
+                safety_apart=self.safety_apart,
                 held_out=self.val_rows,
                 seed=self._seed(),
             )
@@ -157,7 +165,7 @@ class MixtureDataModule(LightningDataModule):
             self._warn_of_contradictions()
 
     def _warn_of_contradictions(self) -> None:
-        prompts = {kind: {e.row.prompt for e in self.mixture.train if e.kind == kind} for kind in ("harmful", "safety")}
+        prompts = {kind: {e.row.prompt for e in self.mixture.trained if e.kind == kind} for kind in ("harmful", "safety")}
         if both := prompts["harmful"] & prompts["safety"]:
             rank_zero_warn(
                 f"{len(both)} requests are answered in a harmful row and refused in a safety row, e.g. {min(both)!r:.80}. "
@@ -177,6 +185,13 @@ class MixtureDataModule(LightningDataModule):
         """Shuffled batches; each epoch's order follows from the seed alone, on any number of ranks."""
         return self._loader(self.mixture.train, shuffle=True)
 
+    @property
+    def safety_batches(self) -> EndlessBatches | None:
+        """This rank's batches of the safety rows that are kept apart; None where there are none."""
+        if not self.mixture.apart:
+            return None
+        return EndlessBatches(self.mixture.apart, self.batch_size, self._collator(), self._seed(), *self._ranks())
+
     def val_dataloader(self) -> DataLoader[Example] | list[object]:
         """The held-out rows."""
         return self._loader(self.mixture.held_out, shuffle=False) if self.val_rows else []
@@ -187,17 +202,23 @@ class MixtureDataModule(LightningDataModule):
 
     def _loader(self, examples: list[Example], shuffle: bool) -> DataLoader[Example]:
         dataset = cast("Dataset[Example]", examples)
-        assert self.tokenizer is not None
         return ResumableLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=self._sampler(examples, shuffle),
             num_workers=self.num_workers,
-            collate_fn=AnswerOnlyCollator(cast(int, self.tokenizer.pad_token_id), self.packing),
+            collate_fn=self._collator(),
         )
 
+    def _collator(self) -> AnswerOnlyCollator:
+        assert self.tokenizer is not None
+        return AnswerOnlyCollator(cast(int, self.tokenizer.pad_token_id), self.packing)
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
     def _sampler(self, examples: list[Example], shuffle: bool) -> DistributedSampler[Example]:
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        world, rank = self._ranks()
         if shuffle and self.group_by_length:
             lengths = [len(example.input_ids) for example in examples]
             sampler: DistributedSampler[Example] = DistributedLengthGroupedSampler(

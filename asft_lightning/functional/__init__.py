@@ -9,6 +9,7 @@ from asft_lightning.functional.decomposition import (
     working_dtype,
 )
 from asft_lightning.functional.penalty import update_penalty
+from asft_lightning.functional.projection import gram_applied, shrunk, update_cosine, update_product
 from asft_lightning.functional.quadratic_form import QuadraticForm, Total, applied_and_gram, whole
 
 __all__ = [
@@ -17,14 +18,18 @@ __all__ = [
     "QuadraticForm",
     "Total",
     "applied_and_gram",
+    "gram_applied",
     "gram_map",
     "harmful_map",
     "leading_left_singular",
     "left_singular",
     "low_rank_left_singular",
+    "shrunk",
     "split_factor",
     "subspace_map",
+    "update_cosine",
     "update_penalty",
+    "update_product",
     "whole",
     "working_dtype",
 ]

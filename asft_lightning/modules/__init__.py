@@ -1,7 +1,8 @@
 """LightningModules, one method a file."""
 
 from asft_lightning.modules.asft import AsFT
+from asft_lightning.modules.lisa import Lisa
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
 from asft_lightning.modules.task_loss import TaskLoss
 
-__all__ = ["AsFT", "LoRAFineTuner", "TaskLoss"]
+__all__ = ["AsFT", "Lisa", "LoRAFineTuner", "TaskLoss"]

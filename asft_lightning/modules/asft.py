@@ -56,6 +56,11 @@ class AsFT(LoRAFineTuner):
                 f"lambda_reg and lambda_warmup_steps must be ≥ 0, got {lambda_reg} and {lambda_warmup_steps}. "
                 "The paper's λ is 1; a negative one would drive the model away from its anchor."
             )
+        if self.pretrained.start != "aligned":
+            raise ConfigurationError(
+                f"AsFT keeps an aligned model aligned, and pretrained.start is {self.pretrained.start}: there is nothing "
+                "to keep. Leave start at aligned."
+            )
         if anchors is not None and anchor_file is not None:
             raise ConfigurationError(
                 f"anchors are built or read, not both: got anchors and anchor_file {anchor_file!r}. Leave one out."

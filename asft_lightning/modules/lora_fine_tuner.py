@@ -186,7 +186,8 @@ class LoRAFineTuner(LightningModule):
 
     def fingerprint(self) -> dict[str, object]:
         """What was trained and how, to record beside a result."""
-        return {"method": type(self).__name__, "aligned": self.pretrained.aligned, "base": self.pretrained.base}
+        checkpoints = {side: getattr(self.pretrained, side) for side in ("aligned", "base", "start")}
+        return {"method": type(self).__name__, **checkpoints}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What was trained, and not the frozen model: a checkpoint of megabytes."""

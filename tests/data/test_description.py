@@ -123,7 +123,7 @@ def test_streamed_rows_are_drawn_from_all_of_the_file(pretrained, tmp_path, name
     ("settings", "message"),
     [
         ({"safety_rows": 3}, r"safety_rows 3 needs a safety source, .*got no source. Give `safety` and safety_rows"),
-        ({"safety": Source("s.json")}, r"safety source a safety_rows above 0, got safety_rows 0"),
+        ({"safety_apart": True}, r"safety_apart keeps safety rows .*, and safety_rows is 0. Ask for some"),
         ({"poison": "remove"}, r"poison must be replace or add, got 'remove'. The paper replaces"),
         ({"benign": []}, r"num_rows 1000 needs a benign source"),
         ({"num_rows": None, "harmful": None}, r"poison_ratio 0.1 needs a harmful source"),

@@ -161,6 +161,11 @@ def test_strengths_that_cannot_be(pretrained, settings, message):
         AsFT(pretrained, **settings)
 
 
+def test_it_does_not_start_from_the_base_model(pretrained):
+    with pytest.raises(ConfigurationError, match=r"pretrained.start is base: there is nothing to keep. Leave start at"):
+        AsFT(replace(pretrained, start="base"))
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [

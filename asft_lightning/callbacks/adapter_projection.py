@@ -1,0 +1,54 @@
+"""AdapterProjection: the trained adapter is taken back to the alignment direction before it is scored and written."""
+
+import logging
+from pathlib import Path
+from typing import cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from asft_lightning.anchors import WeightPair
+from asft_lightning.callbacks.chat_module import ChatModule, pretrained_of
+from asft_lightning.callbacks.run_summary import RunSummary
+from asft_lightning.files import write_json
+from asft_lightning.projections import FILE_NAME, Projection, project_model, record
+
+_log = logging.getLogger(__name__)
+
+
+class AdapterProjection(Callback):
+    """Project the adapter when training ends, before any callback scores it or writes it; training is as without.
+
+    ``projection.json`` in the run's folder tells each layer's cosine and what was kept of its update. A checkpoint of
+    Lightning's holds the adapter as it was trained.
+
+    Args:
+        method: How, e.g. :class:`SafeLoRA`.
+
+    Raises:
+        ConfigurationError: Before training, if a checkpoint that the method needs is not given or cannot be read.
+    """
+
+    def __init__(self, method: Projection) -> None:
+        self.method = method
+        self._weights: WeightPair | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Open the checkpoints, so that a mistake shows before training, and stand before all other callbacks."""
+        if stage != "fit":
+            return
+        self._weights = self.method.open(pretrained_of(self, pl_module))
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        first = sorted(callbacks, key=lambda callback: not isinstance(callback, AdapterProjection))
+        # A new list, for Lightning is going through the old one.
+        trainer.callbacks = first  # type: ignore[attr-defined]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Project, on every rank alike, and say what was done."""
+        assert self._weights is not None
+        found = project_model(cast(ChatModule, pl_module).model, self.method, self._weights)
+        if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir)
+            write_json(folder / FILE_NAME, record(self.method, found))
+            RunSummary(folder).add_fact("projection", self.method.settings())
+        changed = sum(layer.changed for layer in found)
+        _log.info("%s changed %d of %d layers", type(self.method).__name__, changed, len(found))

@@ -1,0 +1,74 @@
+"""``asft-lightning project-adapter``: a finished adapter, taken back to the alignment direction."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from peft import LoraConfig, PeftConfig
+from peft.utils import load_peft_weights
+from safetensors.torch import save_file
+from torch import Tensor
+
+from asft_lightning.anchors import canonical_name, find_lora_factors, open_weights
+from asft_lightning.anchors.adapter_factors import read_factors
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.files import write_json
+from asft_lightning.locations import resolve_folder
+from asft_lightning.modules import LoRAFineTuner
+from asft_lightning.pretrained import Pretrained
+from asft_lightning.projections import FILE_NAME, Layer, ProjectedLayer, Projection, SafeLoRA, record, table
+
+_WEIGHTS = "adapter_model.safetensors"
+_LEFT_BEHIND = (_WEIGHTS, "adapter_model.bin", "README.md")
+"""Not copied: the weights are others now, and a model card tells what was measured of those before."""
+
+
+def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: Projection | None = None) -> None:
+    """Take a finished LoRA adapter back to the alignment direction, without training.
+
+    Args:
+        adapter: The adapter in PEFT's format: a folder or a hub id.
+        output: The folder to write, which must not be there yet.
+        pretrained: The checkpoints; a file of configs/models/ given with --config says them.
+        method: How, e.g. SafeLoRA or OffAnchorShrinkage; null for SafeLoRA with the authors' threshold of 0.5.
+    """
+    target = Path(output)
+    if target.exists():
+        raise ConfigurationError(f"output must not exist yet, and {target} does. Remove it, or name another folder.")
+    chosen = SafeLoRA(threshold=0.5) if method is None else method
+    folder = resolve_folder(adapter)
+    found = chosen.project(_layers(folder, pretrained), chosen.open(pretrained))
+    _write(folder, target, chosen, found)
+    print(f"{table(found)}\nwritten to {target}")  # noqa: T201 (what the command is for)
+
+
+def _layers(folder: Path, pretrained: Pretrained) -> list[Layer]:
+    """The adapter's layers; which there are, and that their update is B·A, is found on a model without weights."""
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{folder} must hold an adapter in PEFT's format, and its adapter_config.json cannot be read ({error}). "
+            "Give the folder that save_pretrained or AdapterCheckpoint wrote."
+        ) from error
+    if not isinstance(config, LoraConfig):
+        raise ConfigurationError(f"an adapter must be LoRA's to be projected, got {config.peft_type}. Its update is no B·A.")
+    config.inference_mode = False
+    model = LoRAFineTuner(pretrained, config).with_adapter(pretrained.load_model_on_meta())
+    weights = open_weights(folder)
+    return [Layer(factor.target, *read_factors(weights, factor.target)) for factor in find_lora_factors(model)]
+
+
+def _write(folder: Path, target: Path, method: Projection, layers: list[ProjectedLayer]) -> None:
+    """The adapter with its new factors, whole or not at all; everything else of it is copied."""
+    tensors: Mapping[str, Tensor] = load_peft_weights(str(folder), device="cpu")
+    new = {f"{layer.name}.lora_B.weight": layer.b for layer in layers if layer.changed}
+    changed = {key: new.get(canonical_name(key), value).to(value.dtype).contiguous() for key, value in tensors.items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+        copy = Path(temporary) / "new"
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*_LEFT_BEHIND))
+        save_file(changed, copy / _WEIGHTS, metadata={"format": "pt"})
+        write_json(copy / FILE_NAME, record(method, layers))
+        copy.rename(target)

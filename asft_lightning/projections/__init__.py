@@ -1,0 +1,18 @@
+"""Repairs of a finished adapter: its update is taken back to the alignment direction, without training."""
+
+from asft_lightning.projections.live import project_model
+from asft_lightning.projections.off_anchor_shrinkage import OffAnchorShrinkage
+from asft_lightning.projections.projection import FILE_NAME, Layer, ProjectedLayer, Projection, record, table
+from asft_lightning.projections.safe_lora import SafeLoRA
+
+__all__ = [
+    "FILE_NAME",
+    "Layer",
+    "OffAnchorShrinkage",
+    "ProjectedLayer",
+    "Projection",
+    "SafeLoRA",
+    "project_model",
+    "record",
+    "table",
+]

@@ -1,0 +1,29 @@
+"""A projection of the adapter that a model in memory carries."""
+
+from torch import nn
+
+from asft_lightning.anchors import WeightPair, find_lora_factors
+from asft_lightning.projections.projection import Layer, ProjectedLayer, Projection
+from asft_lightning.sharding import set_factor, whole_factor
+
+
+def project_model(model: nn.Module, method: Projection, weights: WeightPair) -> list[ProjectedLayer]:
+    """Project the trainable adapter of ``model``, in place; on every rank where it is sharded.
+
+    Args:
+        model: With PEFT LoRA layers.
+        method: What to do.
+        weights: The checkpoints that ``method`` needs, of :meth:`Projection.open`.
+
+    Returns:
+        What became of each layer, in the order of the model's modules.
+
+    Raises:
+        UnpenalisedError: If the model has no trainable LoRA layers, or one whose update is not B·A.
+    """
+    factors = find_lora_factors(model)
+    found = method.project([Layer(f.target, whole_factor(f.a), whole_factor(f.b)) for f in factors], weights)
+    for factor, layer in zip(factors, found, strict=True):
+        if layer.changed:
+            set_factor(factor.b, layer.b)
+    return found
