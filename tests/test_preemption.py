@@ -4,16 +4,14 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import tiny
 import torch
 import yaml
+from forks import Forks
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again")
@@ -23,30 +21,21 @@ STEPS = 200
 
 
 class Runs:
-    """Runs of one config, each in a process of its own."""
+    """Runs of one config."""
 
     def __init__(self, folder):
-        self.folder, self.config = folder, config_of(folder)
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "ASFT_LIGHTNING_CACHE": str(folder / "cache")}
-        program = [sys.executable, str(Path(__file__).with_name("forked_cli.py"))]
-        self.server = subprocess.Popen(
-            program, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        self.folder, self.config, self.forks = folder, config_of(folder), Forks(folder)
 
     def begin(self, name, kill=None):
         """Start, or go on with, the run of this name; returns its process id."""
         file, own = self.folder / f"{name}.yaml", self.folder / name
         trainer = self.config["trainer"] | {"default_root_dir": str(own)}
         file.write_text(yaml.safe_dump(self.config | {"trainer": trainer}))
-        arguments = ["fit", "--config", str(file), "--ckpt_path=auto"]
-        print(json.dumps({"args": arguments, "log": f"{own}.log", "kill": kill}), file=self.server.stdin, flush=True)
-        return int(self.server.stdout.readline())
+        return self.forks.begin(["fit", "--config", file, "--ckpt_path=auto"], kill=kill)[0]
 
-    def ended(self, name):
+    def ended(self):
         """Wait for its end; the exit status, negative for a signal."""
-        status = int(self.server.stdout.readline())
-        assert status in (0, -signal.SIGKILL, 128 + signal.SIGTERM), (self.folder / f"{name}.log").read_text()[-3000:]
-        return status
+        return self.forks.ended(-signal.SIGKILL, 128 + signal.SIGTERM)
 
     def weights(self, name):
         return load_file(self.folder / name / "adapter" / "adapter_model.safetensors")
@@ -91,8 +80,7 @@ def config_of(folder):
 def runs(tmp_path_factory):
     found = Runs(tmp_path_factory.mktemp("preemption"))
     yield found
-    found.server.stdin.close()
-    found.server.wait(timeout=60)
+    found.forks.close()
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +88,7 @@ def uninterrupted(runs):
     """Its weights, and how many seconds it took."""
     runs.begin("whole")
     begun = time.monotonic()  # all is imported
-    assert runs.ended("whole") == 0
+    assert runs.ended() == 0
     return runs.weights("whole"), time.monotonic() - begun
 
 
@@ -115,15 +103,15 @@ def test_sigterm_writes_a_checkpoint_and_ends_cleanly(runs, uninterrupted):
         time.sleep(0.01)
     os.kill(pid, signal.SIGTERM)
 
-    assert runs.ended("term") == 128 + signal.SIGTERM
-    said = (runs.folder / "term.log").read_text()
+    assert runs.ended() == 128 + signal.SIGTERM
+    said = runs.forks.log.read_text()
     assert "ended by SIGTERM; with --ckpt_path auto it goes on" in said
     assert "Traceback" not in said
     assert not (folder / "adapter").exists()
     saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert 25 <= saved["global_step"] < STEPS
     runs.begin("term")
-    assert runs.ended("term") == 0
+    assert runs.ended() == 0
     assert is_same(runs.weights("term"), uninterrupted[0])
     scores = json.loads((folder / "summary.json").read_text())["safety/harmful_score"]
     assert scores.keys() >= {"before", "after"}
@@ -150,13 +138,13 @@ def test_killed_at_twenty_moments(runs, uninterrupted):
             time.sleep(moment * seconds)
             with suppress(ProcessLookupError):  # it has ended
                 os.kill(pid, signal.SIGKILL)
-        if runs.ended(f"kill-{chain}") == 0:  # it was at its end before the moment came
+        if runs.ended() == 0:  # it was at its end before the moment came
             assert is_same(runs.weights(f"kill-{chain}"), weights)
             planned, chain = [moment, *planned], chain + 1
             assert chain < KILLS
         else:
             kills.append(moment)
     runs.begin(f"kill-{chain}")
-    assert runs.ended(f"kill-{chain}") == 0
+    assert runs.ended() == 0
     assert is_same(runs.weights(f"kill-{chain}"), weights)
     assert len(kills) == KILLS

@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 import yaml
+from forks import Forks
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from peft import LoraConfig, get_peft_model
@@ -24,16 +25,25 @@ from asft_lightning.callbacks.alignment_log import AlignmentLog
 from asft_lightning.functional import QuadraticForm
 from asft_lightning.strategies import require_known_strategy
 
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again")
+
 FSDP2 = {"class_path": "asft_lightning.FSDP2Strategy", "init_args": {"process_group_backend": "gloo"}}
 STRATEGIES = {"single": "auto", "ddp": "ddp", "fsdp": FSDP2}
 STEPS = 5
 
 
-def torchrun(node, port):
-    """The start of a command on one of two machines, which are this one."""
-    settings = {"nnodes": 2, "nproc-per-node": 1, "node-rank": node, "master-addr": "127.0.0.1", "master-port": port}
-    program = str(Path(sys.executable).with_name("torchrun"))
-    return [program, *(f"--{key}={value}" for key, value in settings.items()), "--no-python"]
+def on_two_machines(command, folder):
+    """By torchrun, once for each; both are this one."""
+    port, started = find_free_network_port(), []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ASFT_LIGHTNING_CACHE": str(folder / "cache")}
+    torchrun, program = (str(Path(sys.executable).with_name(name)) for name in ("torchrun", "asft-lightning"))
+    for node in range(2):
+        settings = {"nnodes": 2, "nproc-per-node": 1, "node-rank": node, "master-addr": "127.0.0.1", "master-port": port}
+        start = [torchrun, *(f"--{key}={value}" for key, value in settings.items()), "--no-python", program, *command]
+        started.append(subprocess.Popen(start, env=environment, stdout=PIPE, stderr=STDOUT, text=True))
+    for process in started:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-3000:]
 
 
 def anchors_of(pair, folder):
@@ -52,8 +62,9 @@ def anchors_of(pair, folder):
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory):
-    """Run ``asft-lightning fit`` with a strategy; returns the run's folder."""
+    """Runs ``asft-lightning fit`` with a strategy; returns the run's folder."""
     folder = tmp_path_factory.mktemp("strategies")
+    forks = Forks(folder)
     pair = tiny.as_pretrained((tiny.save_tiny(folder / "aligned", 1), tiny.save_tiny(folder / "base", 2)))
     anchor_file = anchors_of(pair, folder)
     benign = {"path": tiny.write_rows(folder / "benign.jsonl", tiny.benign_rows())}
@@ -98,18 +109,15 @@ def launch(tmp_path_factory):
         }  # fmt: skip
         file = folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(config))
-        command = [str(Path(sys.executable).with_name("asft-lightning")), "fit", "--config", str(file)]
-        command += [f"--{key}={value}" for key, value in arguments.items()]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "ASFT_LIGHTNING_CACHE": str(folder / "cache")}
-        port = find_free_network_port()
-        starts = [[*torchrun(node, port), *command] for node in range(2)] if strategy == "multi-node" else [command]
-        started = [subprocess.Popen(start, env=environment, stdout=PIPE, stderr=STDOUT, text=True) for start in starts]
-        for process in started:
-            said, _ = process.communicate(timeout=300)
-            assert process.returncode == 0, said[-3000:]
+        command = ["fit", f"--config={file}", *(f"--{key}={value}" for key, value in arguments.items())]
+        if strategy == "multi-node":
+            on_two_machines(command, folder)
+        else:
+            forks.run(command, ranks)
         return own
 
-    return run
+    yield run
+    forks.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,155 @@
+"""The command line in forks of a process that has imported everything once: seconds less a run than a process of its own.
+
+As a program, it is that process: a line on its standard input is a run, its answers are the forks' ids and then their exit
+statuses. With ``kill`` a fork ends itself with SIGKILL the n-th time that it comes to a moment.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from transformers.generation import GenerationMixin
+
+from asft_lightning.cli import main
+
+
+class Forks:
+    """Runs of ``asft-lightning``, one after the other, each of one process or of several ranks.
+
+    Args:
+        folder: Of the cache, and of what the runs say: ``log``.
+    """
+
+    def __init__(self, folder):
+        self.log = folder / "log"
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ASFT_LIGHTNING_CACHE": str(folder / "cache")}
+        self.server = subprocess.Popen(
+            [sys.executable, __file__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def begin(self, arguments, ranks=1, kill=None):
+        """Start a run; the ids of its processes."""
+        request = {"args": [str(part) for part in arguments], "log": str(self.log), "ranks": ranks, "kill": kill}
+        self.log.unlink(missing_ok=True)
+        print(json.dumps(request), file=self.server.stdin, flush=True)
+        return self._answer()
+
+    def ended(self, *expected):
+        """Wait for the end of all its processes, which must be one of the statuses (negative for a signal); the first's."""
+        found = self._answer()
+        assert set(found) <= {0, *expected}, self.log.read_text()[-3000:]
+        return found[0]
+
+    def run(self, arguments, ranks=1):
+        """From start to end."""
+        self.begin(arguments, ranks)
+        self.ended()
+
+    def close(self):
+        """End all that runs."""
+        os.killpg(self.server.pid, signal.SIGKILL)
+        self.server.wait(timeout=60)
+
+    def _answer(self):
+        ready, _, _ = select.select([self.server.stdout], [], [], 300)
+        assert ready, f"no end in sight: {self.log.read_text()[-3000:]}"
+        return json.loads(self.server.stdout.readline())
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class HalfWritten:
+    """A file of which half the content arrives."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def write(self, content):
+        self.file.write(content[: len(content) // 2])
+        self.file.flush()
+        die()
+
+
+MOMENTS = {
+    "writing": (os, "fdopen", lambda made, *_: HalfWritten(made)),
+    "renaming": (Path, "replace", None),
+    "scoring": (GenerationMixin, "generate", None),
+}
+
+
+def kill_at(moment, n):
+    owner, name, instead = MOMENTS[moment]
+    own, count = getattr(owner, name), iter(range(1, n + 1))
+
+    def counted(*args, **kwargs):
+        if next(count, 0) < n:
+            return own(*args, **kwargs)
+        return die() if instead is None else instead(own(*args, **kwargs))
+
+    setattr(owner, name, counted)
+
+
+def become_rank(rank, ranks, port):
+    """As torchrun starts it."""
+    settings = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks,
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "forks"}  # fmt: skip
+    os.environ.update({name: str(value) for name, value in settings.items()})
+
+
+def run(request):
+    """In the fork: never returns."""
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    if request["kill"]:
+        kill_at(*request["kill"])
+    status = 1
+    try:
+        main(request["args"])
+        status = 0
+    except SystemExit as end:
+        status = end.code
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def fork(request, rank, port):
+    pid = os.fork()
+    if pid == 0:
+        if request["ranks"] > 1:
+            become_rank(rank, request["ranks"], port)
+        run(request)
+    return pid
+
+
+def answer(numbers):
+    sys.stdout.write(f"{json.dumps(numbers)}\n")
+    sys.stdout.flush()
+
+
+def serve():
+    for line in sys.stdin:
+        request, port = json.loads(line), find_free_network_port()
+        pids = [fork(request, rank, port) for rank in range(request["ranks"])]
+        answer(pids)
+        answer([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])
+
+
+if __name__ == "__main__":
+    serve()
