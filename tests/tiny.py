@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -89,6 +89,18 @@ def tiny_trainer(folder, **settings):
         "enable_model_summary": False, "enable_checkpointing": False, "default_root_dir": str(folder),
     }  # fmt: skip
     return Trainer(**quiet | settings)
+
+
+class EndAfter(Callback):
+    """Ends the run from outside after so many micro-batches."""
+
+    def __init__(self, batches):
+        self.left = batches
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.left -= 1
+        if self.left == 0:
+            raise RuntimeError("ended")
 
 
 def as_pretrained(pair):

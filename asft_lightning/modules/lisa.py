@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 
 from asft_lightning.errors import ConfigurationError
@@ -64,6 +65,7 @@ class Lisa(LoRAFineTuner):
         self.proximal_start = proximal_start
         self._batches: _Batches | None = None
         self._given = 0
+        self._given_before = (0, 0)  # so many, when so many optimizer steps were whole
         self._switch: SwitchPoint | None = None
         self._switched_at = -1
 
@@ -111,11 +113,19 @@ class Lisa(LoRAFineTuner):
         settings = {name: getattr(self, name) for name in ("rho", "alignment_steps", "task_steps", "proximal_start")}
         return {**super().fingerprint(), **settings}
 
+    def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Note which alignment batch is the next where an optimizer step ends."""
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        if self.global_step > self._given_before[0]:
+            self._given_before = self.global_step, self._given
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep where the present state began, and which alignment batch is the next."""
+        """Keep where the present state began, and which alignment batch is the next after the last whole step."""
         super().on_save_checkpoint(checkpoint)
+        steps, given = self._given_before
+        batches = given if steps == self.global_step else self._given
         switch = None if self._switch is None else self._switch.state()
-        checkpoint["lisa"] = {"switch": switch, "switched_at": self._switched_at, "batches": self._given}
+        checkpoint["lisa"] = {"switch": switch, "switched_at": self._switched_at, "batches": batches}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on in the state of the run that is resumed."""
@@ -129,6 +139,7 @@ class Lisa(LoRAFineTuner):
             )
         state = checkpoint["lisa"]
         self._switched_at, self._given = state["switched_at"], state["batches"]
+        self._given_before = checkpoint["global_step"], self._given
         self._switch = None if state["switch"] is None else SwitchPoint.from_state(state["switch"], self._trained())
 
     def _remember_switch(self) -> None:

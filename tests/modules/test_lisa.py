@@ -144,6 +144,26 @@ def test_resumed_at_any_step_equals_the_uninterrupted_run(pretrained, tmp_path, 
     assert all(torch.equal(value, expected[name]) for name, value in trained_weights(parts).items())
 
 
+@pytest.mark.parametrize("ended_after", range(3, 16, 2))
+def test_ended_between_two_micro_batches(pretrained, tmp_path, ended_after):
+    """The alignment batches of the step that was not finished are given again."""
+
+    def run(name, ckpt_path=None, callbacks=()):
+        module = lisa(pretrained, lora=tiny.LORA | {"lora_dropout": 0.3})
+        fit(module, pretrained, tmp_path / name, ckpt_path, callbacks, accumulate_grad_batches=2, max_epochs=4)
+        return module
+
+    whole = run("whole")
+    saver = ModelCheckpoint(tmp_path / "ended", save_on_exception=True, every_n_train_steps=1000)
+    with pytest.raises(RuntimeError, match="ended"):
+        run("ended", callbacks=[saver, tiny.EndAfter(ended_after)])
+    parts = run("again", next((tmp_path / "ended").glob("*.ckpt")))
+    assert parts.seen == whole.seen[-len(parts.seen) :]
+    assert len(parts.seen) == 16 - ended_after + 1
+    expected = trained_weights(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in trained_weights(parts).items())
+
+
 def test_lisa_base_starts_from_the_base_model(pretrained, tmp_path):
     """And keeps the aligned model's tokenizer, which has the template."""
     pair = Pretrained(pretrained.aligned, pretrained.base, start="base")

@@ -2,24 +2,12 @@
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from tiny import LORA, fine_tuner, tiny_data, tiny_trainer, trained_weights
+from lightning.pytorch.callbacks import ModelCheckpoint
+from tiny import LORA, EndAfter, fine_tuner, tiny_data, tiny_trainer, trained_weights
 
 from asft_lightning import LoRAFineTuner
 
 BATCHES_AN_EPOCH, ACCUMULATED = 5, 3  # the second step of an epoch has two batches
-
-
-class EndAfter(Callback):
-    """Ends the run from outside after so many micro-batches."""
-
-    def __init__(self, batches):
-        self.left = batches
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.left -= 1
-        if self.left == 0:
-            raise RuntimeError("ended")
 
 
 def run(pair, folder, checkpoint=None, ended_after=0):
