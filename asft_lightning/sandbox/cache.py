@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from asft_lightning.checkpoint_files import require_sound
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.files import cache_folder, writing
 from asft_lightning.sandbox.build import write_sandbox
@@ -71,9 +72,15 @@ def sandbox_path(part: str, root: Path | None = None) -> Path:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the folder holds every part of a sandbox."""
+    """Whether the folder holds every part of a sandbox, and no weights that are cut short."""
     models = [folder / model / file for model in MODELS for file in ("config.json", "model.safetensors", "tokenizer.json")]
-    return all(path.exists() for path in [*models, *(folder / PARTS[name] for name in FILES)])
+    there = all(path.exists() for path in [*models, *(folder / PARTS[name] for name in FILES)])
+    try:
+        for model in MODELS if there else ():
+            require_sound(folder / model)
+    except ConfigurationError:
+        return False
+    return there
 
 
 @contextmanager
@@ -85,7 +92,7 @@ def staged(folder: Path) -> Iterator[Path]:
         yield staging
         _sync(staging)
         if folder.exists() and not is_finished(folder):
-            shutil.rmtree(folder)  # somebody took parts of it away: no build ever writes here
+            shutil.rmtree(folder)  # somebody took parts of it away, or a disk did: no build ever writes here
         try:
             staging.rename(folder)
         except OSError:

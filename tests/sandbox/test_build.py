@@ -91,6 +91,14 @@ def test_a_half_written_folder_is_built_anew(quick, tmp_path, lost, recipe):
     assert (folder / lost).exists()
 
 
+def test_a_damaged_sandbox_is_built_anew(quick, tmp_path, recipe):
+    folder = Path(shutil.copytree(quick, tmp_path / quick.name))
+    weights = folder / "aligned" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert build_sandbox(tmp_path, recipe=recipe) == folder
+    assert weights.read_bytes() == (quick / "aligned" / "model.safetensors").read_bytes()
+
+
 def test_the_loser_of_a_race_uses_the_winner(quick, tmp_path):
     folder = tmp_path / quick.name
     with cache.staged(folder) as staging:
