@@ -197,8 +197,8 @@ class MixtureDataModule(LightningDataModule):
         return self._loader(self.mixture.held_out, shuffle=False) if self.val_rows else []
 
     def test_dataloader(self) -> DataLoader[Example] | list[object]:
-        """The held-out rows; harmful score and accuracy have prompts of their own."""
-        return self.val_dataloader()
+        """The held-out rows, or one batch of nothing: without any Lightning passes over the callbacks that score."""
+        return self.val_dataloader() or [None]
 
     def _loader(self, examples: list[Example], shuffle: bool) -> DataLoader[Example]:
         dataset = cast("Dataset[Example]", examples)

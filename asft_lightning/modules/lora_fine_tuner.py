@@ -159,9 +159,10 @@ class LoRAFineTuner(LightningModule):
         """Task loss on the held-out rows."""
         self.log("val/task_loss", self.task_loss(batch), prog_bar=True, sync_dist=True)
 
-    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Task loss on the held-out rows; the callbacks score the rest."""
-        self.log("test/task_loss", self.task_loss(batch), sync_dist=True)
+    def test_step(self, batch: Mapping[str, Tensor] | None, batch_idx: int) -> None:
+        """Task loss on the held-out rows, if there are any; the callbacks score the rest."""
+        if batch is not None:
+            self.log("test/task_loss", self.task_loss(batch), sync_dist=True)
 
     def task_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Hook: the fine-tuning task's loss on a batch, a scalar."""

@@ -153,9 +153,10 @@ def test_resumed_run_goes_on_with_its_summary(pretrained, tmp_path):
         assert list(second[metric]["steps"]) == ["4", "8"]
 
 
-def test_test_stage_is_scored_too(pretrained, tmp_path):
+@pytest.mark.parametrize("val_rows", [0, 2])
+def test_test_stage_is_scored_too(pretrained, tmp_path, val_rows):
     trainer = tiny_trainer(tmp_path, callbacks=scorers(tmp_path))
-    trainer.test(fine_tuner(AsFT, pretrained), tiny_data(pretrained, tmp_path, val_rows=2), verbose=False)
+    trainer.test(fine_tuner(AsFT, pretrained), tiny_data(pretrained, tmp_path, val_rows=val_rows), verbose=False)
     summary = summary_of(tmp_path)
     assert summary["safety/harmful_score"].keys() == summary["utility/accuracy"].keys() == {"test", "interval"}
 
