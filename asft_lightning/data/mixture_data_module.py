@@ -198,7 +198,7 @@ class MixtureDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Example] | list[object]:
         """The held-out rows, or one batch of nothing: without any Lightning passes over the callbacks that score."""
-        return self.val_dataloader() or [None]
+        return self.val_dataloader() or [[None]]
 
     def _loader(self, examples: list[Example], shuffle: bool) -> DataLoader[Example]:
         dataset = cast("Dataset[Example]", examples)
