@@ -196,9 +196,10 @@ class MixtureDataModule(LightningDataModule):
         """The held-out rows."""
         return self._loader(self.mixture.held_out, shuffle=False) if self.val_rows else []
 
-    def test_dataloader(self) -> DataLoader[Example] | list[object]:
+    def test_dataloader(self) -> DataLoader[Any]:
         """The held-out rows, or one batch of nothing: without any Lightning passes over the callbacks that score."""
-        return self.val_dataloader() or [[None]]
+        nothing = cast("Dataset[None]", [None])
+        return self._loader(self.mixture.held_out, shuffle=False) if self.val_rows else DataLoader(nothing, batch_size=None)
 
     def _loader(self, examples: list[Example], shuffle: bool) -> DataLoader[Example]:
         dataset = cast("Dataset[Example]", examples)
