@@ -1,16 +1,14 @@
 """AdapterCheckpoint: PEFT's own format, whole or not at all."""
 
+import errno
+
 import pytest
 import torch
 from peft import PeftModel
 from tiny import fine_tuner, tiny_data, tiny_trainer
 from transformers import AutoTokenizer
 
-from asft_lightning import AdapterCheckpoint, AsFT, LoRAFineTuner
-
-
-class FullDiskError(OSError):
-    """What a tokenizer meets that is written after the weights."""
+from asft_lightning import AdapterCheckpoint, AsFT, LoRAFineTuner, StorageError
 
 
 def content(folder):
@@ -55,10 +53,10 @@ def test_interrupted_writing_leaves_the_old_adapter(pretrained, tmp_path):
 
     class Failing(type(second.tokenizer)):
         def save_pretrained(self, *args, **kwargs):
-            raise FullDiskError("no space left")
+            raise OSError(errno.ENOSPC, "No space left on device")  # the tokenizer is written after the weights
 
     second.tokenizer.__class__ = Failing
-    with pytest.raises(FullDiskError):
+    with pytest.raises(StorageError, match=r"adapter must be written, and cannot be \(No space left on device\)"):
         run(second)
 
     assert content(tmp_path / "adapter") == old
