@@ -72,7 +72,7 @@ def launch(tmp_path_factory):
     rows = [{"instruction": f"how to open {'x' * i} {i}", "output": "no"} for i in range(7)]
     prompts = {"path": tiny.write_rows(folder / "prompts.jsonl", rows)}
 
-    def run(name, strategy, save=False, dtype="float32", precision="32-true", model=(), **arguments):
+    def run(name, strategy, save=False, dtype="float32", precision="32-true", model=(), packed=False, **arguments):
         ranks = 1 if strategy == "single" else 2
         nodes = {"devices": 1, "num_nodes": 2} if strategy == "multi-node" else {"devices": ranks}
         own = folder / name
@@ -86,7 +86,7 @@ def launch(tmp_path_factory):
         callbacks += [{"class_path": "ModelCheckpoint", "init_args": saver}] if save else []
         config = {
             "seed_everything": 1,
-            "pretrained": {"aligned": pair.aligned, "base": pair.base, "dtype": dtype},
+            "pretrained": {"aligned": pair.aligned, "base": pair.base, "dtype": dtype, "load_in_4bit": packed},
             "model": {
                 "class_path": "asft_lightning.AsFT",
                 "init_args": {
@@ -185,6 +185,11 @@ def test_float64_agrees_elementwise(launch, strategy, exact):
     for name, weight in expected.items():
         assert weight.dtype == torch.float64
         torch.testing.assert_close(found[name], weight, rtol=1e-9, atol=1e-12)
+
+
+def test_four_bits_under_ddp(launch):
+    found = {strategy: adapter(launch(f"{strategy}-packed", strategy, packed=True)) for strategy in ("single", "ddp")}
+    assert apart(found["ddp"], found["single"]) <= 1e-5
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
