@@ -9,6 +9,7 @@ from chat_templates import FAMILIES
 from pyarrow import parquet
 from test_configs import ROOT, Parsed
 from test_conversations import family_tokenizer
+from transformers import LlamaConfig
 
 from asft_lightning import BeaverDamJudge, SafetyEvaluation
 
@@ -50,7 +51,9 @@ def files(tmp_path_factory):
 def tokenizers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for name, family in FAMILIES.items():
-        family_tokenizer(family).save_pretrained(folder / name)
+        tokenizer = family_tokenizer(family)
+        tokenizer.save_pretrained(folder / name)
+        LlamaConfig(vocab_size=len(tokenizer)).save_pretrained(folder / name)
     return folder
 
 
