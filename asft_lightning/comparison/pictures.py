@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 _MARKERS = "osD^vP*Xd<>ph"
 _COLUMNS = 3
+_CURVES = 7
+"""Curves with numbers at their points that one panel can hold."""
 
 
 def pareto(cells: Sequence[Cell], path: Path, title: str) -> bool:
-    """Write a PNG of mean HS against mean FA with their spreads, a panel a poison ratio; points of one curve are joined.
+    """Write a PNG of mean HS against mean FA with their spreads; points of one curve are joined.
+
+    There is a panel a poison ratio, or where it would hold too many curves to follow a panel a curve.
 
     Returns:
         Whether there was something to draw.
@@ -27,18 +31,31 @@ def pareto(cells: Sequence[Cell], path: Path, title: str) -> bool:
     measured = [cell for cell in cells if cell.spread("harmful_score") and cell.spread("accuracy")]
     if not measured:
         return False
-    panels = by_poison(measured)
-    styles = _styles(series.label for own in panels.values() for series in series_of(own))
+    panels = _panels(measured)
+    styles = _styles(series.label for lines in panels.values() for series in lines)
     figure, axes = _grid(len(panels), title)
     lowest = min(_known(cell, "accuracy").mean - (_known(cell, "accuracy").deviation or 0.0) for cell in measured)
-    for axis, (ratio, own) in zip(axes, panels.items(), strict=True):
-        for series in series_of(own):
+    for axis, (heading, lines) in zip(axes, panels.items(), strict=True):
+        for series in lines:
             _points(axis, series, *styles[series.label])
-        axis.set(title=poison_title(ratio), xlabel="FA (%), higher is better", ylabel="HS (%), lower is better")
+        axis.set_title(heading, fontsize=10)
+        axis.set(xlabel="FA (%), higher is better", ylabel="HS (%), lower is better")
         axis.set(xlim=(min(lowest - 3, 90), 101.5), ylim=(-4, 104))
-    _legend(figure, styles)
+    if any(len(lines) > 1 for lines in panels.values()):
+        _legend(figure, styles)
     figure.savefig(path, dpi=150, format="png", bbox_inches="tight")
     return True
+
+
+def _panels(cells: Sequence[Cell]) -> dict[str, list[Series]]:
+    lines = {poison_title(ratio): series_of(own) for ratio, own in by_poison(cells).items()}
+    if max(sum(series.curve is not None for series in own) for own in lines.values()) <= _CURVES:
+        return lines
+    return {
+        ", ".join(filter(None, [series.label + (f", {series.curve}" if series.curve else ""), heading])): [series]
+        for heading, own in lines.items()
+        for series in own
+    }
 
 
 def over_steps(cells: Sequence[Cell], path: Path) -> bool:
@@ -66,7 +83,8 @@ def over_steps(cells: Sequence[Cell], path: Path) -> bool:
             colour, marker = styles[label]
             steps, values = zip(*_trajectory(cell), strict=True)
             axis.plot(steps, values, color=colour, marker=marker, ms=4, lw=1.2)
-        axis.set(title=heading, xlabel="optimizer step", ylabel="HS (%)", ylim=(-4, 104))
+        axis.set_title(heading, fontsize=10)
+        axis.set(xlabel="optimizer step", ylabel="HS (%)", ylim=(-4, 104))
     _legend(figure, styles)
     figure.savefig(path, dpi=150, format="png", bbox_inches="tight")
     return True
@@ -113,7 +131,8 @@ def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
 
     columns = min(count, _COLUMNS)
     rows = -(-count // columns)
-    figure = Figure(figsize=(3.7 * columns + 0.4, 3.4 * rows + 0.4), layout="constrained")
+    size = 1.7 if count == 1 else 1.0
+    figure = Figure(figsize=(3.7 * size * columns + 0.4, 3.4 * size * rows + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[count:]:
@@ -123,7 +142,6 @@ def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
         axis.tick_params(labelsize=8)
         axis.xaxis.label.set_size(9)
         axis.yaxis.label.set_size(9)
-        axis.title.set_size(10)
     return figure, axes[:count]
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from asft_lightning.comparison.pictures import over_steps, pareto
 from asft_lightning.comparison.results import COSTS, Cell, Result, cells
 from asft_lightning.comparison.runner import Failure
-from asft_lightning.comparison.series import axes_but_poison, by_poison, poison_title
+from asft_lightning.comparison.series import axes_but_poison, by_poison, poison_title, variant
 from asft_lightning.comparison.spec import Comparison
 from asft_lightning.comparison.tuning import Choice, rule
 from asft_lightning.comparison.update_picture import update_parts
@@ -27,7 +27,7 @@ COLUMNS = {
     "harmful_score": "HS (%)",
     "accuracy": "FA (%)",
     "over_refusal": "over-refusal (%)",
-    "training_seconds": "training (s)",
+    "training_seconds": "time (s)",
     "peak_memory_mib": "memory (MiB)",
 }
 PICTURES = {
@@ -108,15 +108,16 @@ class Report:
         table.add_column("n", justify="right")
         columns = self._columns()
         for name in columns:
-            table.add_column(COLUMNS[name].replace(" (", "\n("), justify="right", no_wrap=True)
+            table.add_column(COLUMNS[name].replace("-", "-\n").replace(" ", "\n"), justify="right", no_wrap=True)
         for ratio, own in by_poison(self.cells).items():
             table.add_row(poison_title(ratio), style="bold")
             for cell in own:
-                setting = axes_but_poison(cell.axes)
-                name = cell.method + (f" ({setting})" if setting else "")
-                table.add_row(name, str(cell.seeds), *(_shown(cell, column) for column in columns))
+                table.add_row(variant(cell, own), str(cell.seeds), *(_shown(cell, column) for column in columns))
             table.add_section()
         console.print(table)
+        for choice in self.choices:
+            setting = "nothing yet" if choice.setting is None else axes_but_poison(choice.setting)
+            console.print(f"tuned: {choice.method}: {setting}", highlight=False, markup=False)
         for failure in self.failures:
             console.print(f"failed: {failure.run}: {failure.reason}\n  {failure.log}", soft_wrap=True, markup=False)
         if self.missing:

@@ -167,7 +167,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return None
     kind = kinds[0]
     if is_dataclass(kind):
-        return _made(kind, value, where)
+        return _made(kind, value, where)  # type: ignore[arg-type]
     origin: type = get_origin(kind) or kind
     allowed = (int, float) if origin is float else (origin,)
     if isinstance(value, bool) or not isinstance(value, allowed):
