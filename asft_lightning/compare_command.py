@@ -1,7 +1,9 @@
 """``asft-lightning compare``: methods side by side, from one file to one report."""
 
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +78,7 @@ class Compare:
 
 
 def compare(launch: Launch, file: str, jobs: int | None, report_only: bool) -> None:
-    """Run what a comparison lacks, write its report, and print the table; exit status 1 where a run failed.
+    """Run what a comparison lacks, write its report, and print the table; exit status 1 where a run failed, 130 after Ctrl-C.
 
     Args:
         launch: The command line's ``main``.
@@ -88,9 +90,13 @@ def compare(launch: Launch, file: str, jobs: int | None, report_only: bool) -> N
     comparison = load(file)
     if jobs is not None:
         comparison = replace(comparison, jobs=jobs)
-    with alone(Path(comparison.output)):
+    report = None
+    with alone(Path(comparison.output)), suppress(KeyboardInterrupt):
         report = Compare(comparison, launch, report_only).run()
         report.write()
+    if report is None:
+        sys.stderr.write("asft-lightning: ended by Ctrl-C; what is done is kept, and the same command goes on\n")
+        sys.exit(128 + signal.SIGINT)
     report.show()
     if report.failures:
         sys.exit(1)

@@ -176,6 +176,16 @@ def test_failed_runs_alone_are_tried_again(sweep):
     assert all(path.stat().st_mtime_ns > at for path, at in logs.items())
 
 
+def test_ctrl_c_ends_the_runs_too(sweep):
+    pid = sweep.begin()
+    while "Runs" not in sweep.log.read_text():
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGINT)
+    assert sweep.ended() == 128 + signal.SIGINT
+    assert "ended by Ctrl-C; what is done is kept, and the same command goes on" in sweep.log.read_text()
+    assert "Traceback" not in sweep.log.read_text()
+
+
 def test_report_only_runs_nothing(sweep):
     logs = {path: path.stat().st_mtime_ns for path in (sweep.folder / "out" / "runs").glob("*/log.txt")}
     (sweep.folder / "out" / "report.html").unlink()
