@@ -78,7 +78,9 @@ class Compare:
 
 
 def compare(launch: Launch, file: str, jobs: int | None, report_only: bool) -> None:
-    """Run what a comparison lacks, write its report, and print the table; exit status 1 where a run failed, 130 after Ctrl-C.
+    """Run what a comparison lacks, write its report, and print the table.
+
+    The exit status is 1 where a run failed, and 130 after Ctrl-C.
 
     Args:
         launch: The command line's ``main``.

@@ -51,7 +51,6 @@ class Progress(tqdm):  # type: ignore[misc]
         """What took no time now says nothing of the time left."""
         self.n += count
         self.initial += count
-        self.refresh()
 
 
 class Runner:
