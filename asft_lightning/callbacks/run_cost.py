@@ -2,6 +2,7 @@
 
 import sys
 import time
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ class RunCost(Callback):
             summary = RunSummary(trainer.default_root_dir)
             seconds = time.perf_counter() - self._begin - _scoring_seconds(trainer)
             summary.add_fact("training_seconds", round(seconds, 3))
-            summary.add_fact("peak_memory_mib", round(_peak_memory(pl_module.device), 1))
+            if (peak := _peak_memory(pl_module.device)) is not None:
+                summary.add_fact("peak_memory_mib", round(peak, 1))
             summary.add_fact("ended", True)
 
 
@@ -41,11 +43,13 @@ def _scoring_seconds(trainer: Trainer) -> float:
     return float(sum(taken.values()))
 
 
-def _peak_memory(device: torch.device) -> float:
-    """In MiB: of the GPU's tensors, or the process's resident set."""
+def _peak_memory(device: torch.device) -> float | None:
+    """In MiB: of the GPU's tensors, or the process's resident set; None where the system does not tell (Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource  # not on Windows
+    if find_spec("resource") is None:
+        return None
+    import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere

@@ -132,9 +132,8 @@ class Plan:
         return Run(_FIRST, own, [*self.comparison.configs, *method.first.configs], filled(settings, own), self.folder)
 
     def _used(self, method: Method) -> set[str]:
-        first = method.first.settings if method.first else {}
-        own = names(_merged(self.comparison.settings, method.settings))
-        return own | (names(_merged(self.comparison.settings, first)) if method.first else set())
+        every = [method.settings, *([method.first.settings] if method.first else [])]
+        return set().union(*(names(_merged(self.comparison.settings, settings)) for settings in every))
 
     def _check(self, method: Method) -> None:
         first = method.first
