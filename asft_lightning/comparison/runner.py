@@ -6,7 +6,8 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -82,8 +83,9 @@ class Runner:
         try:
             while waiting or active:
                 while waiting and len(active) < self.jobs:
-                    process = self._start(waiting[0])
-                    active[process.sentinel] = (process, waiting.pop(0))
+                    with _ctrl_c_waits():
+                        process = self._start(waiting[0])
+                        active[process.sentinel] = (process, waiting.pop(0))
                 for sentinel in wait(list(active), timeout=1.0):
                     assert isinstance(sentinel, int)
                     self._ended(*active.pop(sentinel))
@@ -121,6 +123,16 @@ class Runner:
         self.progress.write(f"failed: {run.name}: {reason}")
 
 
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """While a run is started: libraries' hooks around a fork swallow a KeyboardInterrupt that comes within them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def is_done(run: Run) -> bool:
     """Whether the run came to its end, as its summary says."""
     return bool(RunSummary(run.folder).read().get("run", {}).get("ended"))
@@ -133,6 +145,7 @@ def log_of(run: Run) -> Path:
 
 def _work(launch: Launch, arguments: list[str], log: str, threads: int) -> None:
     """In a process of its own: the command line, with what it says in a file."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()

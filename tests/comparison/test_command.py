@@ -89,9 +89,12 @@ def test_failed_runs_alone_are_tried_again(sweep):
 
 
 def test_ctrl_c_ends_the_runs_too(sweep):
+    logs = list((sweep.folder / "out" / "runs").glob("broken*/log.txt"))
+    for log in logs:
+        log.unlink()
     pid = sweep.begin()
-    while not sweep.log.exists() or "Runs" not in sweep.log.read_text():
-        time.sleep(0.05)
+    while not all(log.exists() for log in logs):
+        time.sleep(0.02)
     os.kill(pid, signal.SIGINT)
     assert sweep.ended() == 128 + signal.SIGINT
     assert "ended by Ctrl-C; what is done is kept, and the same command goes on" in sweep.log.read_text()
