@@ -1,6 +1,6 @@
 """AsFT (arXiv 2506.08473) for PyTorch Lightning: fine-tune an aligned language model and keep it safe."""
 
-from asft_lightning.anchors import Anchor, AnchorSet, Gram, Harmful, Shrinkage, Subspace, build_anchors
+from asft_lightning.anchors import Anchor, AnchorSet, Gram, Harmful, Random, Shrinkage, Subspace, build_anchors
 from asft_lightning.callbacks import (
     AdapterCheckpoint,
     AdapterProjection,
@@ -73,6 +73,7 @@ __all__ = [
     "OffAnchorShrinkage",
     "Pretrained",
     "Projection",
+    "Random",
     "Rater",
     "Rating",
     "RefusalEvaluation",

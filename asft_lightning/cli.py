@@ -13,7 +13,8 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from asft_lightning import anchor_commands
+from asft_lightning import anchor_commands, compare_command
+from asft_lightning.callbacks.run_cost import RunCost
 from asft_lightning.checkpoint_io import WholeCheckpointIO
 from asft_lightning.data import MixtureDataModule, show_description
 from asft_lightning.errors import ConfigurationError
@@ -36,14 +37,12 @@ _NOISE = (
     ".*Total length of `list` across ranks is zero.*",  # no validation rows were asked for
 )
 
-_COMMANDS: Any = {"anchors": anchor_commands.COMMANDS, "export": export, "project-adapter": project_adapter}
-"""Those that are not a Trainer's, but for describe, which takes the arguments of fit."""
-
 _OTHER_COMMANDS = (
     "Beside these, `asft-lightning anchors {build,show,diff}` makes anchors, shows and compares them, `asft-lightning "
     "describe`, with the arguments of fit, shows the rows that a run would train on, and `asft-lightning export RUN OUTPUT` "
     "writes a run's adapter or merged model with a model card, and `asft-lightning project-adapter ADAPTER OUTPUT` takes a "
-    "finished adapter back to the alignment direction (Safe LoRA)."
+    "finished adapter back to the alignment direction (Safe LoRA). `asft-lightning compare FILE` runs methods side by side, "
+    "and reports."
 )
 
 _CHECKPOINTS = ("last", "auto", "best", "hpc")
@@ -64,7 +63,7 @@ class AsFTCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,  # the model's own argument: here parameters would not exist yet
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"default_root_dir": "runs/asft"},
+            trainer_defaults={"default_root_dir": "runs/asft", "callbacks": [RunCost()]},
             seed_everything_default=0,
             parser_kwargs={"epilog": _OTHER_COMMANDS},
             args=list(args) if args is not None else None,
@@ -146,6 +145,26 @@ def main(args: Sequence[str] | None = None) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not break off what is left to do
         sys.stderr.write(f"asft-lightning: {end.message}\n")
         sys.exit(end.status)
+
+
+def compare(file: str, jobs: int | None = None, report_only: bool = False) -> None:
+    """Run the methods of one file side by side, as far as that is not done yet, and write the report.
+
+    Args:
+        file: The comparison, e.g. configs/compare/sandbox.yaml; docs/comparing.md says what it holds.
+        jobs: Runs at once, in place of the file's.
+        report_only: Run nothing; report what there is.
+    """
+    compare_command.compare(main, file, jobs, report_only)
+
+
+_COMMANDS: Any = {
+    "anchors": anchor_commands.COMMANDS,
+    "compare": compare,
+    "export": export,
+    "project-adapter": project_adapter,
+}
+"""Those that are not a Trainer's, but for describe, which takes the arguments of fit."""
 
 
 def _run(arguments: list[str], args: Sequence[str] | None) -> None:

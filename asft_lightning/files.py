@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from asft_lightning.errors import StorageError
+from asft_lightning.errors import ConfigurationError, StorageError
 
 
 def cache_folder() -> Path:
@@ -20,6 +20,29 @@ def cache_folder() -> Path:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "asft-lightning"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a folder for one process, however it ends.
+
+    Raises:
+        ConfigurationError: If another process has it.
+        StorageError: If it cannot be written.
+    """
+    import fcntl  # not on Windows
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigurationError(
+                f"{folder} is one process's at a time, and another is at work there. Wait for it, or name another folder."
+            ) from error
+        yield
 
 
 @contextmanager

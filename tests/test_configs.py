@@ -11,9 +11,13 @@ import yaml
 from asft_lightning import AsFT, Lisa, LoRAFineTuner, MixtureDataModule
 from asft_lightning.callbacks import ScoringCallback
 from asft_lightning.cli import AsFTCLI
+from asft_lightning.comparison import load
+from asft_lightning.comparison.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+EVERY = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+COMPARISONS = [path for path in EVERY if path.startswith("configs/compare/")]
+CONFIGS = [path for path in EVERY if path not in COMPARISONS]
 
 
 def of(kind):
@@ -43,9 +47,9 @@ def parsed(parser, *files):
     return parser.parse_args([f"--config={file}" for file in files])
 
 
-def launch_line(path):
+def launch_line(path, command="fit --config"):
     first = (ROOT / path).read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith("# asft-lightning fit --config ")
+    assert first.startswith(f"# asft-lightning {command} ")
     return shlex.split(first.removeprefix("# "))
 
 
@@ -123,3 +127,30 @@ def test_scoring_of_every_config_is_built(parser, scoring):
     scorers = [callback for callback in built.trainer.callbacks if isinstance(callback, ScoringCallback)]
 
     assert len({scorer.name for scorer in scorers}) == len(scorers) > 1
+
+
+@pytest.mark.parametrize("path", COMPARISONS)
+def test_comparison(parser, path):
+    """Its first line is how to run it; every run that may come of it parses, and no two are the same."""
+    assert launch_line(path, "compare")[2:] == [path]
+    assert re.match(r"# [A-Z]", (ROOT / path).read_text(encoding="utf-8").splitlines()[1])
+    comparison = load(path)
+    plan = Plan(comparison)
+    every = []
+    for name in comparison.methods:
+        candidates = plan.candidates(name)
+        runs = [run for setting in candidates or [{}] for run in plan.reported(name, setting)]
+        every += runs + [run for setting in candidates for run in plan.tuning(name, setting)]
+        for run in [own for own in (runs[0].first, runs[0], runs[-1]) if own is not None]:
+            config = parser.parse_args(run.arguments[1:])
+            assert (config.seed_everything, config.trainer.default_root_dir) == (run.axes["seed"], str(run.folder))
+            scorers = [callback.class_path for callback in config.trainer.callbacks]
+            assert {"asft_lightning.SafetyEvaluation", "asft_lightning.UtilityEvaluation"} <= set(scorers)
+    assert len({run.folder for run in every}) == len(every)
+
+
+def test_comparison_of_the_sandbox_has_every_method(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    methods = load(ROOT / "configs/compare/sandbox.yaml").methods
+    own = {Path(file).stem.replace("-", "_") for file in of("methods")}
+    assert {"sft", "safe_lora", "safe_instr", "bea", "lisa_base", "lisa_aligned", "asft"} <= own == set(methods)

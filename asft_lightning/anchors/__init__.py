@@ -7,6 +7,7 @@ from asft_lightning.anchors.checkpoints import Weights, WeightSource, open_weigh
 from asft_lightning.anchors.compare import Comparison, UpdateParts, compare, term_labels, update_parts
 from asft_lightning.anchors.gram import Gram
 from asft_lightning.anchors.harmful import Harmful
+from asft_lightning.anchors.random import Random
 from asft_lightning.anchors.shrinkage import Shrinkage
 from asft_lightning.anchors.subspace import Subspace
 from asft_lightning.anchors.targets import LoRAFactors, Target, canonical_name, find_lora_factors
@@ -21,6 +22,7 @@ __all__ = [
     "Harmful",
     "LoRAFactors",
     "ModuleAnchor",
+    "Random",
     "Shrinkage",
     "Spectrum",
     "Subspace",

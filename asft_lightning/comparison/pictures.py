@@ -1,0 +1,154 @@
+"""Pictures of a comparison: HS against FA, and HS over training. None is drawn of what was not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from asft_lightning.comparison.results import Cell, Spread
+from asft_lightning.comparison.series import Series, by_poison, poison_title, series_of, shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MARKERS = "osD^vP*Xd<>ph"
+_COLUMNS = 3
+_CURVES = 7
+"""Curves with numbers at their points that one panel can hold."""
+
+
+def pareto(cells: Sequence[Cell], path: Path, title: str) -> bool:
+    """Write a PNG of mean HS against mean FA with their spreads; points of one curve are joined.
+
+    There is a panel a poison ratio, or where it would hold too many curves to follow a panel a curve.
+
+    Returns:
+        Whether there was something to draw.
+    """
+    measured = [cell for cell in cells if cell.spread("harmful_score") and cell.spread("accuracy")]
+    if not measured:
+        return False
+    panels = _panels(measured)
+    styles = _styles(series.label for lines in panels.values() for series in lines)
+    figure, axes = _grid(len(panels), title)
+    lowest = min(_known(cell, "accuracy").mean - (_known(cell, "accuracy").deviation or 0.0) for cell in measured)
+    for axis, (heading, lines) in zip(axes, panels.items(), strict=True):
+        for series in lines:
+            _points(axis, series, *styles[series.label])
+        axis.set_title(heading, fontsize=10)
+        axis.set(xlabel="FA (%), higher is better", ylabel="HS (%), lower is better")
+        axis.set(xlim=(min(lowest - 3, 90), 101.5), ylim=(-4, 104))
+    if any(len(lines) > 1 for lines in panels.values()):
+        _legend(figure, styles)
+    figure.savefig(path, dpi=150, format="png", bbox_inches="tight")
+    return True
+
+
+def _panels(cells: Sequence[Cell]) -> dict[str, list[Series]]:
+    lines = {poison_title(ratio): series_of(own) for ratio, own in by_poison(cells).items()}
+    if max(sum(series.curve is not None for series in own) for own in lines.values()) <= _CURVES:
+        return lines
+    return {
+        ", ".join(filter(None, [series.label + (f", {series.curve}" if series.curve else ""), heading])): [series]
+        for heading, own in lines.items()
+        for series in own
+    }
+
+
+def over_steps(cells: Sequence[Cell], path: Path) -> bool:
+    """Write a PNG of mean HS over training steps; a panel a poison ratio, or where methods have curves a panel a series.
+
+    Returns:
+        Whether some run was scored while it trained.
+    """
+    followed = [cell for cell in cells if _trajectory(cell)]
+    if not followed:
+        return False
+    lines = {ratio: series_of(own) for ratio, own in by_poison(followed).items()}
+    apart = any(series.curve for own in lines.values() for series in own)
+    panels: dict[str, dict[str, Cell]] = {}
+    for ratio, own in lines.items():
+        for series in own:
+            for cell in series.cells:
+                heading = ", ".join(filter(None, [series.label if apart else "", poison_title(ratio)]))
+                value = f"{series.curve} {shown(cell.axes[series.curve])}" if series.curve else series.label
+                panels.setdefault(heading, {})[value] = cell
+    styles = _styles(label for own in panels.values() for label in own)
+    figure, axes = _grid(len(panels), "HS while training, mean over seeds")
+    for axis, (heading, drawn) in zip(axes, panels.items(), strict=True):
+        for label, cell in drawn.items():
+            colour, marker = styles[label]
+            steps, values = zip(*_trajectory(cell), strict=True)
+            axis.plot(steps, values, color=colour, marker=marker, ms=4, lw=1.2)
+        axis.set_title(heading, fontsize=10)
+        axis.set(xlabel="optimizer step", ylabel="HS (%)", ylim=(-4, 104))
+    _legend(figure, styles)
+    figure.savefig(path, dpi=150, format="png", bbox_inches="tight")
+    return True
+
+
+def _points(axis: Axes, series: Series, colour: str, marker: str) -> None:
+    found = [(_known(cell, "accuracy"), _known(cell, "harmful_score")) for cell in series.cells]
+    x, y = ([spread.mean for spread in column] for column in zip(*found, strict=True))
+    off = [[spread.deviation or 0.0 for spread in column] for column in zip(*found, strict=True)]
+    line = "-" if series.curve else ""
+    axis.errorbar(x, y, xerr=off[0], yerr=off[1], fmt=marker + line, color=colour, ms=6, lw=1.0, elinewidth=0.7, alpha=0.85)
+    if series.curve is not None:
+        for cell, at in zip(series.cells, zip(x, y, strict=True), strict=True):
+            text = shown(cell.axes[series.curve])
+            axis.annotate(text, at, xytext=(4, 4), textcoords="offset points", fontsize=7, color=colour)
+
+
+def _trajectory(cell: Cell) -> list[tuple[int, float]]:
+    """(step, mean HS) of the steps that every run of the cell was scored at; of the first set of prompts that has some."""
+    by_run = []
+    for result in cell.results:
+        names = [name for name in result.steps if name.rpartition("/")[2] == "harmful_score"]
+        if not names:
+            return []
+        by_run.append(result.steps[names[0]])
+    common = sorted(set(by_run[0]).intersection(*by_run))
+    return [(step, mean(taken[step] for taken in by_run)) for step in common]
+
+
+def _known(cell: Cell, figure: str) -> Spread:
+    found = cell.spread(figure)
+    assert found is not None
+    return found
+
+
+def _styles(labels: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for each, told apart without colour too."""
+    every = list(dict.fromkeys(labels))
+    return {label: (f"C{i % 10}", _MARKERS[i % len(_MARKERS)]) for i, label in enumerate(every)}
+
+
+def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure  # no pyplot: a notebook's backend stays as it is
+
+    columns = min(count, _COLUMNS)
+    rows = -(-count // columns)
+    size = 1.7 if count == 1 else 1.0
+    figure = Figure(figsize=(3.7 * size * columns + 0.4, 3.4 * size * rows + 0.4), layout="constrained")
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    for axis in axes[:count]:
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=8)
+        axis.xaxis.label.set_size(9)
+        axis.yaxis.label.set_size(9)
+    return figure, axes[:count]
+
+
+def _legend(figure: Figure, styles: dict[str, tuple[str, str]]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour, marker=marker, label=label) for label, (colour, marker) in styles.items()]
+    width = figure.get_size_inches()[0]
+    columns = max(1, min(len(handles), int(width / 1.8)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)

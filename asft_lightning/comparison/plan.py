@@ -1,0 +1,199 @@
+"""Plan: from a comparison to its runs, each of which is one ``asft-lightning fit`` known by its content."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from asft_lightning.comparison.spec import SEED, Comparison, Method
+from asft_lightning.errors import ConfigurationError
+
+_FIRST = "first"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One ``asft-lightning fit``.
+
+    Args:
+        method: The method's name; ``first`` for a first step.
+        axes: {name: value} of every axis that it depends on.
+        configs: Its config files.
+        settings: {dotted name: value}, with ``$first`` in place of the first step's adapter.
+        parent: The folder of all runs.
+        first: What must have ended before.
+    """
+
+    method: str
+    axes: Mapping[str, Any]
+    configs: Sequence[str]
+    settings: Mapping[str, Any]
+    parent: Path
+    first: "Run | None" = None
+
+    @cached_property
+    def key(self) -> str:
+        """What it follows from, in ten letters: the content of its configs, its settings, and its first step's key."""
+        content = [[_content(file) for file in self.configs], self.settings, self.first.key if self.first else None]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+    @property
+    def name(self) -> str:
+        """For people, with the key, so that no two runs share it."""
+        values = [re.sub(r"[^\w.]+", "", f"{name}{value}")[:40] for name, value in self.axes.items()]
+        return "-".join([self.method, *values, self.key])
+
+    @property
+    def folder(self) -> Path:
+        """Where it writes; the same content is always in the same place."""
+        return self.parent / self.name
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The settings as the run gets them."""
+        path = {_FIRST: str(self.first.folder / "adapter")} if self.first else {}
+        return {key: filled(value, path) for key, value in self.settings.items()}
+
+    @property
+    def arguments(self) -> list[str]:
+        """What follows ``asft-lightning`` on the command line."""
+        own = {**self.resolved, "trainer.default_root_dir": str(self.folder)}
+        settings = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in own.items()]
+        return ["fit", *(f"--config={file}" for file in self.configs), *settings]
+
+
+class Plan:
+    """The runs of a comparison.
+
+    Args:
+        comparison: What to compare.
+
+    Raises:
+        ConfigurationError: If a config file is absent, a ``$NAME`` is no axis, or an axis is named nowhere.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        self.folder = Path(comparison.output) / "runs"
+        for method in comparison.methods.values():
+            self._check(method)
+        used = set().union(*(self._used(method) for method in comparison.methods.values()))
+        if unused := [axis for axis in comparison.axes if axis not in used]:
+            raise ConfigurationError(
+                f"every axis must be named by a setting, as ${unused[0]}, and none names it. Add e.g. "
+                f"`SETTING: ${unused[0]}` under settings, or leave it out of axes."
+            )
+
+    def reported(self, name: str, tuned: Mapping[str, Any]) -> list[Run]:
+        """The runs of a method that the report is about, with the setting that was chosen for it."""
+        method = self.comparison.methods[name]
+        return self._runs(name, {**self.comparison.axes, **method.axes, **{axis: [v] for axis, v in tuned.items()}})
+
+    def tuning(self, name: str, candidate: Mapping[str, Any]) -> list[Run]:
+        """The runs that a setting of a method is judged by; at every value of the method's own axes."""
+        assert self.comparison.tuning is not None
+        method = self.comparison.methods[name]
+        axes = {**self.comparison.tuning.axes, **method.axes, **{axis: [v] for axis, v in candidate.items()}}
+        if missing := [axis for axis in self.comparison.axes if axis in self._used(method) and axis not in axes]:
+            raise ConfigurationError(
+                f"tuning.axes must say at which {missing[0]} {name} is tuned, and has only "
+                f"{list(self.comparison.tuning.axes)}. Add {missing[0]}: [VALUE]."
+            )
+        return self._runs(name, axes)
+
+    def candidates(self, name: str) -> list[dict[str, Any]]:
+        """The settings to choose from; none for a method that is not tuned."""
+        tune = self.comparison.methods[name].tune
+        return [dict(zip(tune, values, strict=True)) for values in itertools.product(*tune.values())] if tune else []
+
+    def _runs(self, name: str, axes: Mapping[str, Sequence[Any]]) -> list[Run]:
+        method = self.comparison.methods[name]
+        used = {axis: values for axis, values in axes.items() if axis in self._used(method)}
+        every = [dict(zip(used, values, strict=True)) for values in itertools.product(*used.values())]
+        return [self._run(name, method, values) for values in sorted(every, key=lambda v: used[SEED].index(v[SEED]))]
+
+    def _run(self, name: str, method: Method, values: dict[str, Any]) -> Run:
+        configs = [*self.comparison.configs, *method.configs]
+        settings = filled(_merged(self.comparison.settings, method.settings), values)
+        return Run(name, values, configs, settings, self.folder, self._first(method, values))
+
+    def _first(self, method: Method, values: dict[str, Any]) -> Run | None:
+        if method.first is None:
+            return None
+        settings = _merged(self.comparison.settings, method.first.settings)
+        own = {axis: value for axis, value in values.items() if axis in names(settings)}
+        return Run(_FIRST, own, [*self.comparison.configs, *method.first.configs], filled(settings, own), self.folder)
+
+    def _used(self, method: Method) -> set[str]:
+        every = [method.settings, *([method.first.settings] if method.first else [])]
+        return set().union(*(names(_merged(self.comparison.settings, settings)) for settings in every))
+
+    def _check(self, method: Method) -> None:
+        first = method.first
+        for file in [*self.comparison.configs, *method.configs, *(first.configs if first else [])]:
+            _content(file)
+        known = {*self.comparison.axes, *method.axes, *method.tune} | ({_FIRST} if first else set())
+        if unknown := self._used(method) - known:
+            raise ConfigurationError(
+                f"${min(unknown)} must stand for an axis, and there are {', '.join(sorted(known))}. Add it, or a value."
+            )
+        if first and (tuned := names(first.settings) & {*method.tune}):
+            raise ConfigurationError(
+                f"a first step cannot depend on what is tuned after it, and one names ${min(tuned)}. Write a value there."
+            )
+        if unused := {SEED, *method.axes, *method.tune} - self._used(method):
+            raise ConfigurationError(
+                f"a setting must name the axis ${min(unused)}, and none does. Add e.g. `SETTING: ${min(unused)}`; for "
+                "seed it is `seed_everything: $seed`."
+            )
+
+
+def filled(value: Any, axes: Mapping[str, Any]) -> Any:
+    """``value`` with each text that is ``$NAME`` replaced by that axis's value; other names stay.
+
+    >>> filled({"a": ["$x", "$y", "5$"]}, {"x": 1})
+    {'a': [1, '$y', '5$']}
+    """
+    if isinstance(value, Mapping):
+        return {key: filled(part, axes) for key, part in value.items()}
+    if isinstance(value, list):
+        return [filled(part, axes) for part in value]
+    return axes.get(value[1:], value) if _is_name(value) else value
+
+
+def names(value: Any) -> set[str]:
+    """The axes that a value names.
+
+    >>> sorted(names({"a": ["$x", {"b": "$y"}], "c": "$5"}))
+    ['x', 'y']
+    """
+    parts: Iterable[Any] = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return {value[1:]} if _is_name(value) else set().union(*map(names, parts))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("$") and value[1:].isidentifier()
+
+
+def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's settings over those of all; lists that are added to (``callbacks+``) are added up."""
+    added = {key: [*common[key], *own[key]] for key in common.keys() & own.keys() if key.endswith("+")}
+    return {**common, **own, **added}
+
+
+@cache
+def _content(file: str) -> Any:
+    try:
+        return yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(
+            f"a config must be a YAML file, and {file} cannot be read ({type(error).__name__}). Its path is relative to "
+            "where the command is run: for configs/ that is the repository's root."
+        ) from error

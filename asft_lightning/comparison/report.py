@@ -1,0 +1,179 @@
+"""Report: the results as JSON, CSV, pictures, one HTML page, and a table in the terminal."""
+
+import base64
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from asft_lightning.comparison.pictures import over_steps, pareto
+from asft_lightning.comparison.results import COSTS, Cell, Result, cells
+from asft_lightning.comparison.runner import Failure
+from asft_lightning.comparison.series import axes_but_poison, by_poison, poison_title, variant
+from asft_lightning.comparison.spec import Comparison
+from asft_lightning.comparison.tuning import Choice, rule
+from asft_lightning.comparison.update_picture import update_parts
+from asft_lightning.files import write_atomically, write_json
+
+COLUMNS = {
+    "harmful_score": "HS (%)",
+    "accuracy": "FA (%)",
+    "over_refusal": "over-refusal (%)",
+    "training_seconds": "time (s)",
+    "peak_memory_mib": "memory (MiB)",
+}
+PICTURES = {
+    "pareto.png": "HS against FA, mean and standard deviation over seeds; numbers at points are the axis along the line.",
+    "pareto-tuning.png": "The same of the tuning runs, on seeds that are not reported.",
+    "steps.png": "HS while training.",
+    "update.png": "The update by layer: its size, and its aligned and orthogonal parts.",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a comparison found.
+
+    Args:
+        comparison: What was compared.
+        results: The reported runs that ended.
+        trials: The tuning runs that ended.
+        choices: What was chosen for each tuned method.
+        failures: The runs that failed.
+        missing: Names of reported runs that have not ended.
+    """
+
+    comparison: Comparison
+    results: Sequence[Result]
+    trials: Sequence[Result]
+    choices: Sequence[Choice]
+    failures: Sequence[Failure]
+    missing: Sequence[str]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The lines of the table: by poison ratio, then in the order of the methods."""
+        order = list(self.comparison.methods)
+        found = sorted(cells(self.results), key=lambda cell: order.index(cell.method))
+        return [cell for own in by_poison(found).values() for cell in own]
+
+    def write(self) -> Path:
+        """Write everything into the comparison's folder; returns the page."""
+        folder = Path(self.comparison.output)
+        write_json(folder / "results.json", self.record())
+        write_atomically(folder / "runs.csv", _csv([result.flat() for result in self.results]))
+        write_atomically(folder / "table.csv", _csv([_flat(cell.record()) for cell in self.cells]))
+        drawn = {
+            "pareto.png": pareto(self.cells, folder / "pareto.png", "HS against FA"),
+            "pareto-tuning.png": pareto(cells(self.trials), folder / "pareto-tuning.png", "HS against FA, tuning runs"),
+            "steps.png": over_steps(self.cells, folder / "steps.png"),
+            "update.png": update_parts(self.cells, folder / "update.png"),
+        }
+        page = folder / "report.html"
+        write_atomically(page, self._html(folder, [name for name, is_drawn in drawn.items() if is_drawn]))
+        return page
+
+    def record(self) -> dict[str, Any]:
+        """As JSON has it; scores in percent, means over seeds with the sample standard deviation."""
+        tuning = self.comparison.tuning
+        return {
+            "runs": [result.record() for result in self.results],
+            "table": [cell.record() for cell in self.cells],
+            "tuning": None
+            if tuning is None
+            else {
+                "rule": rule(tuning.margin),
+                "budget": tuning.budget,
+                "axes": tuning.axes,
+                "methods": [choice.record() for choice in self.choices],
+            },
+            "failures": [asdict(failure) for failure in self.failures],
+            "missing": list(self.missing),
+            "comparison": asdict(self.comparison),
+        }
+
+    def show(self) -> None:
+        """Print the table, what failed, and where everything is."""
+        console = Console()
+        table = Table(title="Mean ± standard deviation over n seeds", title_justify="left", box=box.SIMPLE_HEAD)
+        table.add_column("method")
+        table.add_column("n", justify="right")
+        columns = self._columns()
+        for name in columns:
+            table.add_column(COLUMNS[name].replace("-", "-\n").replace(" ", "\n"), justify="right", no_wrap=True)
+        for ratio, own in by_poison(self.cells).items():
+            table.add_row(poison_title(ratio), style="bold")
+            for cell in own:
+                table.add_row(variant(cell, own), str(cell.seeds), *(_shown(cell, column) for column in columns))
+            table.add_section()
+        console.print(table)
+        for choice in self.choices:
+            setting = "nothing yet" if choice.setting is None else axes_but_poison(choice.setting)
+            console.print(f"tuned: {choice.method}: {setting}", highlight=False, markup=False)
+        for failure in self.failures:
+            console.print(f"failed: {failure.run}: {failure.reason}\n  {failure.log}", soft_wrap=True, markup=False)
+        if self.missing:
+            console.print(f"{len(self.missing)} reported runs are missing; the same command runs them", highlight=False)
+        console.print(f"written to {self.comparison.output}", soft_wrap=True, highlight=False, markup=False)
+
+    def _columns(self) -> list[str]:
+        return [name for name in COLUMNS if any(cell.spread(name) for cell in self.cells)]
+
+    def _html(self, folder: Path, pictures: Sequence[str]) -> str:
+        environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+        template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
+        columns, tuning = self._columns(), self.comparison.tuning
+        return template.render(
+            title=Path(self.comparison.output).name,
+            columns=[COLUMNS[name] for name in columns],
+            sections=[
+                (poison_title(ratio), [_line(cell, columns) for cell in own]) for ratio, own in by_poison(self.cells).items()
+            ],
+            pictures=[(PICTURES[name], _data_uri(folder / name)) for name in pictures],
+            choices=[choice.record() for choice in self.choices],
+            rule=None if tuning is None else rule(tuning.margin),
+            tuning=tuning,
+            failures=self.failures,
+            missing=len(self.missing),
+            runs=len(self.results),
+        )
+
+
+def _line(cell: Cell, columns: Sequence[str]) -> dict[str, Any]:
+    figures = [(found.mean if (found := cell.spread(name)) else None, _shown(cell, name)) for name in columns]
+    return {"method": cell.method, "setting": axes_but_poison(cell.axes), "seeds": cell.seeds, "figures": figures}
+
+
+def _shown(cell: Cell, name: str) -> str:
+    found = cell.spread(name)
+    return "–" if found is None else f"{found.mean:.0f}" if name in COSTS else str(found)
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A figure's mean under its name, its deviation beside it."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        is_figure = isinstance(value, Mapping) and set(value) == {"mean", "deviation"}
+        flat |= {name: value["mean"], f"{name}_deviation": value["deviation"]} if is_figure else {name: value}
+    return flat
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    headings = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, headings, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

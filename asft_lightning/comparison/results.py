@@ -1,0 +1,139 @@
+"""Results: what a run measured, and the mean and spread of runs that differ in their seed alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from asft_lightning.callbacks import RunSummary
+from asft_lightning.comparison.plan import Run
+from asft_lightning.comparison.spec import SEED
+
+SCORES = {
+    "safety/harmful_score": "harmful_score",
+    "utility/accuracy": "accuracy",
+    "over_refusal/refusal_rate": "over_refusal",
+}
+"""What scores of a summary are called in a report; others keep their names."""
+
+COSTS = ("training_seconds", "peak_memory_mib")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run that came to its end.
+
+    Args:
+        method: The method's name.
+        axes: {name: value}, the seed and what was tuned among them.
+        scores: {name: percent} after training; with ``_before`` those before it. None where nothing could be scored.
+        steps: {name: {step: percent}} while training.
+        costs: ``training_seconds``, without scoring, and ``peak_memory_mib``.
+        settings: What the run was given, beside its config files.
+        folder: Where it is.
+    """
+
+    method: str
+    axes: Mapping[str, Any]
+    scores: Mapping[str, float | None]
+    steps: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = ""
+
+    def flat(self) -> dict[str, Any]:
+        """Without the nested parts: a line of a table."""
+        return {"method": self.method, **self.axes, **self.scores, **self.costs, "folder": self.folder}
+
+    def record(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {**self.flat(), "steps": self.steps, "settings": self.settings}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and spread of one figure.
+
+    Args:
+        mean: Over the runs that have the figure.
+        deviation: Sample standard deviation (n − 1); None of a single run.
+        count: How many runs.
+    """
+
+    mean: float
+    deviation: float | None
+    count: int
+
+    def __str__(self) -> str:
+        """One decimal place, for percent and for people."""
+        return f"{self.mean:.1f}" + ("" if self.deviation is None else f" ± {self.deviation:.1f}")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs of one method that differ in their seed alone.
+
+    Args:
+        method: The method's name.
+        axes: {name: value} without the seed.
+        results: The runs.
+    """
+
+    method: str
+    axes: Mapping[str, Any]
+    results: Sequence[Result]
+
+    @property
+    def seeds(self) -> int:
+        """How many runs."""
+        return len(self.results)
+
+    def spread(self, figure: str) -> Spread | None:
+        """Of a score or a cost; None where no run has it."""
+        found = [{**result.scores, **result.costs}.get(figure) for result in self.results]
+        known = [value for value in found if value is not None]
+        return Spread(mean(known), stdev(known) if len(known) > 1 else None, len(known)) if known else None
+
+    def record(self) -> dict[str, Any]:
+        """As JSON has it: each figure's mean and standard deviation."""
+        names = list(dict.fromkeys(name for result in self.results for name in (*result.scores, *result.costs)))
+        figures = {name: found for name in names if (found := self.spread(name))}
+        return {
+            "method": self.method,
+            **self.axes,
+            "seeds": self.seeds,
+            **{name: {"mean": found.mean, "deviation": found.deviation} for name, found in figures.items()},
+        }
+
+
+def read(run: Run) -> Result:
+    """What a finished run measured."""
+    content = RunSummary(run.folder).read()
+    facts = content.pop("run")
+    scores: dict[str, float | None] = {}
+    steps: dict[str, dict[int, float]] = {}
+    for metric, entry in content.items():
+        name = SCORES.get(metric, metric)
+        scores |= {name + suffix: entry[when] for when, suffix in (("after", ""), ("before", "_before")) if when in entry}
+        if taken := {int(step): value for step, value in entry.get("steps", {}).items() if value is not None}:
+            steps[name] = taken
+    costs = {name: facts[name] for name in COSTS if name in facts}
+    return Result(run.method, run.axes, scores, steps, costs, run.resolved, str(run.folder))
+
+
+def cells(results: Sequence[Result]) -> list[Cell]:
+    """Runs that differ in their seed alone together, in the order in which they come."""
+    found: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        axes = {name: value for name, value in result.axes.items() if name != SEED}
+        found.setdefault((result.method, repr(axes)), []).append(result)
+    return [
+        Cell(own[0].method, {name: value for name, value in own[0].axes.items() if name != SEED}, own)
+        for own in found.values()
+    ]
+
+
+def alignment_of(result: Result) -> Path:
+    """Where ``AlignmentMonitor`` wrote, if the run had one."""
+    return Path(result.folder) / "alignment.csv"

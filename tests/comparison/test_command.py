@@ -1,0 +1,142 @@
+"""``asft-lightning compare`` with real runs of the tiny pair: killed in the middle, gone on with, reported."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from comparison.sweep import Sweep, write_comparison
+from safetensors.torch import load_file
+
+from asft_lightning.cli import main
+from asft_lightning.comparison import load
+from asft_lightning.comparison.plan import Plan
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again")
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Begun, killed after three runs, and gone on with; what was done when it was killed is ``before``."""
+    found = Sweep(tmp_path_factory.mktemp("sweep"))
+    write_comparison(found.folder)
+    pid = found.begin()
+    while len(found.done()) < 3:
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    assert found.ended() == -signal.SIGKILL
+    found.before = found.done()
+    time.sleep(3)
+    found.later = found.done()
+    found.begin()
+    found.status = found.ended()
+    yield found
+    found.server.stdin.close()
+    found.server.wait()
+
+
+def test_runs_end_with_the_command_that_started_them(sweep):
+    """A run takes about a second: one that lived on would have ended meanwhile."""
+    assert len(sweep.later) <= len(sweep.before) + 1  # one may have ended between the last look and the kill
+
+
+def test_nothing_is_done_twice_and_nothing_lost(sweep):
+    assert sweep.done().items() >= sweep.before.items()
+    methods = [run["method"] for run in sweep.results()["runs"]]
+    assert sorted(methods) == ["asft", "asft", "asft_alt", "asft_alt", "sft", "sft"]
+    assert sorted(name.split("-")[0] for name in sweep.done()) == sorted([*methods, "asft", "asft", "first", "first"])
+
+
+def test_failures_are_listed_and_the_rest_completes(sweep):
+    content = sweep.results()
+    assert sweep.status == 1
+    assert [failure["run"].split("-")[0] for failure in content["failures"]] == ["broken", "broken"]
+    assert len(content["missing"]) == 2
+    for failure in content["failures"]:
+        assert "num_rows" in failure["reason"]
+        assert "\n" not in failure["reason"]
+        assert failure["reason"] in Path(failure["log"]).read_text()
+    assert "failed: broken" in sweep.log.read_text()
+
+
+def test_results_say_all_that_was_measured(sweep):
+    content = sweep.results()
+    run = content["runs"][0]
+    summary = json.loads((Path(run["folder"]) / "summary.json").read_text())
+
+    assert run["harmful_score"] == summary["safety/harmful_score"]["after"]
+    assert run["accuracy_before"] == summary["utility/accuracy"]["before"]
+    assert 0 < run["training_seconds"] < 60
+    assert 100 < run["peak_memory_mib"] < 10_000
+    assert content["tuning"]["methods"][0]["chosen"]["lambda"] in (1, 3)
+    assert [line["runs"] for line in content["tuning"]["methods"][0]["candidates"]] == [1, 1]
+    assert (sweep.folder / "out" / "report.html").is_file()
+
+
+def test_failed_runs_alone_are_tried_again(sweep):
+    done = sweep.done()
+    logs = {path: path.stat().st_mtime_ns for path in (sweep.folder / "out" / "runs").glob("broken*/log.txt")}
+    sweep.begin()
+    assert sweep.ended() == 1
+    assert sweep.done() == done
+    assert len(logs) == 2
+    assert all(path.stat().st_mtime_ns > at for path, at in logs.items())
+
+
+def test_ctrl_c_ends_the_runs_too(sweep):
+    logs = list((sweep.folder / "out" / "runs").glob("broken*/log.txt"))
+    for log in logs:
+        log.unlink()
+    pid = sweep.begin()
+    while not all(log.exists() for log in logs):
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGINT)
+    assert sweep.ended() == 128 + signal.SIGINT
+    assert "ended by Ctrl-C; what is done is kept, and the same command goes on" in sweep.log.read_text()
+    assert "Traceback" not in sweep.log.read_text()
+
+
+def test_report_only_runs_nothing(sweep):
+    logs = {path: path.stat().st_mtime_ns for path in (sweep.folder / "out" / "runs").glob("*/log.txt")}
+    (sweep.folder / "out" / "report.html").unlink()
+    sweep.begin("--report_only=true")
+    assert sweep.ended() == 0
+    assert {path: path.stat().st_mtime_ns for path in (sweep.folder / "out" / "runs").glob("*/log.txt")} == logs
+    assert (sweep.folder / "out" / "report.html").is_file()
+
+
+def test_two_commands_do_not_share_a_folder(sweep):
+    import fcntl
+
+    with (sweep.folder / "out" / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sweep.begin()
+        assert sweep.ended() == 2
+    assert "is one process's at a time, and another is at work there" in sweep.log.read_text()
+
+
+def test_weights_are_those_of_the_command_in_the_log(sweep, tmp_path):
+    """Typed into a shell, in a process that imports everything itself."""
+    (run,) = [r for r in Plan(load(sweep.folder / "comparison.yaml")).reported("asft_alt", {}) if r.axes["seed"] == 1]
+    line = (run.folder / "log.txt").read_text().splitlines()[0]
+    assert line.startswith("$ OMP_NUM_THREADS=1 asft-lightning fit ")
+    command = line.removeprefix("$ ").replace(str(run.folder), str(tmp_path))
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment["ASFT_LIGHTNING_CACHE"] = str(sweep.folder / "cache")
+    subprocess.run(command, shell=True, env=environment, check=True, capture_output=True)
+    ours, theirs = (load_file(f / "adapter" / "adapter_model.safetensors") for f in (run.folder, tmp_path))
+
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert any(bool(value.any()) for name, value in ours.items() if "lora_B" in name)
+
+
+def test_mistake_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["compare", str(tmp_path / "absent.yaml")])
+    assert exit_info.value.code == 2
+    assert "compare needs a YAML file" in capsys.readouterr().err

@@ -1,0 +1,140 @@
+"""From a comparison to its runs; no run is started."""
+
+import pytest
+
+from asft_lightning.comparison import load
+from asft_lightning.comparison.plan import Plan
+from asft_lightning.errors import ConfigurationError
+
+
+def test_runs_are_the_product_of_the_axes_that_a_method_names(comparison):
+    axes = {"poison_ratio": [0, 0.1], "lambda": [1, 3], "seed": [0, 1]}
+    methods = {"sft": {}, "asft": {"settings": {"model.init_args.lambda_reg": "$lambda"}}}
+    plan = Plan(comparison(axes=axes, methods=methods))
+    sft, asft = plan.reported("sft", {}), plan.reported("asft", {})
+
+    assert [run.axes for run in sft] == [{"poison_ratio": p, "seed": s} for s in (0, 1) for p in (0, 0.1)]
+    assert len(asft) == 8
+    assert len({run.folder for run in sft + asft}) == 12
+    assert asft[-1].settings == {
+        "seed_everything": 1, "data.init_args.poison_ratio": 0.1, "model.init_args.lambda_reg": 3,
+    }  # fmt: skip
+
+
+def test_arguments_are_those_of_fit(comparison, tmp_path):
+    callbacks = [{"class_path": "A"}]
+    settings = {"seed_everything": "$seed", "data.init_args.poison_ratio": "$poison_ratio", "trainer.callbacks+": callbacks}
+    own = {"trainer.callbacks+": [{"class_path": "B", "init_args": {"x": "$x"}}], "template.system": "be kind"}
+    plan = Plan(comparison(settings=settings, methods={"sft": {"settings": own, "axes": {"x": [None, True]}}}))
+    run = plan.reported("sft", {})[0]
+
+    assert run.arguments == [
+        "fit",
+        f"--config={tmp_path / 'common.yaml'}",
+        "--seed_everything=0",
+        "--data.init_args.poison_ratio=0",
+        '--trainer.callbacks+=[{"class_path": "A"}, {"class_path": "B", "init_args": {"x": null}}]',
+        "--template.system=be kind",
+        f"--trainer.default_root_dir={run.folder}",
+    ]
+    assert run.folder.parent == tmp_path / "out" / "runs"
+
+
+def test_key_follows_the_content(write, tmp_path):
+    def keys():
+        from asft_lightning.comparison import plan
+
+        plan._content.cache_clear()
+        return {run.name: run.key for name in ("sft", "asft") for run in Plan(load(write())).reported(name, {})}
+
+    before = keys()
+    (tmp_path / "common.yaml").write_text("# a comment\ntrainer:\n  max_epochs: 1\n")
+    assert keys() == before
+    (tmp_path / "common.yaml").write_text("trainer: {max_epochs: 2}")
+    assert not set(keys().values()) & set(before.values())
+
+
+def test_first_step_is_shared_by_what_it_does_not_depend_on(comparison, tmp_path):
+    alt = {
+        "first": {"settings": {"data.init_args.poison_ratio": 1}},
+        "settings": {"model.init_args.anchors": [{"adapter": "$first"}]},
+    }
+    runs = Plan(comparison(methods={"sft": {}, "alt": alt})).reported("alt", {})
+    firsts = {run.first.name: run.first for run in runs}
+
+    assert len(runs) == 4
+    assert [first.axes for first in firsts.values()] == [{"seed": 0}, {"seed": 1}]
+    assert runs[0].resolved["model.init_args.anchors"] == [{"adapter": str(runs[0].first.folder / "adapter")}]
+    assert runs[0].first.arguments[2:4] == ["--seed_everything=0", "--data.init_args.poison_ratio=1"]
+
+
+TUNING = {"axes": {"seed": [7], "poison_ratio": [0.1]}, "budget": 2}
+
+
+def test_tuning_runs_are_at_the_tuning_axes(comparison):
+    tuned = {"settings": {"model.init_args.lambda_reg": "$lambda"}, "tune": {"lambda": [1, 3]}}
+    plan = Plan(comparison(tuning=TUNING, methods={"asft": tuned}))
+
+    assert plan.candidates("asft") == [{"lambda": 1}, {"lambda": 3}]
+    assert [run.axes for run in plan.tuning("asft", {"lambda": 3})] == [{"seed": 7, "poison_ratio": 0.1, "lambda": 3}]
+    assert len(plan.reported("asft", {"lambda": 3})) == 4
+
+
+LAMBDA = {"settings": {"model.init_args.lambda_reg": "$lambda"}}
+MISUSES = {
+    "methods.a may have configs, settings, axes, tune, first, got 'confgs'": {"methods": {"a": {"confgs": []}}},
+    "must be a mapping, got 3": {"methods": {"a": {"first": 3}}},
+    "axes.seed must be a list, got 3": {"axes": {"seed": 3}},
+    "needs methods, got none": {"methods": {}},
+    r"axes must have `seed`, over which means are taken, got \['poison_ratio'\]": {"axes": {"poison_ratio": [0]}},
+    "jobs and threads must be 1 or more, got 0 and 1": {"jobs": 0},
+    "jobs must be a int, got 'two'": {"jobs": "two"},
+    r"an axis needs values, each once, and axes.seed has \[0, 0\]": {"axes": {"seed": [0, 0], "poison_ratio": [0]}},
+    "'seed' of a has several among axes, a.axes and a.tune": {"methods": {"a": {"axes": {"seed": [1]}}}},
+    "a is to be tuned, and there is no `tuning`": {"methods": {"a": LAMBDA | {"tune": {"lambda": [1]}}}},
+    r"must not see the reported seeds, and both have \[1\]": {
+        "methods": {"a": LAMBDA | {"tune": {"lambda": [1]}}}, "tuning": {"axes": {"seed": [1, 2]}},
+    },
+    r"tuned over 2 settings \(tuning.budget\), and a has 3": {
+        "methods": {"a": LAMBDA | {"tune": {"lambda": [1, 2, 3]}}}, "tuning": TUNING,
+    },
+    r"\$lambda must stand for an axis, and there are poison_ratio, seed": {"methods": {"a": LAMBDA}},
+    r"a setting must name the axis \$mu, and none does": {"methods": {"a": {"axes": {"mu": [1]}}}},
+    r"a setting must name the axis \$seed, and none does\. .*seed_everything": {"settings": {}},
+    r"every axis must be named by a setting, as \$rows": {"axes": {"seed": [0], "poison_ratio": [0], "rows": [1]},
+                                                        "methods": {"sft": {}}},
+    "a config must be a YAML file, and absent.yaml cannot be read": {"methods": {"a": {"configs": ["absent.yaml"]}}},
+    r"first step cannot depend on what is tuned after it, and one names \$lambda": {
+        "methods": {"a": LAMBDA | {"tune": {"lambda": [1]}, "first": LAMBDA}}, "tuning": TUNING,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "changes"), MISUSES.items(), ids=range(len(MISUSES)))
+def test_misuse(comparison, message, changes):
+    with pytest.raises(ConfigurationError, match=message):
+        Plan(comparison(**changes))
+
+
+def test_tuning_must_say_where(comparison):
+    tuned = LAMBDA | {"tune": {"lambda": [1]}}
+    plan = Plan(comparison(methods={"a": tuned}, tuning={"axes": {"seed": [7]}}))
+    with pytest.raises(
+        ConfigurationError, match=r"tuning.axes must say at which poison_ratio a is tuned, and has only \['se"
+    ):
+        plan.tuning("a", {"lambda": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("output: [", "must be YAML, and is not"), ("- a", "must be a mapping, got"), ("output: x", "must have 'methods'")],
+)
+def test_file_that_is_no_comparison(tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        load(tmp_path / "c.yaml")
+
+
+def test_file_that_is_absent(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"needs a YAML file, and .*nowhere.yaml does not exist\. configs/compare/"):
+        load(tmp_path / "nowhere.yaml")
