@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import shlex
 import signal
 import sys
@@ -23,6 +24,9 @@ from asft_lightning.files import write_atomically
 
 Launch = Callable[[list[str]], None]
 """What runs the command line on arguments: ``asft_lightning.cli.main``."""
+
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""What moves a terminal's cursor, as progress bars do."""
 
 _PATIENCE = 30.0
 """Seconds that a run is given to end when the comparison is ended."""
@@ -174,7 +178,8 @@ def _reason(status: int | None, log: Path) -> str:
     """One line: the last that the command line said of itself, or else the last there is."""
     if status is not None and status < 0:
         return f"killed by {signal.Signals(-status).name}" + ("; out of memory?" if -status == signal.SIGKILL else "")
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[1:] if line.strip()]
+    said = _CONTROL.sub("", log.read_text(encoding="utf-8", errors="replace"))
+    lines = [line.strip() for line in said.splitlines()[1:] if line.strip()]
     own = [line.removeprefix("asft-lightning: ") for line in lines if line.startswith("asft-lightning: ")]
     if not status and not own:
         return "it ended without a summary; the report needs scores: add SafetyEvaluation to its config"
