@@ -1,15 +1,11 @@
 """A comparison of the tiny pair, and the command on it in processes that a test may kill."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import signal
 
 import tiny
 import yaml
-
-FORKED_CLI = Path(__file__).resolve().parents[1] / "forked_cli.py"
+from forks import Forks
 
 
 def write_comparison(folder):
@@ -69,24 +65,17 @@ class Sweep:
     """The command, in a fork of a process that has imported everything once."""
 
     def __init__(self, folder):
-        self.folder = folder
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "ASFT_LIGHTNING_CACHE": str(folder / "cache")}
-        self.server = subprocess.Popen(
-            [sys.executable, str(FORKED_CLI)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.folder, self.forks = folder, Forks(folder)
 
     def begin(self, *arguments):
-        request = {"args": ["compare", str(self.folder / "comparison.yaml"), *arguments], "log": str(self.log), "kill": None}
-        self.log.unlink(missing_ok=True)
-        print(json.dumps(request), file=self.server.stdin, flush=True)
-        return int(self.server.stdout.readline())
+        return self.forks.begin(["compare", self.folder / "comparison.yaml", *arguments])[0]
 
     def ended(self):
-        return int(self.server.stdout.readline())
+        return self.forks.ended(-signal.SIGKILL, 1, 2, 128 + signal.SIGINT)
 
     @property
     def log(self):
-        return self.folder / "compare.log"
+        return self.forks.log
 
     def done(self):
         """{run: when it ended}."""

@@ -36,8 +36,7 @@ def sweep(tmp_path_factory):
     found.begin()
     found.status = found.ended()
     yield found
-    found.server.stdin.close()
-    found.server.wait()
+    found.forks.close()
 
 
 def test_runs_end_with_the_command_that_started_them(sweep):
