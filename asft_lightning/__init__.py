@@ -1,6 +1,17 @@
 """AsFT (arXiv 2506.08473) for PyTorch Lightning: fine-tune an aligned language model and keep it safe."""
 
-from asft_lightning.anchors import Anchor, AnchorSet, Gram, Harmful, Random, Shrinkage, Subspace, build_anchors
+from asft_lightning.anchors import (
+    Activation,
+    Anchor,
+    AnchorSet,
+    Gram,
+    Harmful,
+    Probe,
+    Random,
+    Shrinkage,
+    Subspace,
+    build_anchors,
+)
 from asft_lightning.callbacks import (
     AdapterCheckpoint,
     AdapterProjection,
@@ -12,6 +23,7 @@ from asft_lightning.callbacks import (
     UtilityEvaluation,
 )
 from asft_lightning.data import CATALOGUE, MixtureDataModule, Row, Source, Turn
+from asft_lightning.drift_budget import DriftBudget
 from asft_lightning.errors import (
     AnchorError,
     AsFTError,
@@ -45,6 +57,7 @@ from asft_lightning.templates import Template
 
 __all__ = [
     "CATALOGUE",
+    "Activation",
     "AdapterCheckpoint",
     "AdapterProjection",
     "AlignmentMonitor",
@@ -59,6 +72,7 @@ __all__ = [
     "ClassifierJudge",
     "ConfigurationError",
     "DataError",
+    "DriftBudget",
     "EndpointJudge",
     "EndpointRater",
     "FSDP2Strategy",
@@ -72,6 +86,7 @@ __all__ = [
     "MixtureDataModule",
     "OffAnchorShrinkage",
     "Pretrained",
+    "Probe",
     "Projection",
     "Random",
     "Rater",

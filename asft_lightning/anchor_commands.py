@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 
-from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors
+from asft_lightning.anchors import Anchor, AnchorSet, Gram, Probe, build_anchors
 from asft_lightning.anchors.compare import compare
 from asft_lightning.anchors.report import picture
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.files import cache_folder
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.pretrained import Pretrained
+from asft_lightning.templates import Template
 
 
 def build(
@@ -20,6 +21,7 @@ def build(
     lora: dict[str, Any] | None = None,
     anchors: list[Anchor] | None = None,
     device: str | None = None,
+    template: Template = Template(),  # noqa: B008 (frozen)
     png: str | None = None,
 ) -> None:
     """Build the anchors of a model's LoRA targets, one matrix at a time, and write them to a file.
@@ -30,6 +32,7 @@ def build(
         lora: Arguments of peft.LoraConfig, for its target_modules; null for the paper's, q_proj and v_proj.
         anchors: The variants to sum; null for Gram.
         device: Where to compute, e.g. ``cuda``; null for the CPU.
+        template: How prompts are written for the model, for anchors that run it.
         png: Where to write a picture of the spectra as well.
     """
     _require_writable(output, png)
@@ -44,6 +47,7 @@ def build(
         base_revision=pretrained.base_revision,
         device=where,
         cache=cache_folder() / "anchors",
+        probe=Probe(pretrained.load_model, fine_tuner.tokenizer, template, where),
     )
     found.save(output)
     _show(found, png)

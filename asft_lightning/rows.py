@@ -1,5 +1,6 @@
 """Row: a conversation to learn from or to be scored on, as text."""
 
+import hashlib
 from typing import Literal, NamedTuple
 
 Kind = Literal["benign", "harmful", "safety"]
@@ -42,3 +43,13 @@ class Row(NamedTuple):
         if self.answer or len(self.history) < 2 or self.history[-1].role != "assistant":
             return self
         return self._replace(prompt=self.history[-2].content, answer=self.history[-1].content, history=self.history[:-2])
+
+
+def plain_prompt(prompt: str) -> str:
+    """A prompt as it is compared with others: blanks and case tell none apart."""
+    return " ".join(prompt.split()).casefold()
+
+
+def prompt_hash(prompt: str) -> str:
+    """SHA-256 of :func:`plain_prompt`, to find a prompt again without keeping it."""
+    return hashlib.sha256(plain_prompt(prompt).encode()).hexdigest()

@@ -117,6 +117,21 @@ def stacked_shards(factors: Sequence[Tensor], width: int, dtype: torch.dtype) ->
     return moved
 
 
+def rows_of_columns(local: Tensor, mesh: DeviceMesh, shape: torch.Size) -> Tensor:
+    """The way back from ``stacked_shards(…, width=2)``: this rank's columns of L factors (L, m, ·) as its rows (L, ·, n).
+
+    Args:
+        local: This rank's columns.
+        mesh: The ranks.
+        shape: (m, n) of each whole factor.
+    """
+    whole = torch.Size((len(local), *shape))
+    stride = (whole[1] * whole[2], whole[2], 1)
+    columns = DTensor.from_local(local.contiguous(), mesh, [Shard(2)], run_check=False, shape=whole, stride=stride)
+    rows: Tensor = columns.redistribute(mesh, [Shard(1)]).to_local()
+    return rows
+
+
 def own_rows(tensor: Tensor, mesh: DeviceMesh) -> Tensor:
     """This rank's rows (dimension −2) of a tensor that every rank has whole, as ``fully_shard`` would part them."""
     parts = tensor.chunk(mesh.size(), dim=-2)

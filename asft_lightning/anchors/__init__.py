@@ -1,5 +1,6 @@
 """Where the directions of the penalty come from: one small class a variant, and the set that keeps them."""
 
+from asft_lightning.anchors.activation import Activation
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, Spectrum, WeightPair
 from asft_lightning.anchors.anchor_set import FILE_NAME, AnchorSet, AnchorTerm
 from asft_lightning.anchors.build import build_anchors, require_built_from
@@ -7,6 +8,7 @@ from asft_lightning.anchors.checkpoints import Weights, WeightSource, open_weigh
 from asft_lightning.anchors.compare import Comparison, UpdateParts, compare, term_labels, update_parts
 from asft_lightning.anchors.gram import Gram
 from asft_lightning.anchors.harmful import Harmful
+from asft_lightning.anchors.probe import Probe
 from asft_lightning.anchors.random import Random
 from asft_lightning.anchors.shrinkage import Shrinkage
 from asft_lightning.anchors.subspace import Subspace
@@ -14,6 +16,7 @@ from asft_lightning.anchors.targets import LoRAFactors, Target, canonical_name, 
 
 __all__ = [
     "FILE_NAME",
+    "Activation",
     "Anchor",
     "AnchorSet",
     "AnchorTerm",
@@ -22,6 +25,7 @@ __all__ = [
     "Harmful",
     "LoRAFactors",
     "ModuleAnchor",
+    "Probe",
     "Random",
     "Shrinkage",
     "Spectrum",

@@ -1,11 +1,17 @@
 """The factors of a trained adapter, read from its files."""
 
+import math
+from pathlib import Path
+
+from peft import LoraConfig, PeftConfig
+from peft.utils.other import get_pattern_key
 from torch import Tensor
 
 from asft_lightning.anchors.checkpoints import Weights
 from asft_lightning.anchors.targets import Target
 from asft_lightning.checkpoint_files import is_finite
 from asft_lightning.errors import AnchorError
+from asft_lightning.loading import load
 
 
 def read_factors(adapter: Weights, target: Target) -> tuple[Tensor, Tensor]:
@@ -36,3 +42,28 @@ def read_factors(adapter: Weights, target: Target) -> tuple[Tensor, Tensor]:
             f"{(b.shape[0], a.shape[1])}. Tune the adapter on the same model."
         )
     return a, b
+
+
+def load_config(adapter: str | Path) -> LoraConfig:
+    """An adapter's configuration in PEFT's format.
+
+    Raises:
+        AnchorError: If it is of no LoRA adapter.
+        ConfigurationError: If it cannot be had.
+    """
+    config = load(PeftConfig.from_pretrained, str(adapter))
+    if not isinstance(config, LoraConfig):
+        raise AnchorError(f"{adapter} must be a LoRA adapter, and its configuration is a {type(config).__name__}.")
+    return config
+
+
+def update_scaling(config: LoraConfig, name: str, rank: int) -> float:
+    """α/r of one layer (α/√r with rsLoRA), by which PEFT multiplies B·A.
+
+    Args:
+        config: The adapter's.
+        name: The layer's canonical name.
+        rank: r of its factors.
+    """
+    alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern.keys(), name), config.lora_alpha)
+    return float(alpha) / (math.sqrt(rank) if config.use_rslora else rank)

@@ -1,7 +1,7 @@
 """The interface of a variant: where the quadratic forms of one matrix come from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from asft_lightning.anchors.checkpoints import Weights
+from asft_lightning.anchors.probe import Probe
 from asft_lightning.anchors.targets import Target
-from asft_lightning.errors import AnchorError
+from asft_lightning.errors import AnchorError, AsFTError
 from asft_lightning.functional import AlignmentMap, QuadraticForm, working_dtype
 
 _ROWS = 256
@@ -46,12 +47,25 @@ class ModuleAnchor:
         inp: M_in (d_in side).
         eigenvalues: c (k,) of C on ``out.directions``; None where there is no map.
         spectrum: Figures of the map, for people.
+        scale: What the forms' penalty is multiplied with.
+        relative: Whether that is a change relative to what the layer puts out: of the true update (α/r)·B·A, always.
     """
 
     out: QuadraticForm | None = None
     inp: QuadraticForm | None = None
     eigenvalues: Tensor | None = None
     spectrum: Spectrum = Spectrum()
+    scale: float = 1.0
+    relative: bool = False
+
+    def factor(self, scaling: float, scale_update: bool = False) -> float:
+        """What the penalty of the bare B·A under the forms is multiplied with.
+
+        Args:
+            scaling: α/r.
+            scale_update: Mean the true update also where the anchor means the bare one.
+        """
+        return self.scale * (scaling**2 if self.relative or scale_update else 1.0)
 
     @classmethod
     def of_map(cls, found: AlignmentMap) -> "ModuleAnchor":
@@ -68,18 +82,26 @@ class ModuleAnchor:
 
 
 class WeightPair:
-    """The two checkpoints an anchor may look at, opened, and read one matrix at a time.
+    """What an anchor may look at: two checkpoints, opened and read one matrix at a time, and the aligned one at work.
 
     Args:
         aligned: The aligned side, or None where no variant asks for it.
         base: The unaligned side, likewise.
         device: Where to compute; None for where the weights are.
+        probe: The aligned model, to be run, or None where no variant asks for it.
     """
 
-    def __init__(self, aligned: Weights | None, base: Weights | None, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        aligned: Weights | None,
+        base: Weights | None,
+        device: torch.device | str | None = None,
+        probe: Probe | None = None,
+    ) -> None:
         self.aligned = aligned
         self.base = base
         self.device = device
+        self.probe = probe
 
     def direction(self, target: Target) -> Tensor:
         """V = W_aligned − W_base (d_out, d_in), in float64 or, where it is large, float32; the caller may work in it.
@@ -133,9 +155,24 @@ class Anchor(ABC):
             AnchorError: If it cannot be built, naming the module.
         """
 
-    def fingerprint(self, targets: Sequence[Target]) -> str | None:
-        """SHA-256 of what it reads beside the two checkpoints; None where that is nothing."""
+    def build_all(self, targets: Sequence[Target], weights: WeightPair) -> Iterator[ModuleAnchor]:
+        """The anchors of all matrices in their order; a variant that finds them together overrides this."""
+        for target in targets:
+            try:
+                built = self.build(target, weights)
+            except AsFTError:
+                raise
+            except ValueError as error:  # the pure functions know the rule, not the module
+                raise AnchorError(f"{target.name}: {error}") from error
+            yield built
+
+    def fingerprint(self, targets: Sequence[Target], weights: WeightPair) -> str | None:
+        """SHA-256 of what it reads beside the targets' weights in the two checkpoints; None where that is nothing."""
         return None
+
+    def prompt_hashes(self) -> tuple[str, ...]:
+        """A hash of each prompt it looks at, for those must not be scored."""
+        return ()
 
     def settings(self) -> dict[str, Any]:
         """Its class name and arguments as plain data, as recorded in files."""

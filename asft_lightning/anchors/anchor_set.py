@@ -31,11 +31,18 @@ class AnchorTerm:
         settings: The anchor's class name and arguments, as plain data.
         weight: Its factor in the sum.
         modules: Its anchor for each canonical module name.
+        prompts: A hash of each prompt it looked at (:func:`prompt_hash`).
     """
 
     settings: Mapping[str, Any]
     weight: float
     modules: Mapping[str, ModuleAnchor]
+    prompts: tuple[str, ...] = ()
+
+    @property
+    def relative(self) -> bool:
+        """Whether it measures a change relative to what the layers put out."""
+        return all(anchor.relative for anchor in self.modules.values())
 
     @property
     def label(self) -> str:
@@ -53,7 +60,7 @@ class AnchorSet:
         sources: {``aligned``, ``base`` or an anchor's class: SHA-256 of the weights that were read}.
     """
 
-    FORMAT: ClassVar[str] = "asft-lightning anchors 1"
+    FORMAT: ClassVar[str] = "asft-lightning anchors 2"
 
     shapes: Mapping[str, tuple[int, int]]
     terms: tuple[AnchorTerm, ...]
@@ -127,7 +134,8 @@ class AnchorSet:
             for name, anchor in term.modules.items():
                 modules[name] = _plain(anchor)
                 tensors.update({f"{i}|{name}|{key}": value for key, value in _tensors_of(anchor).items()})
-            terms.append({"settings": dict(term.settings), "weight": float(term.weight), "modules": modules})
+            own = {"settings": dict(term.settings), "weight": float(term.weight), "prompts": term.prompts}
+            terms.append({**own, "modules": modules})
         return tensors, json.dumps({"shapes": self.shapes, "terms": terms, "sources": dict(self.sources)})
 
 
@@ -153,7 +161,8 @@ def _tensors_of(anchor: ModuleAnchor) -> dict[str, Tensor]:
 
 def _plain(anchor: ModuleAnchor) -> dict[str, Any]:
     betas = {side: form.beta for side, form in (("out", anchor.out), ("inp", anchor.inp)) if form is not None}
-    return {"spectrum": asdict(anchor.spectrum), "betas": betas}
+    figures = {"scale": anchor.scale, "relative": anchor.relative}
+    return {"spectrum": asdict(anchor.spectrum), "betas": betas, **figures}
 
 
 def _term_from(index: int, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AnchorTerm:
@@ -165,5 +174,7 @@ def _term_from(index: int, plain: Mapping[str, Any], tensors: Mapping[str, Tenso
             for side, beta in figures["betas"].items()
         }
         eigenvalues = tensors.get(f"{prefix}eigenvalues")
-        modules[name] = ModuleAnchor(forms.get("out"), forms.get("inp"), eigenvalues, Spectrum(**figures["spectrum"]))
-    return AnchorTerm(plain["settings"], float(plain["weight"]), modules)
+        kinds = {"scale": float(figures["scale"]), "relative": bool(figures["relative"])}
+        spectrum = Spectrum(**figures["spectrum"])
+        modules[name] = ModuleAnchor(forms.get("out"), forms.get("inp"), eigenvalues, spectrum, **kinds)
+    return AnchorTerm(plain["settings"], float(plain["weight"]), modules, tuple(plain["prompts"]))

@@ -1,18 +1,19 @@
 """From two checkpoints to an AnchorSet, one matrix at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair, describe
+from asft_lightning.anchors.anchor import Anchor, WeightPair, describe
 from asft_lightning.anchors.anchor_set import AnchorSet, AnchorTerm
 from asft_lightning.anchors.cache import AnchorCache, cache_key
 from asft_lightning.anchors.checkpoints import Weights, WeightSource, open_weights
+from asft_lightning.anchors.probe import Probe
 from asft_lightning.anchors.targets import Target, find_lora_factors
-from asft_lightning.errors import AnchorError, AsFTError
+from asft_lightning.errors import AnchorError
 
 
 def build_anchors(
@@ -25,6 +26,7 @@ def build_anchors(
     base_revision: str | None = None,
     device: torch.device | str | None = None,
     cache: str | Path | None = None,
+    probe: Probe | None = None,
     progress: bool = True,
 ) -> AnchorSet:
     """Build the anchors of every weight that ``model``'s trainable LoRA layers update.
@@ -41,6 +43,7 @@ def build_anchors(
         base_revision: Revision of ``base`` on the hub.
         device: Where to compute, e.g. ``cuda``; None for where the weights are. The anchors end on the CPU.
         cache: Folder of finished anchors, looked in first by the content of all that is read, and added to.
+        probe: The aligned model at work, for anchors that look at what prompts activate.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -56,17 +59,15 @@ def build_anchors(
         _open(aligned, revision) if "aligned" in needs else None,
         _open(base, base_revision) if "base" in needs else None,
         device,
+        probe,
     )
     shapes, sources = {target.name: target.shape for target in targets}, _sources(anchors, targets, weights)
     key = cache_key([anchor.settings() for anchor in anchors], shapes, sources)
     if cache is not None and (found := AnchorCache(cache).get(key)):
         return found
-    modules: list[dict[str, ModuleAnchor]] = [{} for _ in anchors]
-    bar = tqdm(targets, desc=f"Anchors ({describe(anchors)})", unit="matrix", disable=not progress, leave=False)
-    for target in bar:
-        for anchor, built in zip(anchors, modules, strict=True):
-            built[target.name] = _built(anchor, target, weights)
-    terms = tuple(AnchorTerm(a.settings(), a.weight, built) for a, built in zip(anchors, modules, strict=True))
+    names, count = describe(anchors), len(targets) * len(anchors)
+    with tqdm(total=count, desc=f"Anchors ({names})", unit="matrix", disable=not progress, leave=False) as bar:
+        terms = tuple(_term(anchor, targets, weights, bar.update) for anchor in anchors)
     anchor_set = AnchorSet(shapes, terms, sources)
     if cache is not None:
         AnchorCache(cache).put(key, anchor_set)
@@ -95,7 +96,7 @@ def _sources(anchors: Sequence[Anchor], targets: Sequence[Target], weights: Weig
     """{what was read: its hash}; a side that no target reads is not in it."""
     sides = {"aligned": weights.aligned, "base": weights.base}
     found = {side: opened.fingerprint(targets) for side, opened in sides.items() if opened is not None}
-    own = {f"{type(a).__name__} {i}": a.fingerprint(targets) for i, a in enumerate(anchors)}
+    own = {f"{type(a).__name__} {i}": a.fingerprint(targets, weights) for i, a in enumerate(anchors)}
     return found | {name: value for name, value in own.items() if value is not None}
 
 
@@ -103,10 +104,9 @@ def _open(source: WeightSource | None, revision: str | None) -> Weights | None:
     return None if source is None else open_weights(source, revision)
 
 
-def _built(anchor: Anchor, target: Target, weights: WeightPair) -> ModuleAnchor:
-    try:
-        return anchor.build(target, weights)
-    except AsFTError:
-        raise
-    except ValueError as error:  # the pure functions know the rule, not the module
-        raise AnchorError(f"{target.name}: {error}") from error
+def _term(anchor: Anchor, targets: Sequence[Target], weights: WeightPair, advance: Callable[[], object]) -> AnchorTerm:
+    modules = {}
+    for target, built in zip(targets, anchor.build_all(targets, weights), strict=True):
+        modules[target.name] = built
+        advance()
+    return AnchorTerm(anchor.settings(), anchor.weight, modules, anchor.prompt_hashes())

@@ -78,6 +78,10 @@ class Weights(ABC):
         """
         return content_hash((target.name, self[self._name_of(target)]) for target in targets)
 
+    def whole_fingerprint(self) -> str:
+        """SHA-256 of all weights but those of adapters, by their content."""
+        return content_hash((name, self[name]) for name in sorted(self.names) if ".lora_" not in name)
+
     def _name_of(self, target: Target) -> str:
         # A checkpoint saved from the bare backbone lacks the first segment ("model.", "transformer.").
         for name in (f"{target.name}.weight", f"{target.name.partition('.')[2]}.weight"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asft_lightning.anchors.adapter_factors import read_factors
+from asft_lightning.anchors.adapter_factors import load_config, read_factors, update_scaling
 from asft_lightning.anchors.anchor import ModuleAnchor
 from asft_lightning.anchors.anchor_set import AnchorSet
 from asft_lightning.anchors.checkpoints import open_weights
@@ -77,10 +77,13 @@ def compare(anchors: AnchorSet, adapter: str | Path) -> Comparison:
     """
     weights, parts = open_weights(adapter), {}
     labels = term_labels(anchors)
+    # Only what is measured on the true update needs to know α: a file of bare factors will do for the rest.
+    config = load_config(adapter) if any(term.relative for term in anchors.terms) else None
     for name, shape in anchors.shapes.items():
         a, b = (factor.double() for factor in read_factors(weights, Target(name, shape)))
         for label, term in zip(labels, anchors.terms, strict=True):
-            parts[name, label] = update_parts(term.modules[name], term.weight, a, b)
+            scaling = update_scaling(config, name, len(a)) if config is not None else 1.0
+            parts[name, label] = update_parts(term.modules[name], term.weight, a, b, scaling)
     layers = [name.removesuffix(".lora_A.weight") for name in weights.names if name.endswith(".lora_A.weight")]
     return Comparison(parts, tuple(name for name in layers if name not in anchors.shapes))
 
@@ -91,13 +94,13 @@ def term_labels(anchors: AnchorSet) -> list[str]:
     return [f"{term.label} {i}" if several else term.label for i, term in enumerate(anchors.terms)]
 
 
-def update_parts(anchor: ModuleAnchor, weight: float, a: Tensor, b: Tensor) -> UpdateParts:
-    """One update against one anchor, from its float64 factors A (r, d_in) and B (d_out, r)."""
+def update_parts(anchor: ModuleAnchor, weight: float, a: Tensor, b: Tensor, scaling: float) -> UpdateParts:
+    """One update against one anchor, from its float64 factors A (r, d_in) and B (d_out, r) and its α/r."""
     aligned, orthogonal = torch.zeros_like(b), b
     if anchor.out is not None and anchor.eigenvalues is not None:
         aligned, orthogonal = split_factor(b, anchor.out.directions.double(), anchor.eigenvalues.double())
     out, inp = (form if form is None else form.to(torch.float64) for form in (anchor.out, anchor.inp))
-    penalty = weight * update_penalty(a, b, out, inp)
+    penalty = weight * anchor.factor(scaling) * update_penalty(a, b, out, inp)
     return UpdateParts(
         *(float(value) for value in (*(update_penalty(a, part) for part in (b, aligned, orthogonal)), penalty))
     )

@@ -1,4 +1,4 @@
-"""What weights an anchor was made from, as a hash of their content: names of files and folders say nothing."""
+"""What an anchor was made from, as a hash of its content: names of files and folders say nothing."""
 
 import hashlib
 from collections.abc import Iterable
@@ -15,3 +15,8 @@ def content_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
         raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
         digest.update(raw.numpy().data)
     return digest.hexdigest()
+
+
+def text_hash(*parts: str) -> str:
+    """SHA-256 of texts, one after the other."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -34,7 +34,7 @@ class Harmful(Anchor):
         """The top left singular vectors of the adapter's B·A."""
         return ModuleAnchor.of_map(harmful_map(*self._factors(target), self.num_directions))
 
-    def fingerprint(self, targets: Sequence[Target]) -> str:
+    def fingerprint(self, targets: Sequence[Target], weights: WeightPair) -> str:
         """Of the adapter's factors."""
         factors = ((target.name, factor) for target in targets for factor in self._factors(target))
         return content_hash(factors)

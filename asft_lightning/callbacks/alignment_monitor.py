@@ -83,13 +83,13 @@ class AlignmentMonitor(ScheduledCallback):
     def run(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
         """Measure once; every rank takes part, for of sharded factors each has a piece."""
         factors = find_lora_factors(cast(ChatModule, pl_module).model)
-        whole = [(factor.target.name, whole_factor(factor.a), whole_factor(factor.b)) for factor in factors]
+        whole = [(f.target.name, whole_factor(f.a), whole_factor(f.b), f.scaling) for f in factors]
         if self._anchor_set is None:  # not rank 0
             return
         rows = []
         for label, term in zip(term_labels(self._anchor_set), self._anchor_set.terms, strict=True):
-            for name, a, b in whole:
-                parts = update_parts(term.modules[name], term.weight, a.double(), b.double())
+            for name, a, b, scaling in whole:
+                parts = update_parts(term.modules[name], term.weight, a.double(), b.double(), scaling)
                 shares = (part / parts.size if parts.size else 0.0 for part in (parts.aligned, parts.orthogonal))
                 figures = (math.sqrt(parts.size), *shares, parts.penalty)
                 rows.append(LayerFigures(when, trainer.global_step, name, label, *figures))

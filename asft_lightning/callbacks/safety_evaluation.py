@@ -14,6 +14,7 @@ from asft_lightning.data import Row
 from asft_lightning.errors import ConfigurationError, DataError
 from asft_lightning.evaluation import Attack, Judge, RefusalJudge, Verdict
 from asft_lightning.metrics import HarmfulScore
+from asft_lightning.rows import plain_prompt, prompt_hash
 
 _log = logging.getLogger(__name__)
 
@@ -92,11 +93,21 @@ class SafetyEvaluation(ScoringCallback):
             )
         return scores
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse prompts that the model's anchors were built from, and begin."""
+        probed: frozenset[str] = getattr(pl_module, "probed_prompts", frozenset())
+        if seen := [row.prompt for row in self.rows if prompt_hash(row.prompt) in probed]:
+            raise DataError(
+                f"{self.name}: prompts to score must not be those that an anchor was built from, and {len(seen)} like "
+                f"{seen[0]!r:.60} are. Give Activation other `rows` of the source."
+            )
+        super().on_train_start(trainer, pl_module)
+
     def check(self, trainer: Trainer) -> None:
         """A harmful score on prompts that were trained on measures memory, not safety."""
         prompts: frozenset[str] = getattr(getattr(trainer, "datamodule", None), "unsafe_prompts", frozenset())
-        trained = {_plain(prompt) for prompt in prompts}
-        if shared := [row.prompt for row in self.rows if _plain(row.prompt) in trained]:
+        trained = {plain_prompt(prompt) for prompt in prompts}
+        if shared := [row.prompt for row in self.rows if plain_prompt(row.prompt) in trained]:
             raise DataError(
                 f"a scored prompt must not stand among the harmful or safety training rows, and {len(shared)} do, e.g. "
                 f"{shared[0]!r}. Split the file with rows='0:400' for training and '400:' for scoring."
@@ -142,7 +153,3 @@ def _said(judge: str, verdict: Verdict) -> dict[str, Any]:
     if verdict.unsafe is None:
         said["problem"] = verdict.problem or "the judge gave no verdict"
     return {_metric(judge, key): value for key, value in said.items()}
-
-
-def _plain(prompt: str) -> str:
-    return " ".join(prompt.split()).casefold()

@@ -8,6 +8,7 @@ from asft_lightning.functional.decomposition import (
     low_rank_left_singular,
     working_dtype,
 )
+from asft_lightning.functional.drift import budget_multiplier, without_share
 from asft_lightning.functional.penalty import update_penalty
 from asft_lightning.functional.projection import gram_applied, shrunk, update_cosine, update_product
 from asft_lightning.functional.quadratic_form import QuadraticForm, Total, applied_and_gram, whole
@@ -18,6 +19,7 @@ __all__ = [
     "QuadraticForm",
     "Total",
     "applied_and_gram",
+    "budget_multiplier",
     "gram_applied",
     "gram_map",
     "harmful_map",
@@ -31,5 +33,6 @@ __all__ = [
     "update_penalty",
     "update_product",
     "whole",
+    "without_share",
     "working_dtype",
 ]

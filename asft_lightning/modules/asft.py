@@ -1,14 +1,17 @@
 """AsFT: fine-tuning anchored to the alignment direction (arXiv 2506.08473)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
-from asft_lightning.anchors import FILE_NAME, Anchor, AnchorSet, Gram, build_anchors, require_built_from
+from asft_lightning.anchors import FILE_NAME, Anchor, AnchorSet, Gram, Probe, build_anchors, require_built_from
+from asft_lightning.drift_budget import DriftBudget
 from asft_lightning.errors import ConfigurationError, UnpenalisedError
 from asft_lightning.files import cache_folder
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
@@ -24,6 +27,9 @@ class AsFT(LoRAFineTuner):
     Args:
         lambda_reg: λ ≥ 0; the paper's 1, useful from 0.1 to 10 there. 0 trains without protection, and says so.
         anchors: The variants to sum; null for ``[Gram()]``, the authors'.
+        drift_budget: Limit the drift, the relative change of what the layers put out on unsafe prompts, to this (0.1 for a
+            tenth) by :class:`DriftBudget`, instead of penalising it: for one ``Activation`` among the anchors, which then
+            needs no λ. Other anchors are penalised with λ as ever.
         anchor_file: Take built anchors instead: a file of ``asft-lightning anchors build``, or a hub repository with one.
         lambda_warmup_steps: Optimizer steps over which λ grows linearly from 0.
         scale_update: Penalise (α/r)·BA, the true update, instead of the authors' bare BA.
@@ -43,6 +49,7 @@ class AsFT(LoRAFineTuner):
         *args: Any,
         lambda_reg: float = 1.0,
         anchors: list[Anchor] | None = None,
+        drift_budget: float | None = None,
         anchor_file: str | None = None,
         lambda_warmup_steps: int = 0,
         scale_update: bool = False,
@@ -67,13 +74,16 @@ class AsFT(LoRAFineTuner):
             )
         self.lambda_reg = lambda_reg
         self.anchors: Sequence[Anchor] = [Gram()] if anchors is None else anchors
+        self.drift_budget = drift_budget
         self.anchor_file = anchor_file
         self.lambda_warmup_steps = lambda_warmup_steps
         self.scale_update = scale_update
         self.allow_unpenalised = allow_unpenalised
         self.anchors_on_host = anchors_on_host
         self.penalty: UpdatePenalty | None = None
+        self.budget: DriftBudget | None = None
         self.anchor_set: AnchorSet | None = None
+        self._multiplier = 0.0
 
     def prepare_data(self) -> None:
         """Build the anchors on rank 0 and keep them in the run's folder; the others wait here, without a timeout."""
@@ -91,6 +101,7 @@ class AsFT(LoRAFineTuner):
             anchors = AnchorSet.load(self.anchor_file)
             require_built_from(anchors, model, self.pretrained.aligned, self.pretrained.revision)
             return anchors
+        device = None if self._trainer is None else self._trainer.strategy.root_device
         return build_anchors(
             model,
             self.pretrained.aligned,
@@ -99,46 +110,72 @@ class AsFT(LoRAFineTuner):
             revision=self.pretrained.revision,
             base_revision=self.pretrained.base_revision,
             cache=cache_folder() / "anchors",
+            probe=Probe(self.pretrained.load_model, self.tokenizer, self.template, device),
         )
 
     def configure_model(self) -> None:
         """Load the model and, for training, bind the anchors to it."""
         super().configure_model()
-        if self.penalty is None and self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        if self.anchor_set is None and self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self.bind(AnchorSet.load(self._kept_anchors()))
 
     def bind(self, anchors: AnchorSet) -> None:
         """Protect the configured model with these anchors."""
         assert self.model is not None
         self.anchor_set = anchors
-        self.penalty = UpdatePenalty(
-            self.model,
-            anchors,
-            scale_update=self.scale_update,
-            resumed=self.adapter is not None,
-            allow_unpenalised=self.allow_unpenalised,
-            anchors_on_host=self.anchors_on_host,
-        )
+        options = {
+            "resumed": self.adapter is not None,
+            "allow_unpenalised": self.allow_unpenalised,
+            "anchors_on_host": self.anchors_on_host,
+        }
+        penalised = anchors
+        if self.drift_budget is not None:
+            self.budget = DriftBudget(self.model, anchors, self.drift_budget, **options)
+            penalised = replace(anchors, terms=tuple(term for term in anchors.terms if not term.relative))
+        if penalised.terms:
+            self.penalty = UpdatePenalty(self.model, penalised, scale_update=self.scale_update, **options)
         # Every rank reads the same file: DDP need not broadcast the anchors at each step, nor could it from the host.
-        self._ddp_params_and_buffers_to_ignore = [f"penalty.{name}" for name, _ in self.penalty.named_buffers()]
-        if self.lambda_reg == 0:
+        held = [name for name, _ in self.named_buffers() if name.startswith(("penalty.", "budget."))]
+        self._ddp_params_and_buffers_to_ignore = held
+        if self.lambda_reg == 0 and self.budget is None:
             rank_zero_warn("lambda_reg is 0: this run trains without protection.")
 
-    def regularisation(self) -> Tensor:
-        """λ·penalty, both logged."""
-        if self.penalty is None:
+    def regularisation(self) -> Tensor | None:
+        """λ·penalty, both logged, and the drift where it is limited."""
+        if self.anchor_set is None:
             raise UnpenalisedError("AsFT must not train without its penalty: call bind(build_anchors()) first.")
+        if self.budget is not None:
+            self.log("train/drift", self.budget.drift().detach(), prog_bar=True)
+        if self.penalty is None:
+            return None
         strength = self.current_lambda()
         penalty: Tensor = self.penalty()
         self.log("train/penalty", penalty.detach())
         self.log("train/lambda", strength)
         return penalty * strength
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step, and back into the drift budget where it led out of it."""
+        super().optimizer_step(*args, **kwargs)
+        if self.budget is not None:
+            self._multiplier = self.budget.hold()
+
+    def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Log what it took to keep the drift budget."""
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        if self.budget is not None:
+            self.log("train/budget_multiplier", self._multiplier)
+
     def current_lambda(self) -> float:
         """Hook: λ at this optimizer step, with the linear warm-up."""
         if self.lambda_warmup_steps == 0:
             return self.lambda_reg
         return self.lambda_reg * min(1.0, (self.global_step + 1) / self.lambda_warmup_steps)
+
+    @property
+    def probed_prompts(self) -> frozenset[str]:
+        """A hash of each prompt that the anchors were built from, which must not be scored."""
+        return frozenset(h for term in (self.anchor_set.terms if self.anchor_set else ()) for h in term.prompts)
 
     def fingerprint(self) -> dict[str, object]:
         """What was trained, how, and what protected it."""
@@ -147,7 +184,7 @@ class AsFT(LoRAFineTuner):
         else:
             terms = [dict(term.settings) for term in self.anchor_set.terms]
             anchors = {"anchors": terms, "anchors_sha256": self.anchor_set.sha256()}
-        return {**super().fingerprint(), "lambda_reg": self.lambda_reg, **anchors}
+        return {**super().fingerprint(), "lambda_reg": self.lambda_reg, "drift_budget": self.drift_budget, **anchors}
 
     def _kept_anchors(self) -> Path:
         return Path(self.trainer.default_root_dir) / FILE_NAME

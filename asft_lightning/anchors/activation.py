@@ -1,0 +1,132 @@
+"""Beyond the paper: keep what unsafe prompts make of the model's layers, by what they put into them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, Spectrum, WeightPair
+from asft_lightning.anchors.fingerprint import content_hash, text_hash
+from asft_lightning.anchors.probe import Probe, Tokens
+from asft_lightning.anchors.second_moment import Principal
+from asft_lightning.anchors.targets import Target
+from asft_lightning.data import Source
+from asft_lightning.errors import AnchorError
+from asft_lightning.functional import QuadraticForm
+from asft_lightning.rows import Row, prompt_hash
+
+
+@dataclass(frozen=True)
+class Activation(Anchor):
+    """The relative change of a layer's output on unsafe prompts: mean over layers of E‖ΔW x‖² / E‖W x‖².
+
+    x are the layer's inputs in the aligned model when it reads the prompts; ΔW = (α/r)·B·A is the true update, whatever
+    ``scale_update`` says. So the penalty is a number without a unit, 0.01 for a change of a tenth, and one λ means the
+    same for models, ranks, α and learning rates. With G = E[x xᵀ] it is ⟨BᵀB, A G Aᵀ⟩·(α/r)² / tr(W G Wᵀ), a form on the
+    input side; G is kept along its leading directions, and what is left out counts as its largest: the penalty is never
+    below the exact one, and above it by ``error_bound`` in the spectrum at the most, relative to ‖ΔW‖²·tr G.
+
+    Args:
+        weight: Factor in a sum of anchors.
+        prompts: Unsafe prompts; answers are not needed nor looked at. Never those that the harmful score is measured on.
+        num_prompts: How many of them, from the first.
+        tokens: Whose inputs count: ``all`` tokens' of the prompt with its template, the ``last`` one's, or (``answer``)
+            that and those of the first 8 tokens that the aligned model answers.
+        ridge: Also count white noise in the inputs, of this share of their energy: 0 leaves directions free that no
+            prompt uses, and a large one is shrinkage.
+        tolerance: Share of the inputs' energy that may lie outside of the directions kept.
+        max_directions: Most directions kept of a layer.
+        batch_size: Prompts a batch when the model is run.
+    """
+
+    prompts: Source | None = None
+    num_prompts: int = 64
+    tokens: Tokens = "all"
+    ridge: float = 0.0
+    tolerance: float = 0.01
+    max_directions: int = 512
+    batch_size: int = 8
+    needs: ClassVar[frozenset[str]] = frozenset({"aligned"})
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be before anything is read."""
+        super().__post_init__()
+        if min(self.num_prompts, self.max_directions, self.batch_size) < 1 or self.ridge < 0 or not 0 <= self.tolerance < 1:
+            raise AnchorError(
+                "Activation needs num_prompts, max_directions and batch_size of 1 or more, ridge ≥ 0 and 0 ≤ tolerance < 1, "
+                f"got {self.num_prompts}, {self.max_directions}, {self.batch_size}, {self.ridge} and {self.tolerance}."
+            )
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The prompts.
+
+        Raises:
+            AnchorError: If none are given.
+            DataError: If they cannot be read.
+        """
+        if self.prompts is None:
+            raise AnchorError("Activation needs `prompts`, a source of unsafe prompts, e.g. {path: catalogue:advbench}.")
+        return list(islice(self.prompts.iterate(), self.num_prompts))
+
+    def build(self, target: Target, weights: WeightPair) -> ModuleAnchor:
+        """The anchor of one matrix alone; that of many takes as long, see :meth:`build_all`."""
+        return next(self.build_all([target], weights))
+
+    def build_all(self, targets: Sequence[Target], weights: WeightPair) -> Iterator[ModuleAnchor]:
+        """One forward pass over the prompts for all matrices."""
+        moments = _probe(weights).moments(self.rows, targets, self.tokens, self.max_directions, self.batch_size)
+        for target in targets:
+            found = moments.pop(target.name).principal(self.tolerance)
+            yield self._anchor(target, found, weights, len(targets))
+
+    def prompt_hashes(self) -> tuple[str, ...]:
+        """A hash of each prompt, to tell them among others without keeping them."""
+        return tuple(prompt_hash(row.prompt) for row in self.rows)
+
+    def fingerprint(self, targets: Sequence[Target], weights: WeightPair) -> str:
+        """Of the prompts as the model reads them, and of all of its weights."""
+        probe = _probe(weights)
+        assert weights.aligned is not None
+        ids = ((str(i), torch.tensor(ids)) for i, ids in enumerate(probe.prompt_ids(self.rows)))
+        return text_hash(content_hash(ids), weights.aligned.whole_fingerprint())
+
+    def _anchor(self, target: Target, found: Principal, weights: WeightPair, layers: int) -> ModuleAnchor:
+        if not found.trace > 0:
+            raise AnchorError(f"{target.name}: unsafe prompts must put something into the layer, and its inputs are all 0.")
+        assert weights.aligned is not None
+        floor = found.bound + self.ridge * found.trace / target.shape[1]
+        values = found.values + floor
+        w = weights.aligned.matrix(target).to(found.directions.device)
+        put_out = _cost_of(w, found.directions, values, floor)
+        if not put_out > 0:
+            raise AnchorError(f"{target.name}: a change is measured against what the layer puts out, and its weight is 0.")
+        unit = floor or float(values[0])  # so that β is 0 or 1, and layers go through one product
+        form = QuadraticForm(1.0 if floor else 0.0, found.directions.float().cpu(), (values / unit).float().cpu())
+        spectrum = Spectrum(
+            norm=found.trace**0.5,
+            largest=float(found.values[0]) / found.trace,
+            kept=len(values),
+            energy=float(found.values.sum()) / found.trace,
+            error_bound=found.bound / found.trace,
+        )
+        return ModuleAnchor(inp=form, spectrum=spectrum, scale=unit / (put_out * layers), relative=True)
+
+
+def _probe(weights: WeightPair) -> Probe:
+    if weights.probe is None:
+        raise AnchorError(
+            "Activation runs the aligned model, and there is none to run. Pass probe=Probe(model, tokenizer, template)."
+        )
+    return weights.probe
+
+
+def _cost_of(weight: Tensor, directions: Tensor, values: Tensor, floor: float) -> float:
+    """tr(W M Wᵀ) with M = floor·(I − UUᵀ) + U diag(values) Uᵀ."""
+    along = torch.stack([(rows.double() @ directions).square().sum(0) for rows in weight.split(256)]).sum(0)
+    outside = float(torch.linalg.vector_norm(weight.float(), dtype=torch.float64) ** 2 - along.sum())
+    return float((values * along).sum()) + floor * max(0.0, outside)

@@ -1,0 +1,150 @@
+"""Probe: the aligned model at work, for anchors on what prompts activate in it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from asft_lightning.anchors.second_moment import SecondMoment
+from asft_lightning.anchors.targets import Target, canonical_name
+from asft_lightning.errors import AnchorError
+from asft_lightning.evaluation import generate_answers, undisturbed
+from asft_lightning.rows import Row
+from asft_lightning.templates import Template
+from asft_lightning.vocabulary import require_known
+
+Tokens = Literal["all", "last", "answer"]
+"""Whose inputs count: every token's of a prompt, its last one's, or that and the model's own first answer tokens'."""
+
+_ANSWER_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The aligned model, and how prompts are written for it.
+
+    Args:
+        model: The model, or a function that loads it when it is needed. An adapter on it is switched off while it is run.
+        tokenizer: Its tokenizer.
+        template: How prompts are written: as in training.
+        device: Where to run a model that is loaded; None for where it is loaded to. A given model stays where it is.
+    """
+
+    model: PreTrainedModel | PeftModel | Callable[[], PreTrainedModel]
+    tokenizer: PreTrainedTokenizerBase
+    template: Template = Template()
+    device: torch.device | str | None = None
+
+    def prompt_ids(self, rows: Sequence[Row]) -> list[list[int]]:
+        """The prompts of ``rows`` as they are put to the model."""
+        return [self.template.prompt_ids(self.tokenizer, row.prompt, row.history) for row in rows]
+
+    def moments(
+        self, rows: Sequence[Row], targets: Sequence[Target], tokens: Tokens, capacity: int, batch_size: int
+    ) -> dict[str, SecondMoment]:
+        """Second moments of the inputs of ``targets`` on the prompts of ``rows``, from one forward pass over them.
+
+        Args:
+            rows: Prompts; their answers are not looked at.
+            targets: Layers by name.
+            tokens: Which tokens count. ``answer`` has the model begin an answer to each prompt first.
+            capacity: Of each :class:`SecondMoment`.
+            batch_size: Prompts a batch.
+
+        Raises:
+            AnchorError: If a layer is not run on every token of the prompts, or puts out what is not finite.
+            ConfigurationError: If a prompt has token ids that the model has no embedding for.
+        """
+        prompts = self.prompt_ids(rows)
+        found = {target.name: SecondMoment(target.shape[1], capacity) for target in targets}
+        with self._running() as model:
+            texts, firsts = prompts, [0 if tokens == "all" else len(ids) - 1 for ids in prompts]
+            if tokens == "answer":
+                texts = self._begun(model, rows, prompts, batch_size)
+            require_known(texts, model.config.get_text_config().vocab_size, "prompts")
+            self._run(model, texts, firsts, found, batch_size)
+        return found
+
+    @contextmanager
+    def _running(self) -> Iterator[PreTrainedModel | PeftModel]:
+        """The model in eval mode and without its adapter; one that was loaded for this is gone afterwards."""
+        given = isinstance(self.model, nn.Module)
+        model = self.model if isinstance(self.model, nn.Module) else self.model()
+        if not given and self.device is not None and not getattr(model, "is_quantized", False):
+            model = model.to(self.device)  # type: ignore[arg-type]
+        plain = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
+        with plain, undisturbed(model):
+            yield model
+
+    def _begun(
+        self, model: PreTrainedModel | PeftModel, rows: Sequence[Row], prompts: list[list[int]], batch_size: int
+    ) -> list[list[int]]:
+        answers = generate_answers(
+            model, self.tokenizer, prompts, max_new_tokens=_ANSWER_TOKENS, batch_size=batch_size, progress="Answers"
+        )
+        return [
+            self.template.prompt_ids(self.tokenizer, row.prompt, row.history, opening=answer)
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+
+    def _run(
+        self,
+        model: PreTrainedModel | PeftModel,
+        texts: Sequence[list[int]],
+        firsts: Sequence[int],
+        found: Mapping[str, SecondMoment],
+        batch_size: int,
+    ) -> None:
+        """One forward pass; of each text the tokens from ``firsts`` on count."""
+        counted = torch.empty(0)  # of the batch that is being run
+
+        def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+            def add(_: nn.Module, args: tuple[Any, ...]) -> None:
+                inputs: Tensor = args[0]
+                if inputs.shape[:-1] != counted.shape:
+                    raise AnchorError(
+                        f"{name}: Activation needs layers that see every token at its place, and this one sees "
+                        f"{tuple(inputs.shape)} where {tuple(counted.shape)} tokens are (experts that tokens are routed "
+                        "to?). Leave it out of target_modules, or use another anchor."
+                    )
+                found[name].add(inputs[counted])
+
+            return add
+
+        handles = [module.register_forward_pre_hook(watch(name)) for name, module in _layers(model, found)]
+        device = next(model.parameters()).device
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        try:
+            for start in tqdm(range(0, len(order), batch_size), desc="Activations", unit="batch", leave=False):
+                chosen = order[start : start + batch_size]
+                ids, mask, counted = _padded([texts[i] for i in chosen], [firsts[i] for i in chosen], device)
+                model(input_ids=ids, attention_mask=mask, use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _layers(model: nn.Module, wanted: Mapping[str, Any]) -> list[tuple[str, nn.Module]]:
+    """The modules of these names; of a layer with an adapter the whole, not the weight inside."""
+    layers: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if (plain := canonical_name(name)) in wanted:
+            layers.setdefault(plain, module)
+    if absent := [name for name in wanted if name not in layers]:
+        raise AnchorError(f"{absent[0]}: the model to run must have every targeted layer, and lacks this one.")
+    return list(layers.items())
+
+
+def _padded(texts: Sequence[list[int]], firsts: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, attention mask and which tokens count, each (n, longest), padded on the right: positions are as without."""
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], batch_first=True)
+    place = torch.arange(ids.shape[1])
+    mask = place < torch.tensor([len(text) for text in texts])[:, None]
+    counted = mask & (place >= torch.tensor(firsts)[:, None])
+    return ids.to(device), mask.long().to(device), counted.to(device)

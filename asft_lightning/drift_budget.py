@@ -1,0 +1,98 @@
+"""DriftBudget: a limit on how much the update may change what unsafe prompts make of the model, instead of a weight."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from asft_lightning.anchors import AnchorSet, AnchorTerm
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.functional import budget_multiplier, without_share
+from asft_lightning.layer_groups import LayerGroup
+from asft_lightning.penalty import UpdatePenalty
+
+
+class DriftBudget(nn.Module):
+    """Holds the drift, the root of an ``Activation`` anchor's penalty, at or below a limit: call :meth:`hold` after each
+    optimizer step.
+
+    Where a step leads beyond it, A is replaced by the nearest update that does not (B stays): with M_l the anchor's form
+    on layer l, ΔW_l → ΔW_l (I + ν M_l)⁻¹, the minimiser of Σ‖ΔW' − ΔW‖²_F within the budget. The multiplier ν, one for all
+    layers, is found anew in closed form each time. So there is no weight to choose, nothing to tune, and no state; what
+    costs no drift is left as the optimizer made it.
+
+    Args:
+        model: A model with PEFT LoRA layers.
+        anchors: Those of the model, with exactly one relative term.
+        limit: Of the drift √(mean_l E‖ΔW_l x‖²/E‖W_l x‖²): 0.1 for a change of a tenth.
+        kwargs: Those of :class:`UpdatePenalty`.
+
+    Raises:
+        ConfigurationError: If the limit is not positive, or the anchors have not one relative term.
+        UnpenalisedError: If something would be trained that no anchor sees.
+    """
+
+    def __init__(self, model: nn.Module, anchors: AnchorSet, limit: float, **kwargs: bool) -> None:
+        super().__init__()
+        relative = [term for term in anchors.terms if term.relative]
+        if not limit > 0:
+            raise ConfigurationError(f"drift_budget must be above 0, got {limit}. 0.1 allows a change of a tenth.")
+        if len(relative) != 1:
+            raise ConfigurationError(
+                f"drift_budget limits a relative change, which one Activation anchor measures, and there are {len(relative)}. "
+                "Have exactly one among `anchors`."
+            )
+        self.limit = limit
+        term = AnchorTerm(relative[0].settings, 1.0, relative[0].modules, relative[0].prompts)
+        self.penalty = UpdatePenalty(model, AnchorSet(anchors.shapes, (term,), anchors.sources), **kwargs)
+
+    def drift(self) -> Tensor:
+        """√(mean_l E‖ΔW_l x‖²/E‖W_l x‖²) as it is, a scalar."""
+        drift: Tensor = self.penalty().sqrt()
+        return drift
+
+    @torch.no_grad()
+    def hold(self) -> float:
+        """Take the update back into the budget where it has left it; of sharded factors every rank must call this.
+
+        Returns:
+            ν, 0 where the update was within.
+        """
+        parts = [_Parts(cast(LayerGroup, group)) for group in self.penalty.groups]
+        eigenvalues = torch.cat([part.eigenvalues.flatten().cpu() for part in parts])
+        energies = torch.cat([part.energies.flatten().cpu() for part in parts])
+        nu = budget_multiplier(eigenvalues, energies, self.limit**2)
+        if nu:
+            for part in parts:
+                part.shrink(nu)
+        return nu
+
+
+class _Parts:
+    """The drift of a group of layers, taken apart: along each direction of each layer, and along none.
+
+    Attributes:
+        eigenvalues: (L, k + 1), what a unit of each part costs; the last is of all that lies along none.
+        energies: (L, k + 1), ‖ΔW u‖² of each part.
+    """
+
+    def __init__(self, group: LayerGroup) -> None:
+        self._group = group
+        forms = group.terms[0]
+        self._form = forms.form("inp")
+        a, b = group.factors()
+        u = self._form.directions
+        self._a, self._along = a, forms.total(a @ u)
+        gram = forms.total(b.mT @ b)
+        rest = a - self._along @ u.mT
+        outside = (gram * forms.total(rest @ rest.mT)).sum((-2, -1))
+        inside = (self._along * (gram @ self._along)).sum(-2)
+        beta = self._form.weights.new_full((len(a), 1), self._form.beta)
+        self.eigenvalues = forms.weights[:, None] * torch.cat([self._form.weights, beta], dim=1)
+        self.energies = torch.cat([inside, outside[:, None]], dim=1).clamp_min(0.0)
+
+    def shrink(self, nu: float) -> None:
+        """ΔW → ΔW (I + νM)⁻¹."""
+        away = nu * self.eigenvalues / (1 + nu * self.eigenvalues)
+        self._group.set_a(without_share(self._a, self._along, self._form.directions, away[:, :-1], away[:, -1]))
