@@ -50,4 +50,3 @@ def without_share(rows: Tensor, along: Tensor, directions: Tensor, inside: Tenso
     """
     kept = (1 - outside)[:, None, None] * rows
     return kept - (along * (inside - outside[:, None]).unsqueeze(-2)) @ directions.mT
-
