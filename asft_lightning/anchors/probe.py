@@ -38,7 +38,7 @@ class Probe:
 
     model: PreTrainedModel | PeftModel | Callable[[], PreTrainedModel]
     tokenizer: PreTrainedTokenizerBase
-    template: Template = Template()
+    template: Template = Template()  # noqa: RUF009 (frozen)
     device: torch.device | str | None = None
 
     def prompt_ids(self, rows: Sequence[Row]) -> list[list[int]]:
