@@ -1,6 +1,5 @@
 """DriftBudget: a limit on how much the update may change what unsafe prompts make of the model, instead of a weight."""
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -9,13 +8,12 @@ from torch import Tensor, nn
 from asft_lightning.anchors import AnchorSet, AnchorTerm
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.functional import budget_multiplier, without_share
-from asft_lightning.layer_groups import LayerGroup
+from asft_lightning.layer_groups import Forms, LayerGroup
 from asft_lightning.penalty import UpdatePenalty
 
 
 class DriftBudget(nn.Module):
-    """Holds the drift, the root of an ``Activation`` anchor's penalty, at or below a limit: call :meth:`hold` after each
-    optimizer step.
+    """Holds the drift, the root of an ``Activation`` anchor's penalty, to a limit: :meth:`hold` it after each optimizer step.
 
     Where a step leads beyond it, A is replaced by the nearest update that does not (B stays): with M_l the anchor's form
     on layer l, ΔW_l → ΔW_l (I + ν M_l)⁻¹, the minimiser of Σ‖ΔW' − ΔW‖²_F within the budget. The multiplier ν, one for all
@@ -40,8 +38,8 @@ class DriftBudget(nn.Module):
             raise ConfigurationError(f"drift_budget must be above 0, got {limit}. 0.1 allows a change of a tenth.")
         if len(relative) != 1:
             raise ConfigurationError(
-                f"drift_budget limits a relative change, which one Activation anchor measures, and there are {len(relative)}. "
-                "Have exactly one among `anchors`."
+                "drift_budget limits a relative change, which one Activation anchor measures, and among `anchors` there are "
+                f"{len(relative)} of them. Have exactly one."
             )
         self.limit = limit
         term = AnchorTerm(relative[0].settings, 1.0, relative[0].modules, relative[0].prompts)
@@ -79,8 +77,10 @@ class _Parts:
 
     def __init__(self, group: LayerGroup) -> None:
         self._group = group
-        forms = group.terms[0]
-        self._form = forms.form("inp")
+        forms = cast(Forms, group.terms[0])
+        form = forms.form("inp")
+        assert form is not None and forms.form("out") is None  # what makes it relative
+        self._form = form
         a, b = group.factors()
         u = self._form.directions
         self._a, self._along = a, forms.total(a @ u)

@@ -27,6 +27,7 @@ class BoundTerm:
 
     @classmethod
     def of(cls, term: AnchorTerm, factors: LoRAFactors, scale_update: bool) -> Self:
+        """The term's anchor of the layer of these factors."""
         anchor = term.modules[factors.target.name]
         return cls(anchor.out, anchor.inp, term.weight * anchor.factor(factors.scaling, scale_update))
 
@@ -58,6 +59,7 @@ class LayerGroup(nn.Module):
         self.terms = nn.ModuleList(Forms(term, on_host, self._mesh, dtype) for term in terms)
 
     def forward(self) -> Tensor:
+        """The penalty of all layers and terms, a scalar."""
         a, b = self.factors()
         with torch.autocast(a.device.type, enabled=False):
             return torch.stack([term(a, b) for term in self.terms]).sum()
@@ -101,6 +103,7 @@ class Forms(nn.Module):
         self._betas = {side: _register(self, side, [getattr(term, side) for term in terms], mesh) for side in ("out", "inp")}
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """The penalty of all layers, a scalar."""
         return (self.weights * update_penalty(a, b, self.form("out"), self.form("inp"), self.total)).sum()
 
     def form(self, side: str) -> QuadraticForm | None:

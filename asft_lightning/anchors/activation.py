@@ -127,6 +127,6 @@ def _probe(weights: WeightPair) -> Probe:
 
 def _cost_of(weight: Tensor, directions: Tensor, values: Tensor, floor: float) -> float:
     """tr(W M Wᵀ) with M = floor·(I − UUᵀ) + U diag(values) Uᵀ."""
-    along = torch.stack([(rows.double() @ directions).square().sum(0) for rows in weight.split(256)]).sum(0)
+    along = torch.stack([(rows.double() @ directions).square().sum(0) for rows in torch.split(weight, 256)]).sum(0)
     outside = float(torch.linalg.vector_norm(weight.float(), dtype=torch.float64) ** 2 - along.sum())
     return float((values * along).sum()) + floor * max(0.0, outside)

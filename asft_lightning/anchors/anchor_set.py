@@ -174,7 +174,8 @@ def _term_from(index: int, plain: Mapping[str, Any], tensors: Mapping[str, Tenso
             for side, beta in figures["betas"].items()
         }
         eigenvalues = tensors.get(f"{prefix}eigenvalues")
-        kinds = {"scale": float(figures["scale"]), "relative": bool(figures["relative"])}
-        spectrum = Spectrum(**figures["spectrum"])
-        modules[name] = ModuleAnchor(forms.get("out"), forms.get("inp"), eigenvalues, spectrum, **kinds)
+        spectrum, scale = Spectrum(**figures["spectrum"]), float(figures["scale"])
+        modules[name] = ModuleAnchor(
+            forms.get("out"), forms.get("inp"), eigenvalues, spectrum, scale, bool(figures["relative"])
+        )
     return AnchorTerm(plain["settings"], float(plain["weight"]), modules, tuple(plain["prompts"]))

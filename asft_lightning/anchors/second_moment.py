@@ -47,9 +47,7 @@ class SecondMoment:
     def add(self, inputs: Tensor) -> None:
         """Count inputs x (n, d)."""
         self.count += len(inputs)
-        self._square += (
-            float(inputs.double().square().sum()) if inputs.device.type == "cpu" else float(inputs.float().square().sum())
-        )
+        self._square += float(inputs.detach().float().square().sum(dim=1).cpu().double().sum())
         for rows in inputs.detach().float().split(self._capacity):
             self._factor = torch.cat([self._factor.to(rows.device), rows])
             if len(self._factor) > 2 * self._capacity:
