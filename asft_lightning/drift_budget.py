@@ -13,7 +13,7 @@ from asft_lightning.penalty import UpdatePenalty
 
 
 class DriftBudget(nn.Module):
-    """Holds the drift, the root of an ``Activation`` anchor's penalty, to a limit: :meth:`hold` it after each optimizer step.
+    """Holds the drift, the root of an ``Activation`` anchor's penalty, to a limit: :meth:`hold` it after each step.
 
     Where a step leads beyond it, A is replaced by the nearest update that does not (B stays): with M_l the anchor's form
     on layer l, ΔW_l → ΔW_l (I + ν M_l)⁻¹, the minimiser of Σ‖ΔW' − ΔW‖²_F within the budget. The multiplier ν, one for all

@@ -77,7 +77,7 @@ class Probe:
         given = isinstance(self.model, nn.Module)
         model = self.model if isinstance(self.model, nn.Module) else self.model()
         if not given and self.device is not None and not getattr(model, "is_quantized", False):
-            model = model.to(self.device)  # type: ignore[arg-type]
+            model = model.to(self.device)
         plain = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
         with plain, undisturbed(model):
             yield model

@@ -48,7 +48,7 @@ class SecondMoment:
         """Count inputs x (n, d)."""
         self.count += len(inputs)
         self._square += float(inputs.detach().float().square().sum(dim=1).cpu().double().sum())
-        for rows in inputs.detach().float().split(self._capacity):
+        for rows in torch.split(inputs.detach().float(), self._capacity):
             self._factor = torch.cat([self._factor.to(rows.device), rows])
             if len(self._factor) > 2 * self._capacity:
                 self._turn()
