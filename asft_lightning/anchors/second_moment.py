@@ -42,6 +42,7 @@ class SecondMoment:
         self._capacity = capacity
         self._factor = torch.empty(0, width)
         self._dropped = 0.0  # Σ of the largest eigenvalues dropped, of n·G
+        self._lost = 0.0  # Σ of all eigenvalues dropped
         self._square = 0.0  # Σ‖x‖²
 
     def add(self, inputs: Tensor) -> None:
@@ -58,7 +59,7 @@ class SecondMoment:
         self._turn()
         squares = self._factor.double().square().sum(dim=1)  # the rows are orthogonal now
         total = self._square
-        left = (total - squares.cumsum(0)).clamp_min(0.0)
+        left = self._lost + (squares.flip(0).cumsum(0).flip(0) - squares)  # summed from the small end: nothing cancels
         keep = min(len(squares), int((left > tolerance * total).sum()) + 1)
         found = left_singular(self._factor[:keep].mT)
         keep = found.u.shape[1]
@@ -70,5 +71,7 @@ class SecondMoment:
         found = left_singular(self._factor.mT)
         self._factor = (found.u * found.sigma).mT.to(self._factor.dtype)
         if len(self._factor) > self._capacity:
-            self._dropped += float(found.sigma[self._capacity].square())
+            beyond = found.sigma[self._capacity :].square()
+            self._dropped += float(beyond[0])
+            self._lost += float(beyond.sum())
             self._factor = self._factor[: self._capacity]

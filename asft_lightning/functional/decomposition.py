@@ -46,7 +46,7 @@ def left_singular(matrix: Tensor) -> LeftSingular:
     wide = v.shape[0] <= v.shape[1]
     values, vectors = torch.linalg.eigh(v @ v.mT if wide else v.mT @ v)
     values, vectors = values.flip(0), vectors.flip(1)
-    noise = 16 * max(v.shape) * torch.finfo(torch.float64).eps * values[0].clamp_min(0.0)
+    noise = 16 * max(v.shape) * torch.finfo(torch.float64).eps * values[:1].clamp_min(0.0)  # an empty matrix has none
     rank = int((values > noise).sum())
     sigma = values[:rank].sqrt()
     u = vectors[:, :rank] if wide else _orthonormal(v @ vectors[:, :rank])
