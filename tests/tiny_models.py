@@ -25,11 +25,13 @@ _DECODER: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 4,
 }
-_CONFIGS: dict[str, Callable[[int], Any]] = {
-    "llama": lambda layers: LlamaConfig(num_hidden_layers=layers, **_DECODER),
-    "qwen2": lambda layers: Qwen2Config(num_hidden_layers=layers, **_DECODER),
-    "gemma2": lambda layers: Gemma2Config(num_hidden_layers=layers, **_DECODER),
-    "gpt2": lambda layers: GPT2Config(n_layer=layers, n_embd=16, n_head=4, vocab_size=32, n_positions=64),
+_CONFIGS: dict[str, Callable[..., Any]] = {
+    "llama": lambda layers, **more: LlamaConfig(num_hidden_layers=layers, **_DECODER | more),
+    "qwen2": lambda layers, **more: Qwen2Config(num_hidden_layers=layers, **_DECODER | more),
+    "gemma2": lambda layers, **more: Gemma2Config(num_hidden_layers=layers, **_DECODER | more),
+    "gpt2": lambda layers, **more: GPT2Config(
+        **{"n_layer": layers, "n_embd": 16, "n_head": 4, "vocab_size": 32, "n_positions": 64} | more
+    ),
 }
 TARGETS = {
     "llama": ["q_proj", "v_proj", "down_proj"],
@@ -57,9 +59,9 @@ def _weight(model: nn.Module, name: str) -> Tensor:
     return model.get_parameter(f"{name}.weight").detach().double()
 
 
-def tiny_model(kind: str = "llama", seed: int = 0, layers: int = 2) -> PreTrainedModel:
+def tiny_model(kind: str = "llama", seed: int = 0, layers: int = 2, **config: Any) -> PreTrainedModel:
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(_CONFIGS[kind](layers))
+    return AutoModelForCausalLM.from_config(_CONFIGS[kind](layers, **config))
 
 
 def tiny_pair(kind: str = "llama", layers: int = 2, scale: float = 0.1) -> Pair:

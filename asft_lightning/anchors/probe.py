@@ -1,12 +1,14 @@
 """Probe: the aligned model at work, for anchors on what prompts activate in it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from asft_lightning.anchors.second_moment import SecondMoment
 from asft_lightning.anchors.targets import Target, canonical_name
 from asft_lightning.errors import AnchorError
-from asft_lightning.evaluation import generate_answers, undisturbed
+from asft_lightning.evaluation import generate_ids, undisturbed
 from asft_lightning.rows import Row
 from asft_lightning.templates import Template
 from asft_lightning.vocabulary import require_known
@@ -58,7 +60,7 @@ class Probe:
             batch_size: Prompts a batch.
 
         Raises:
-            AnchorError: If a layer is not run on every token of the prompts, or puts out what is not finite.
+            AnchorError: If a layer is not run on every token of the prompts, or is given what is not finite.
             ConfigurationError: If a prompt has token ids that the model has no embedding for.
         """
         prompts = self.prompt_ids(rows)
@@ -66,9 +68,15 @@ class Probe:
         with self._running() as model:
             texts, firsts = prompts, [0 if tokens == "all" else len(ids) - 1 for ids in prompts]
             if tokens == "answer":
-                texts = self._begun(model, rows, prompts, batch_size)
+                texts = self._begun(model, prompts, batch_size)
             require_known(texts, model.config.get_text_config().vocab_size, "prompts")
             self._run(model, texts, firsts, found, batch_size)
+        expected = sum(len(text) - first for text, first in zip(texts, firsts, strict=True))
+        if fewer := [name for name, moment in found.items() if moment.count < expected]:
+            raise AnchorError(
+                f"{fewer[0]}: Activation needs layers that every token goes through, and this one saw "
+                f"{found[fewer[0]].count} of {expected}. Leave it out of target_modules, or use another anchor."
+            )
         return found
 
     @contextmanager
@@ -78,20 +86,15 @@ class Probe:
         model = self.model if isinstance(self.model, nn.Module) else self.model()
         if not given and self.device is not None and not getattr(model, "is_quantized", False):
             model = model.to(self.device)
-        plain = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
-        with plain, undisturbed(model):
+        with _without_adapters(model), undisturbed(model):
             yield model
 
-    def _begun(
-        self, model: PreTrainedModel | PeftModel, rows: Sequence[Row], prompts: list[list[int]], batch_size: int
-    ) -> list[list[int]]:
-        answers = generate_answers(
+    def _begun(self, model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]], batch_size: int) -> list[list[int]]:
+        """Each prompt with the answer that the model begins."""
+        answers = generate_ids(
             model, self.tokenizer, prompts, max_new_tokens=_ANSWER_TOKENS, batch_size=batch_size, progress="Answers"
         )
-        return [
-            self.template.prompt_ids(self.tokenizer, row.prompt, row.history, opening=answer)
-            for row, answer in zip(rows, answers, strict=True)
-        ]
+        return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
 
     def _run(
         self,
@@ -113,7 +116,13 @@ class Probe:
                         f"{tuple(inputs.shape)} where {tuple(counted.shape)} tokens are (experts that tokens are routed "
                         "to?). Leave it out of target_modules, or use another anchor."
                     )
-                found[name].add(inputs[counted])
+                chosen = inputs[counted]
+                if not bool(chosen.isfinite().all()):
+                    raise AnchorError(
+                        f"{name}: what the aligned model puts into the layer must be finite, and holds NaN or Inf on some "
+                        "prompts. Load it in bfloat16 or float32."
+                    )
+                found[name].add(chosen)
 
             return add
 
@@ -128,6 +137,26 @@ class Probe:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@contextmanager
+def _without_adapters(model: nn.Module) -> Iterator[None]:
+    """Adapters switched off, with or without PEFT's wrapper; afterwards what was on is on, and what was trainable is so.
+
+    PEFT's own ``disable_adapter`` makes the active adapter trainable and every other one not, whatever they were.
+    """
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    on = [layer for layer in layers if not layer.disable_adapters]
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for layer in on:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer in on:
+            layer.enable_adapters(True)
+        for parameter, flag in trainable:
+            parameter.requires_grad_(flag)
 
 
 def _layers(model: nn.Module, wanted: Mapping[str, Any]) -> list[tuple[str, nn.Module]]:

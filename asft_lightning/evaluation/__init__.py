@@ -1,7 +1,7 @@
 """Answers, and judges and raters of answers."""
 
 from asft_lightning.evaluation.attacks import Attack
-from asft_lightning.evaluation.generation import generate_answers, undisturbed
+from asft_lightning.evaluation.generation import generate_answers, generate_ids, undisturbed
 from asft_lightning.evaluation.judges import (
     BeaverDamJudge,
     ClassifierJudge,
@@ -27,6 +27,7 @@ __all__ = [
     "RefusalJudge",
     "Verdict",
     "generate_answers",
+    "generate_ids",
     "parse_guard",
     "undisturbed",
 ]

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -71,6 +72,42 @@ def generate_answers(
         ConfigurationError: If a prompt has token ids that the model has no embedding for.
     """
     config = _config(model, tokenizer, max_new_tokens, temperature)
+    found = _generated(model, config, prompts, batch_size, seed, progress)
+    texts = (
+        _continuation(tokenizer, prompt, ids) if opening else tokenizer.decode(ids, skip_special_tokens=True)
+        for prompt, ids in zip(prompts, found, strict=True)
+    )
+    return [(opening + text).strip() for text in texts]
+
+
+def generate_ids(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: str | None = None,
+) -> list[list[int]]:
+    """Greedy answers as the model's own token ids, up to its end token: what it said, not what its text is read as.
+
+    Args and errors are those of :func:`generate_answers`.
+    """
+    config = _config(model, tokenizer, max_new_tokens, 0.0)
+    ends = set(config.eos_token_id)
+    found = _generated(model, config, prompts, batch_size, 0, progress)
+    return [list(takewhile(lambda token: token not in ends, ids)) for ids in found]
+
+
+def _generated(
+    model: PreTrainedModel | PeftModel,
+    config: GenerationConfig,
+    prompts: Sequence[list[int]],
+    batch_size: int,
+    seed: int,
+    progress: str | None,
+) -> list[list[int]]:
+    """What follows each prompt, with its end token and the padding after it."""
     require_known(
         [*prompts, [int(config.pad_token_id)]], model.config.get_text_config().vocab_size, "prompts and their padding"
     )
@@ -78,7 +115,7 @@ def generate_answers(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     mesh = sharded_over(model)
-    answers = [""] * len(prompts)
+    answers: list[list[int]] = [[] for _ in prompts]
     bar = tqdm(total=len(prompts), desc=progress, leave=False, disable=progress is None)
     with undisturbed(model), _generating_by(config, model), bar:
         torch.manual_seed(seed)
@@ -92,10 +129,7 @@ def generate_answers(
                 synced_gpus=mesh is not None,  # each rank goes on until the last has finished: the weights are shared
             )
             for i, ids in zip(chosen, output[:, input_ids.shape[1] :].tolist(), strict=False):
-                text = (
-                    _continuation(tokenizer, prompts[i], ids) if opening else tokenizer.decode(ids, skip_special_tokens=True)
-                )
-                answers[i] = (opening + text).strip()
+                answers[i] = ids
             bar.update(len(chosen))
     return answers
 
