@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
 
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, Spectrum, WeightPair
+from asft_lightning.anchors.checkpoints import Weights
 from asft_lightning.anchors.fingerprint import content_hash, text_hash
 from asft_lightning.anchors.probe import Probe, Tokens
 from asft_lightning.anchors.second_moment import Principal
@@ -27,8 +28,9 @@ class Activation(Anchor):
     x are the layer's inputs in the aligned model when it reads the prompts; ΔW = (α/r)·B·A is the true update, whatever
     ``scale_update`` says. So the penalty is a number without a unit, 0.01 for a change of a tenth, and one λ means the
     same for models, ranks, α and learning rates. With G = E[x xᵀ] it is ⟨BᵀB, A G Aᵀ⟩·(α/r)² / tr(W G Wᵀ), a form on the
-    input side; G is kept along its leading directions, and what is left out counts as its largest: the penalty is never
-    below the exact one, and above it by ``error_bound`` in the spectrum at the most, relative to ‖ΔW‖²·tr G.
+    input side. G is kept along its leading directions. Along no other is there more than b = ``error_bound``·tr G, and
+    what is left out counts as b in ΔW x and as nothing in W x: a layer's share is never below the exact one, and at most
+    (E‖ΔW x‖² + b‖ΔW‖²) / (E‖W x‖² − b‖W‖²).
 
     Args:
         weight: Factor in a sum of anchors.
@@ -55,11 +57,14 @@ class Activation(Anchor):
     def __post_init__(self) -> None:
         """Refuse settings that cannot be before anything is read."""
         super().__post_init__()
-        if min(self.num_prompts, self.max_directions, self.batch_size) < 1 or self.ridge < 0 or not 0 <= self.tolerance < 1:
+        fits = min(self.num_prompts, self.max_directions, self.batch_size) >= 1 and 0 <= self.ridge < float("inf")
+        if not (fits and 0 <= self.tolerance < 1):
             raise AnchorError(
                 "Activation needs num_prompts, max_directions and batch_size of 1 or more, ridge ≥ 0 and 0 ≤ tolerance < 1, "
                 f"got {self.num_prompts}, {self.max_directions}, {self.batch_size}, {self.ridge} and {self.tolerance}."
             )
+        if self.tokens not in get_args(Tokens):
+            raise AnchorError(f"Activation's tokens must be one of {', '.join(get_args(Tokens))}, got {self.tokens!r}.")
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -90,19 +95,17 @@ class Activation(Anchor):
 
     def fingerprint(self, targets: Sequence[Target], weights: WeightPair) -> str:
         """Of the prompts as the model reads them, and of all of its weights."""
-        probe = _probe(weights)
-        assert weights.aligned is not None
-        ids = ((str(i), torch.tensor(ids)) for i, ids in enumerate(probe.prompt_ids(self.rows)))
-        return text_hash(content_hash(ids), weights.aligned.whole_fingerprint())
+        ids = ((str(i), torch.tensor(ids)) for i, ids in enumerate(_probe(weights).prompt_ids(self.rows)))
+        return text_hash(content_hash(ids), _aligned(weights).whole_fingerprint())
 
     def _anchor(self, target: Target, found: Principal, weights: WeightPair, layers: int) -> ModuleAnchor:
         if not found.trace > 0:
             raise AnchorError(f"{target.name}: unsafe prompts must put something into the layer, and its inputs are all 0.")
-        assert weights.aligned is not None
-        floor = found.bound + self.ridge * found.trace / target.shape[1]
+        noise = self.ridge * found.trace / target.shape[1]
+        floor = found.bound + noise
         values = found.values + floor
-        w = weights.aligned.matrix(target).to(found.directions.device)
-        put_out = _cost_of(w, found.directions, values, floor)
+        w = _aligned(weights).matrix(target).to(found.directions.device)
+        put_out = _cost_of(w, found.directions, found.values + noise, noise)
         if not put_out > 0:
             raise AnchorError(f"{target.name}: a change is measured against what the layer puts out, and its weight is 0.")
         unit = floor or float(values[0])  # so that β is 0 or 1, and layers go through one product
@@ -123,6 +126,12 @@ def _probe(weights: WeightPair) -> Probe:
             "Activation runs the aligned model, and there is none to run. Pass probe=Probe(model, tokenizer, template)."
         )
     return weights.probe
+
+
+def _aligned(weights: WeightPair) -> Weights:
+    if weights.aligned is None:
+        raise AnchorError("Activation measures against the aligned model's weights, and `aligned` is not given. Name it.")
+    return weights.aligned
 
 
 def _cost_of(weight: Tensor, directions: Tensor, values: Tensor, floor: float) -> float:

@@ -27,7 +27,8 @@ class Spectrum:
         largest: Largest eigenvalue of C; near 0 the penalty is plain shrinkage, above 2 the anchor repels.
         kept: Directions kept.
         energy: Share of ‖V‖²_F along them.
-        error_bound: Proven bound on the relative error of the penalty from those not kept.
+        error_bound: Proven bound on the relative error of the penalty from those not kept (of ``Activation``: on what its
+            inputs have along any one of them, as a share of all they have).
     """
 
     norm: float = 0.0
