@@ -15,10 +15,10 @@ from asft_lightning.penalty import UpdatePenalty
 class DriftBudget(nn.Module):
     """Holds the drift, the root of an ``Activation`` anchor's penalty, to a limit: :meth:`hold` it after each step.
 
-    Where a step leads beyond it, A is replaced by the nearest update that does not (B stays): with M_l the anchor's form
-    on layer l, ΔW_l → ΔW_l (I + ν M_l)⁻¹, the minimiser of Σ‖ΔW' − ΔW‖²_F within the budget. The multiplier ν, one for all
-    layers, is found anew in closed form each time. So there is no weight to choose, nothing to tune, and no state; what
-    costs no drift is left as the optimizer made it.
+    Where a step leads beyond it, A is replaced by that of the nearest update that does not (B stays): with M_l the anchor's
+    form on layer l and ΔW_l = (α/r)·B·A, ΔW_l → ΔW_l (I + ν M_l)⁻¹, the minimiser of Σ‖ΔW' − ΔW‖²_F within the budget. The
+    multiplier ν, one for all layers, is found anew each time (:func:`budget_multiplier`). So there is no weight to choose,
+    nothing to tune, and no state; what costs no drift is left as the optimizer made it.
 
     Args:
         model: A model with PEFT LoRA layers.
@@ -34,8 +34,7 @@ class DriftBudget(nn.Module):
     def __init__(self, model: nn.Module, anchors: AnchorSet, limit: float, **kwargs: bool) -> None:
         super().__init__()
         relative = [term for term in anchors.terms if term.relative]
-        if not limit > 0:
-            raise ConfigurationError(f"drift_budget must be above 0, got {limit}. 0.1 allows a change of a tenth.")
+        require_budget(limit)
         if len(relative) != 1:
             raise ConfigurationError(
                 "drift_budget limits a relative change, which one Activation anchor measures, and among `anchors` there are "
@@ -67,6 +66,16 @@ class DriftBudget(nn.Module):
         return nu
 
 
+def require_budget(limit: float) -> None:
+    """Refuse a limit that is none, before anything is built.
+
+    Raises:
+        ConfigurationError: If it is not positive.
+    """
+    if not limit > 0:
+        raise ConfigurationError(f"drift_budget must be above 0, got {limit}. 0.1 allows a change of a tenth.")
+
+
 class _Parts:
     """The drift of a group of layers, taken apart: along each direction of each layer, and along none.
 
@@ -89,8 +98,9 @@ class _Parts:
         outside = (gram * forms.total(rest @ rest.mT)).sum((-2, -1))
         inside = (self._along * (gram @ self._along)).sum(-2)
         beta = self._form.weights.new_full((len(a), 1), self._form.beta)
-        self.eigenvalues = forms.weights[:, None] * torch.cat([self._form.weights, beta], dim=1)
-        self.energies = torch.cat([inside, outside[:, None]], dim=1).clamp_min(0.0)
+        squares = group.scalings().square().clamp_min(torch.finfo(a.dtype).tiny)[:, None]  # of ΔW against the bare B·A
+        self.eigenvalues = forms.weights[:, None] / squares * torch.cat([self._form.weights, beta], dim=1)
+        self.energies = squares * torch.cat([inside, outside[:, None]], dim=1).clamp_min(0.0)
 
     def shrink(self, nu: float) -> None:
         """ΔW → ΔW (I + νM)⁻¹."""

@@ -68,6 +68,11 @@ class LayerGroup(nn.Module):
         """A (L, r, d_in) and B (L, d_out, r); of sharded ones this rank's columns and rows."""
         return self._stacked("a", 2), self._stacked("b", 1)
 
+    def scalings(self) -> Tensor:
+        """α/r of each layer (L,)."""
+        weights = cast(Forms, self.terms[0]).weights
+        return weights.new_tensor([factor.scaling for factor in self._factors])
+
     def set_a(self, a: Tensor) -> None:
         """Give the layers other A (L, r, d_in); of sharded ones each rank gives its columns."""
         if self._mesh is not None:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from asft_lightning.anchors import FILE_NAME, Anchor, AnchorSet, Gram, Probe, build_anchors, require_built_from
-from asft_lightning.drift_budget import DriftBudget
+from asft_lightning.drift_budget import DriftBudget, require_budget
 from asft_lightning.errors import ConfigurationError, UnpenalisedError
 from asft_lightning.files import cache_folder
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
@@ -38,8 +38,9 @@ class AsFT(LoRAFineTuner):
         kwargs: Those of :class:`LoRAFineTuner`.
 
     Raises:
-        ConfigurationError: If ``lambda_reg`` or ``lambda_warmup_steps`` is negative, or both ``anchors`` and
-            ``anchor_file`` are given.
+        ConfigurationError: If ``lambda_reg`` or ``lambda_warmup_steps`` is negative, ``drift_budget`` is not positive, or
+            both ``anchors`` and ``anchor_file`` are given; when the model is configured, if a budget finds not one
+            ``Activation``.
         UnpenalisedError: When the model is configured, if something would be trained that no anchor sees.
         AnchorError: When the anchors are built, if one cannot be.
     """
@@ -72,6 +73,8 @@ class AsFT(LoRAFineTuner):
             raise ConfigurationError(
                 f"anchors are built or read, not both: got anchors and anchor_file {anchor_file!r}. Leave one out."
             )
+        if drift_budget is not None:
+            require_budget(drift_budget)
         self.lambda_reg = lambda_reg
         self.anchors: Sequence[Anchor] = [Gram()] if anchors is None else anchors
         self.drift_budget = drift_budget
