@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -12,7 +13,7 @@ from torch import multiprocessing
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from asft_lightning import AnchorSet, Gram, Shrinkage, Subspace, UnpenalisedError, UpdatePenalty, build_anchors
+from asft_lightning import AnchorSet, DriftBudget, Gram, Shrinkage, Subspace, UnpenalisedError, UpdatePenalty, build_anchors
 from asft_lightning.anchors.anchor import ModuleAnchor
 from asft_lightning.anchors.anchor_set import AnchorTerm
 from asft_lightning.functional import QuadraticForm
@@ -48,11 +49,21 @@ def input_side(shapes):
     return [AnchorTerm({"kind": "a"}, 0.5, modules), AnchorTerm({"kind": "b"}, 2.0, alone)]
 
 
+def relative(shapes):
+    """A relative change on the inputs, at another scale in each layer."""
+    plain = input_side(shapes)[1].modules
+    modules = {
+        name: replace(anchor, scale=0.1 * i, relative=True) for i, (name, anchor) in enumerate(plain.items(), start=1)
+    }
+    return [AnchorTerm({"class": "Drift"}, 1.0, modules)]
+
+
 def anchors_of(model, kind):
     states = [{k: v.clone() for k, v in tiny.tiny_model(seed).state_dict().items()} for seed in (1, 2)]
     built = {"gram": [Gram()], "sum": [Gram(), Subspace(num_directions=5, weight=0.3), Shrinkage(weight=0.1)]}
     anchors = build_anchors(model, *states, built.get(kind, [Gram()]), progress=False)
-    return anchors if kind in built else AnchorSet(anchors.shapes, input_side(anchors.shapes))
+    own = {"input": input_side, "relative": relative}
+    return anchors if kind in built else AnchorSet(anchors.shapes, tuple(own[kind](anchors.shapes)))
 
 
 def step(model, penalty, ids):
@@ -90,7 +101,7 @@ def sharded_step(rank, world, kind, folder):
 
 
 @pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.parametrize("kind", ["gram", "sum", "input"])
+@pytest.mark.parametrize("kind", ["gram", "sum", "input", "relative"])
 def test_sharded_step_is_that_of_one_process(tmp_path, kind, world):
     on_ranks(sharded_step, (world, kind, str(tmp_path)), world)
     model = model_of()
@@ -108,6 +119,43 @@ def test_sharded_step_is_that_of_one_process(tmp_path, kind, world):
     shares = [kept for _, _, kept, _ in found]
     assert sum(shares) == whole
     assert max(shares) <= whole / world * 1.1  # 32 rows over 3 ranks: 11, 11, 10
+
+
+LIMIT = 0.05
+
+
+def sharded_hold(rank, world, r, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    try:
+        model = model_of(seed=3 + rank, r=r)
+        anchors = anchors_of(model, "relative")
+        shard(model, init_device_mesh("cpu", (world,)))
+        budget = DriftBudget(model, anchors, LIMIT, resumed=True)
+        figures = [float(budget.drift().detach()), budget.hold(), float(budget.drift().detach())]
+        step(model, budget.penalty, IDS[rank::world])  # nothing of it is in the way of the next step
+        torch.save((figures, whole_state(model)), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("world", "r"), [(2, 3), (3, 3), (2, 1), (3, 2)])
+def test_sharded_update_is_held_as_in_one_process(tmp_path, world, r):
+    """Also where a rank has no row of A."""
+    on_ranks(sharded_hold, (world, r, str(tmp_path)), world)
+    model = model_of(r=r)
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    budget = DriftBudget(model, anchors_of(model, "relative"), LIMIT, resumed=True)
+    expected = [float(budget.drift().detach()), budget.hold(), float(budget.drift().detach())]
+    assert expected[0] > 2 * LIMIT and expected[2] == pytest.approx(LIMIT, rel=1e-5)
+
+    for rank in range(world):
+        figures, state = torch.load(tmp_path / f"{rank}.pt")
+        assert figures == pytest.approx(expected, rel=1e-5)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                assert float((state[name] - parameter.detach()).norm()) <= 1e-5 * float(parameter.detach().norm()), name
+                assert torch.equal(state[name], before[name]) == ("lora_B" in name), name
 
 
 def sharded_too_late(rank, folder):
