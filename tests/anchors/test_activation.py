@@ -268,7 +268,7 @@ def test_template_matters(tmp_path):
 
 def test_target_of_another_shape_than_the_weight_is_named(tmp_path):
     case = Case(tmp_path)
-    narrower = {name: value for name, value in case.plain.state_dict().items()}
+    narrower = dict(case.plain.state_dict())
     name = "model.layers.0.self_attn.q_proj.weight"
     narrower[name] = narrower[name][:8]
     with pytest.raises(AnchorError, match=r"layers\.0\.self_attn\.q_proj: .* must have the layer's shape \(16, 16\)"):

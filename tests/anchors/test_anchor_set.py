@@ -1,16 +1,31 @@
 import json
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from activations import adapted, probe, prompts, speaking_model
 from references import orthonormal
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_models import TARGETS, tiny_pair, with_lora
 
-from asft_lightning.anchors import Anchor, AnchorSet, Gram, ModuleAnchor, Shrinkage, Subspace, build_anchors
+from asft_lightning import UpdatePenalty
+from asft_lightning.anchors import Activation, Anchor, AnchorSet, Gram, ModuleAnchor, Shrinkage, Subspace, build_anchors
 from asft_lightning.errors import AnchorError
 from asft_lightning.functional import QuadraticForm
+
+
+@dataclass(frozen=True)
+class Relative(Anchor):
+    """A variant that measures a relative change, at another scale in each module."""
+
+    def build(self, target, weights):
+        form = QuadraticForm(0.0, orthonormal(target.shape[1], 2).float(), torch.tensor([5.0, 3.0]))
+        return ModuleAnchor(inp=form, scale=0.1 / len(target.name), relative=True)
+
+    def prompt_hashes(self):
+        return ("aa", "bb")
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,8 @@ ANCHORS = {
     "Subspace": [Subspace(explained_variance=0.5)],
     "Shrinkage": [Shrinkage()],
     "input side": [InputSide()],
+    "relative": [Relative()],
+    "relative in a sum": [Gram(), Relative(weight=3)],
     "sum": [Gram(), Shrinkage(weight=0.3), InputSide(weight=2)],
 }
 
@@ -54,12 +71,52 @@ def test_a_saved_set_is_read_back_exactly(tmp_path, case):
     assert dict(found.shapes) == dict(expected.shapes)
     for term, other in zip(found.terms, expected.terms, strict=True):
         assert (term.settings, term.weight, list(term.modules)) == (other.settings, other.weight, list(other.modules))
+        assert (term.prompts, term.relative) == (other.prompts, other.relative)
         for name in term.modules:
+            assert (term.modules[name].scale, term.modules[name].relative) == (
+                other.modules[name].scale,
+                other.modules[name].relative,
+            )
             assert term.modules[name].spectrum == other.modules[name].spectrum
             pairs = zip(parts(term.modules[name]), parts(other.modules[name]), strict=True)
             assert all(a == b and torch.equal(x, y) and x.dtype == y.dtype for (a, x), (b, y) in pairs)
     assert found.sha256() == expected.sha256()
     assert str(found) == str(expected)
+
+
+def test_what_an_anchor_is_scaled_by_and_looked_at_is_in_the_hash():
+    original = built([Relative()])
+    (term,) = original.terms
+    name = next(iter(term.modules))
+
+    def with_module(**changes):
+        modules = {**term.modules, name: replace(term.modules[name], **changes)}
+        return replace(original, terms=(replace(term, modules=modules),))
+
+    others = [
+        with_module(scale=term.modules[name].scale * (1 + 1e-12)),
+        with_module(relative=False),
+        replace(original, terms=(replace(term, prompts=("aa",)),)),
+    ]
+    assert len({original.sha256(), *(other.sha256() for other in others)}) == 1 + len(others)
+    assert not with_module(relative=False).terms[0].relative
+
+
+def test_an_activation_anchor_is_read_back_exactly(tmp_path):
+    plain, rows = speaking_model(), prompts(tmp_path)
+    model = adapted(deepcopy(plain))
+    anchors = [Activation(prompts=rows, ridge=0.1, weight=2.0), Activation(prompts=rows, tokens="last")]
+    expected = build_anchors(model, plain, anchors=anchors, probe=probe(plain), progress=False)
+    expected.save(tmp_path / "anchors.safetensors")
+    found = AnchorSet.load(tmp_path / "anchors.safetensors")
+    assert found.sha256() == expected.sha256() and dict(found.sources) == dict(expected.sources)
+    for term, other in zip(found.terms, expected.terms, strict=True):
+        assert (term.settings, term.prompts, term.relative) == (other.settings, other.prompts, True)
+        assert len(term.prompts) == 5
+    values = [float(UpdatePenalty(model, each, resumed=True)()) for each in (found, expected)]
+    assert values[0] == values[1] > 0
+    lines = [line.split() for line in str(found).splitlines() if "  Activation " in line]
+    assert len(lines) == 2 * len(found.shapes)
 
 
 def test_saving_leaves_one_file(tmp_path):
@@ -118,10 +175,10 @@ def test_a_missing_file_is_refused(tmp_path, where):
         AnchorSet.load(tmp_path / where)
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "asft-lightning anchors 0"}])
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "asft-lightning anchors 1"}])
 def test_a_foreign_file_is_refused(tmp_path, metadata):
     save_file({"weight": torch.ones(2)}, tmp_path / "model.safetensors", metadata)
-    with pytest.raises(AnchorError, match=r"must be a file of format 'asft-lightning anchors 1', got .*Build it again"):
+    with pytest.raises(AnchorError, match=r"must be a file of format 'asft-lightning anchors 2', got .*Build it again"):
         AnchorSet.load(tmp_path / "model.safetensors")
 
 

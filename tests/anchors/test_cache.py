@@ -1,14 +1,19 @@
 import logging
 import multiprocessing
 import sys
+from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
+from activations import adapted, probe, prompts, speaking_model
 from safetensors.torch import load_file, save_file
 from tiny_models import TARGETS, tiny_pair, with_lora
 
-from asft_lightning.anchors import AnchorSet, Gram, Harmful, Shrinkage, Subspace, build, build_anchors
+from asft_lightning import Template
+from asft_lightning.anchors import Activation, AnchorSet, Gram, Harmful, Shrinkage, Subspace, build, build_anchors
+from asft_lightning.data import Source
 
 
 @dataclass
@@ -38,13 +43,13 @@ class Builder:
 
 @pytest.fixture
 def builder(tmp_path, monkeypatch):
-    built, original = [], build._built
+    built, original = [], build._term
 
-    def counted(anchor, target, weights):
-        built.append(target.name)
-        return original(anchor, target, weights)
+    def counted(anchor, targets, weights, advance):
+        built.extend(target.name for target in targets)
+        return original(anchor, targets, weights, advance)
 
-    monkeypatch.setattr(build, "_built", counted)
+    monkeypatch.setattr(build, "_term", counted)
     return Builder(tmp_path / "cache", tiny_pair(), built)
 
 
@@ -95,6 +100,87 @@ def test_the_content_of_a_harmful_adapter_is_in_the_key(builder, tmp_path):
     file = tmp_path / "adapter" / "adapter_model.safetensors"
     save_file({name: 2 * value + 1 for name, value in load_file(file).items()}, file)
     builder(**settings | {"anchors": [Harmful(adapter=str(tmp_path / "adapter"))]})
+    assert builder.built and len(builder.files) == 2
+
+
+@pytest.fixture
+def activated(builder, tmp_path):
+    """Builds an Activation anchor of a model with the cache."""
+    plain = speaking_model()
+
+    def run(source=None, template=Template(), model=plain, aligned=None, **settings):  # noqa: B008 (frozen)
+        builder.built.clear()
+        anchor = Activation(prompts=source or prompts(tmp_path), **settings)
+        return build_anchors(
+            adapted(speaking_model()),
+            aligned or model,
+            anchors=[anchor],
+            cache=builder.folder,
+            probe=probe(model, template=template),
+            progress=False,
+        )
+
+    run.plain = plain
+    return run
+
+
+def test_the_same_prompts_and_weights_are_found_again(builder, activated, tmp_path):
+    expected = activated()
+    assert builder.built
+    activated.plain.save_pretrained(tmp_path / "a name")
+    same = [{}, {"aligned": tmp_path / "a name"}, {"model": adapted(deepcopy(activated.plain))}]
+    for settings in same:
+        found = activated(**settings)
+        assert not builder.built and found.sha256() == expected.sha256()
+    assert len(builder.files) == 1
+
+
+def test_answers_to_the_prompts_are_not_in_the_key(builder, activated, tmp_path):
+    source = prompts(tmp_path)
+    activated(source)
+    Path(source.path).write_text(Path(source.path).read_text().replace('"output": ""', '"output": "no"'))
+    activated(Source(source.path))
+    assert not builder.built
+
+
+def nudged(name):
+    model = speaking_model()
+    model.get_parameter(name).data.view(-1)[-1] += 1e-3
+    return model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: {"source": prompts(folder, 4)},
+        lambda folder: {"source": prompts(folder, 5, first=1)},
+        lambda folder: {"template": Template(system="Be good.")},
+        lambda folder: {"template": Template(style="plain")},
+        lambda folder: {"model": nudged("lm_head.weight")},
+        lambda folder: {"model": nudged("model.embed_tokens.weight")},
+        lambda folder: {"model": nudged("model.layers.0.mlp.up_proj.weight")},
+        lambda folder: {"model": nudged("model.norm.weight")},
+        lambda folder: {"tokens": "last"},
+        lambda folder: {"ridge": 0.1},
+        lambda folder: {"num_prompts": 4},
+        lambda folder: {"weight": 2.0},
+    ],
+    ids=[
+        "a prompt less", "other prompts", "system prompt", "style", "head", "embedding", "no target", "norm", "tokens",
+        "ridge", "number", "weight",
+    ],
+)  # fmt: skip
+def test_whatever_an_activation_anchor_follows_from_is_in_the_key(builder, activated, tmp_path, change):
+    activated()
+    activated(**change(tmp_path))
+    assert builder.built and len(builder.files) == 2
+
+
+def test_another_prompt_in_the_same_file_is_in_the_key(builder, activated, tmp_path):
+    source = prompts(tmp_path)
+    activated(source)
+    Path(source.path).write_text(Path(source.path).read_text().replace("lock 3", "door 3"))
+    activated(Source(source.path))
     assert builder.built and len(builder.files) == 2
 
 

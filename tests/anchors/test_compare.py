@@ -1,12 +1,17 @@
+from copy import deepcopy
 from dataclasses import astuple
 
 import pytest
 import torch
+from activations import adapted, probe, prompts, speaking_model
+from peft import IA3Config
 from references import dense_gram, dense_penalty
 from tiny_models import TARGETS, tiny_pair, with_lora
 
-from asft_lightning.anchors import Gram, Shrinkage, Subspace, build_anchors, compare
-from asft_lightning.errors import AnchorError
+from asft_lightning import UpdatePenalty
+from asft_lightning.anchors import Activation, Gram, Shrinkage, Subspace, build_anchors, compare, find_lora_factors
+from asft_lightning.anchors.adapter_factors import load_config, update_scaling
+from asft_lightning.errors import AnchorError, ConfigurationError
 
 
 @pytest.fixture
@@ -76,3 +81,53 @@ def test_two_terms_of_one_class_are_both_shown(case):
     found = compare(anchors, adapter)
     assert len(found.parts) == 2 * len(anchors.shapes)
     assert found.total("Gram 1").penalty == pytest.approx(3 * found.total("Gram 0").penalty, rel=1e-6)
+
+
+PATTERNS = {
+    "rank_pattern": {"q_proj": 8, "layers.1.self_attn.v_proj": 2},
+    "alpha_pattern": {"down_proj": 5, r"layers\.[0]\..*v_proj": 3},
+}
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_scaling_is_pefts_own(tmp_path, rslora):
+    model = adapted(speaking_model(), use_rslora=rslora, **PATTERNS)
+    model.save_pretrained(tmp_path)
+    config = load_config(tmp_path)
+    factors = find_lora_factors(model)
+    found = {f.target.name: update_scaling(config, f.target.name, len(f.a)) for f in factors}
+    assert found == {f.target.name: f.scaling for f in factors} and len(set(found.values())) > 3
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_a_relative_change_is_that_of_the_true_update(tmp_path, rslora):
+    plain = speaking_model()
+    model = adapted(deepcopy(plain), use_rslora=rslora, **PATTERNS)
+    model.save_pretrained(tmp_path / "adapter")
+    anchors = [Activation(prompts=prompts(tmp_path), weight=2.0), Shrinkage()]
+    built = build_anchors(model, plain, anchors=anchors, probe=probe(plain), progress=False)
+    found = compare(built, tmp_path / "adapter")
+    bare = sum(float((b @ a).square().sum()) for a, b in (factors_of(model, name) for name in built.shapes))
+    assert found.total("Shrinkage").penalty == pytest.approx(bare, rel=1e-6)
+    assert found.total("Activation").size == pytest.approx(bare, rel=1e-6)
+    both = float(UpdatePenalty(model, built, resumed=True)())
+    assert found.total("Activation").penalty + bare == pytest.approx(both, rel=1e-6)
+    assert 1e-3 * bare < found.total("Activation").penalty < 1e3 * bare
+
+
+def test_only_a_relative_change_needs_the_adapters_configuration(case, tmp_path):
+    pair, model, adapter = case
+    (adapter / "adapter_config.json").unlink()
+    assert compare(build_anchors(model, pair.aligned, pair.base, [Gram()], progress=False), adapter).parts
+
+    plain = speaking_model()
+    trained = adapted(deepcopy(plain))
+    anchors = [Activation(prompts=prompts(tmp_path))]
+    built = build_anchors(trained, plain, anchors=anchors, probe=probe(plain), progress=False)
+    trained.save_pretrained(tmp_path / "other")
+    (tmp_path / "other" / "adapter_config.json").unlink()
+    with pytest.raises(ConfigurationError, match="other"):
+        compare(built, tmp_path / "other")
+    IA3Config().save_pretrained(tmp_path / "other")
+    with pytest.raises(AnchorError, match=r"other must be a LoRA adapter, and its configuration is a IA3Config"):
+        compare(built, tmp_path / "other")
