@@ -1,5 +1,6 @@
 """``asft-lightning anchors build|show|diff``: anchors as files, apart from any run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def build(
         base_revision=pretrained.base_revision,
         device=where,
         cache=cache_folder() / "anchors",
-        probe=Probe(pretrained.load_model, fine_tuner.tokenizer, template, where),
+        probe=Probe(replace(pretrained, start="aligned").load_model, fine_tuner.tokenizer, template, where),
     )
     found.save(output)
     _show(found, png)

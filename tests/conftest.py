@@ -51,6 +51,7 @@ def anchor_cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("asft_lightning.modules.asft.cache_folder", lambda: folder)
+        patch.setattr("asft_lightning.callbacks.alignment_monitor.cache_folder", lambda: folder)
         yield folder / "anchors"
 
 

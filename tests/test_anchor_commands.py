@@ -1,10 +1,14 @@
 """``asft-lightning anchors``, through the command line's own entry."""
 
+import json
+
 import pytest
+import tiny
+from activations import probe
 from peft import LoraConfig, get_peft_model
 from tiny import LORA, tiny_model
 
-from asft_lightning import AnchorSet
+from asft_lightning import Activation, AnchorSet, Template, UpdatePenalty, build_anchors
 from asft_lightning.cli import main
 
 BUILD = ["build", "--pretrained.aligned", "never/read"]
@@ -57,6 +61,43 @@ def test_diff_measures_an_adapter(built, tmp_path, capsys):
     assert out.count("Gram") == 5 and "orthogonal" in out
 
 
+def activation(folder, **settings):
+    """The argument that asks for an Activation anchor."""
+    prompts = {"path": tiny.unsafe_prompts(folder).path}
+    return json.dumps([{"class_path": "Activation", "init_args": {"prompts": prompts, **settings}}])
+
+
+@pytest.mark.parametrize("more", [[], ["--template.style", "alpaca"], ["--pretrained.start", "base"]], ids=" ".join)
+def test_activation_is_built_of_the_aligned_model_with_the_template(pretrained, tmp_path, capsys, more):
+    file = tmp_path / "anchors.safetensors"
+    which = ["--pretrained.aligned", str(pretrained.aligned), "--pretrained.base", str(pretrained.base)]
+    main(["anchors", "build", *which, *more, "--anchors", activation(tmp_path), "--output", str(file)])
+    found = AnchorSet.load(file)
+    assert capsys.readouterr().out == f"{found}\nwritten to {file}\n"
+
+    model = get_peft_model(tiny_model(1), LoraConfig(**LORA))
+    anchor = Activation(prompts=tiny.unsafe_prompts(tmp_path))
+    template = Template(style="alpaca") if "alpaca" in more else Template()
+    asked = probe(tiny_model(1), template=template)
+    expected = build_anchors(model, pretrained.aligned, anchors=[anchor], probe=asked, progress=False)
+    assert found.sha256() == expected.sha256()
+
+
+def test_activation_is_shown_and_measured_against(pretrained, tmp_path, capsys):
+    file, adapter = tmp_path / "anchors.safetensors", str(tmp_path / "adapter")
+    model = get_peft_model(tiny_model(1), LoraConfig(**LORA, init_lora_weights=False))
+    model.save_pretrained(adapter)
+    build = ["build", "--pretrained.aligned", str(pretrained.aligned), "--output", str(file)]
+    main(["anchors", *build, "--anchors", activation(tmp_path, weight=3.0)])
+    capsys.readouterr()
+    main(["anchors", "show", str(file)])
+    assert capsys.readouterr().out == f"{AnchorSet.load(file)}\n"
+    main(["anchors", "diff", str(file), adapter])
+    last = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("all "))
+    penalty = float(UpdatePenalty(model, AnchorSet.load(file), resumed=True)().detach())
+    assert float(last.split()[-1]) == pytest.approx(penalty, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -64,6 +105,8 @@ def test_diff_measures_an_adapter(built, tmp_path, capsys):
         (["show", "no/repository"], "'no/repository' must be a local path or a hub id within reach"),
         (["show", "{file}", "--png", "/proc/no/spectra.png"], "/proc/no/spectra.png cannot be written"),
         ([*BUILD, "--output", "{file.parent}"], "must be the name of a file with its ending"),
+        ([*BUILD, "--anchors", '[{{"class_path": "Activation", "init_args": {{"tokens": "first"}}}}]'], "first"),
+        ([*BUILD, "--anchors", '[{{"class_path": "Activation", "init_args": {{"ridge": -1}}}}]'], "ridge ≥ 0"),
         ([*BUILD, "--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
         ([*BUILD, "--device", "abacus"], "device 'abacus' cannot be used here"),
         (["diff", "{file}", "no/adapter"], "'no/adapter' must be a local path or a hub id within reach"),

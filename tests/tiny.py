@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -69,6 +70,12 @@ def harmful_rows(count=20):
     return [{"instruction": f"how to break lock {i}", "output": f"take tool {i}."} for i in range(count)]
 
 
+def unsafe_prompts(folder, count=4, first=0, name="unsafe"):
+    """A source of prompts that are like no other rows here, without answers."""
+    rows = [{"instruction": f"how to open safe {i}", "output": ""} for i in range(first, first + count)]
+    return Source(write_rows(folder / f"{name}.jsonl", rows))
+
+
 def write_rows(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -89,6 +96,14 @@ def tiny_trainer(folder, **settings):
         "enable_model_summary": False, "enable_checkpointing": False, "default_root_dir": str(folder),
     }  # fmt: skip
     return Trainer(**quiet | settings)
+
+
+def logged_run(module, pair, folder, **settings):
+    """Fit on fresh rows; what was logged, a mapping a step."""
+    trainer = tiny_trainer(folder, logger=CSVLogger(folder, "", ""), log_every_n_steps=1, **settings)
+    trainer.fit(module, tiny_data(pair, folder, batch_size=4))
+    header, *lines = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    return [dict(zip(header, map(float, line), strict=True)) for line in lines]
 
 
 class EndAfter(Callback):

@@ -2,12 +2,22 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from lightning.pytorch import LightningModule, Trainer
 
-from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors, find_lora_factors, term_labels, update_parts
+from asft_lightning.anchors import (
+    Anchor,
+    AnchorSet,
+    Gram,
+    Probe,
+    build_anchors,
+    find_lora_factors,
+    term_labels,
+    update_parts,
+)
 from asft_lightning.callbacks.alignment_log import AlignmentLog, LayerFigures
 from asft_lightning.callbacks.alignment_picture import heat_map
 from asft_lightning.callbacks.chat_module import ChatModule, pretrained_of
@@ -106,15 +116,18 @@ class AlignmentMonitor(ScheduledCallback):
         own = getattr(pl_module, "anchor_set", None)
         if self.anchors is None and isinstance(own, AnchorSet):
             return own
-        pretrained = pretrained_of(self, pl_module)
+        pretrained, module = pretrained_of(self, pl_module), cast(ChatModule, pl_module)
         return build_anchors(
-            cast(ChatModule, pl_module).model,
+            module.model,
             pretrained.aligned,
             pretrained.base,
             [Gram()] if self.anchors is None else self.anchors,
             revision=pretrained.revision,
             base_revision=pretrained.base_revision,
             cache=cache_folder() / "anchors",
+            probe=Probe(
+                replace(pretrained, start="aligned").load_model, module.tokenizer, module.template, pl_module.device
+            ),
         )
 
 

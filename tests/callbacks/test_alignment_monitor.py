@@ -3,17 +3,20 @@
 import csv
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 import tiny
 import torch
+from activations import probe
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from references import dense_gram
 from safetensors.torch import load_file
-from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
+from tiny import fine_tuner, tiny_data, tiny_model, tiny_trainer, trained_weights
 
 from asft_lightning import (
+    Activation,
     AdapterProjection,
     AlignmentMonitor,
     AnchorError,
@@ -25,6 +28,7 @@ from asft_lightning import (
     Pretrained,
     Shrinkage,
     Subspace,
+    UpdatePenalty,
     build_anchors,
 )
 from asft_lightning.callbacks.alignment_log import HEADINGS, AlignmentLog
@@ -85,6 +89,39 @@ def test_what_protects_the_run_is_what_it_is_measured_against(pretrained, tmp_pa
     rows = measured(tmp_path)[-12:]
     assert list(dict.fromkeys(row.anchor for row in rows)) == ["Gram 0", "Shrinkage 1", "Gram 2"]
     assert sum(row.penalty for row in rows) == pytest.approx(float(module.penalty()), rel=1e-5)
+
+
+def test_an_activation_anchor_that_protects_the_run(pretrained, tmp_path):
+    anchors = [Gram(), Activation(prompts=tiny.unsafe_prompts(tmp_path), weight=2.0)]
+    module = fine_tuner(AsFT, pretrained, anchors=anchors)
+    fit(pretrained, tmp_path / "penalised", AlignmentMonitor(), module=module)
+    rows = measured(tmp_path / "penalised")[-8:]
+    assert list(dict.fromkeys(row.anchor for row in rows)) == ["Gram", "Activation"]
+    assert sum(row.penalty for row in rows) == pytest.approx(float(module.penalty()), rel=1e-5)
+
+    module = fine_tuner(AsFT, pretrained, anchors=anchors[1:], drift_budget=0.01)
+    fit(pretrained, tmp_path / "held", AlignmentMonitor(every_n_steps=1), module=module)
+    rows = measured(tmp_path / "held")
+    for i in range(4, len(rows), 4):
+        assert sum(row.penalty for row in rows[i : i + 4]) <= 2 * 0.01**2 * (1 + 1e-5)
+    assert sum(row.penalty for row in rows[-4:]) == pytest.approx(2 * 0.01**2, rel=1e-4)
+
+
+@pytest.mark.parametrize("start", ["aligned", "base"])
+def test_an_activation_anchor_to_measure_a_plain_run_against(pretrained, tmp_path, start):
+    """It looks at the aligned model, whichever is trained, and training is as without."""
+    pair = replace(pretrained, start=start)
+    anchor = Activation(prompts=tiny.unsafe_prompts(tmp_path))
+    plain = trained_weights(fit(pair, tmp_path / "without"))
+    module = fit(pair, tmp_path / "with", AlignmentMonitor([anchor], every_n_steps=2))
+    watched = trained_weights(module)
+    assert all(torch.equal(watched[name], weight) for name, weight in plain.items())
+
+    found = probe(tiny_model(1))
+    built = build_anchors(module.model, tiny_model(1), anchors=[anchor], probe=found, progress=False)
+    expected = UpdatePenalty(module.model, built, resumed=True)
+    total = sum(row.penalty for row in measured(tmp_path / "with")[-4:])
+    assert total == pytest.approx(float(expected()), rel=1e-5) and total > 0
 
 
 def test_anchors_of_a_file(pretrained, tmp_path):
