@@ -5,25 +5,14 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from lightning.pytorch.loggers import CSVLogger
 from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
+from tiny import logged_run as run
 
 from asft_lightning import AnchorError, AsFT, ConfigurationError, Gram, Harmful, Pretrained, Shrinkage, UnpenalisedError
 
 
 def sgd(parameters):
     return torch.optim.SGD(parameters, lr=0.1)
-
-
-def logged(folder):
-    header, *lines = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
-    return [dict(zip(header, map(float, line), strict=True)) for line in lines]
-
-
-def run(module, pair, folder, **settings):
-    trainer = tiny_trainer(folder, logger=CSVLogger(folder, "", ""), log_every_n_steps=1, **settings)
-    trainer.fit(module, tiny_data(pair, folder, batch_size=4))
-    return logged(folder)
 
 
 def dense_shrinkage(module):
