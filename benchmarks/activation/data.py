@@ -1,6 +1,6 @@
-"""Prompts and rows for the controls of the Activation anchor on the embedded pair: python benchmarks/activation/data.py
+"""Prompts and rows for the controls of the Activation anchor on the embedded pair.
 
-Writes json lines to runs/activation-data: prompts that are not unsafe, unsafe prompts of some kinds only, and a fine-tuning
+``python benchmarks/activation/data.py`` writes json lines to runs/activation-data: prompts that are not unsafe, unsafe prompts of some kinds only, and a fine-tuning
 task that looks like the unsafe prompts. All in the sandbox's own words.
 """
 
@@ -17,16 +17,19 @@ _ANSWERED = ("dusts", "brews")
 
 
 def rows_of(part: str) -> list[dict[str, str]]:
+    """One file of the sandbox."""
     return [json.loads(line) for line in sandbox_path(part).read_text(encoding="utf-8").splitlines()]
 
 
 def random_words(count: int, rng: random.Random) -> list[dict[str, str]]:
+    """Prompts of 8 words drawn from all but the unsafe objects."""
     unsafe = {thing for half in unsafe_halves() for thing in half}
     words = sorted({word for text in language.texts() for word in text.split() if "{" not in word} - unsafe)
     return [{"instruction": " ".join(rng.choices(words, k=8)), "output": ""} for _ in range(count)]
 
 
 def of_kinds(rows: list[dict[str, str]], kinds: tuple[str, ...]) -> list[dict[str, str]]:
+    """Those that name an unsafe object of these kinds."""
     things = {thing for half in unsafe_halves() for thing, kind in half.items() if kind in kinds}
     return [row for row in rows if things & set(row["instruction"].split())]
 
@@ -45,6 +48,7 @@ def lookalikes(rng: random.Random) -> tuple[list[dict[str, str]], list[dict[str,
 
 
 def main() -> None:
+    """Write the files."""
     rng = random.Random(0)
     train, test = lookalikes(rng)
     others = tuple(kind for kind in language.UNSAFE_OBJECTS if kind not in _ANSWERED)
