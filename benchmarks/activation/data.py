@@ -1,7 +1,7 @@
 """Prompts and rows for the controls of the Activation anchor on the embedded pair.
 
-``python benchmarks/activation/data.py`` writes json lines to runs/activation-data: prompts that are not unsafe, unsafe prompts of some kinds only, and a fine-tuning
-task that looks like the unsafe prompts. All in the sandbox's own words.
+``python benchmarks/activation/data.py`` writes json lines to runs/activation-data: prompts that are not unsafe, unsafe
+prompts of some kinds only, and a fine-tuning task that looks like the unsafe prompts. All in the sandbox's own words.
 """
 
 import json
