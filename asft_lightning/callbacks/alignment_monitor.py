@@ -7,7 +7,16 @@ from typing import cast
 
 from lightning.pytorch import LightningModule, Trainer
 
-from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors, find_lora_factors, term_labels, update_parts
+from asft_lightning.anchors import (
+    Anchor,
+    AnchorSet,
+    Gram,
+    Probe,
+    build_anchors,
+    find_lora_factors,
+    term_labels,
+    update_parts,
+)
 from asft_lightning.callbacks.alignment_log import AlignmentLog, LayerFigures
 from asft_lightning.callbacks.alignment_picture import heat_map
 from asft_lightning.callbacks.chat_module import ChatModule, pretrained_of
@@ -15,7 +24,7 @@ from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.files import cache_folder
 from asft_lightning.plotting import require_matplotlib
-from asft_lightning.sharding import whole_factor
+from asft_lightning.sharding import sharded_over, whole_factor
 
 FILE_NAME = "alignment.csv"
 PICTURE = "alignment.png"
@@ -107,14 +116,17 @@ class AlignmentMonitor(ScheduledCallback):
         if self.anchors is None and isinstance(own, AnchorSet):
             return own
         pretrained = pretrained_of(self, pl_module)
+        module = cast(ChatModule, pl_module)
         return build_anchors(
-            cast(ChatModule, pl_module).model,
+            module.model,
             pretrained.aligned,
             pretrained.base,
             [Gram()] if self.anchors is None else self.anchors,
             revision=pretrained.revision,
             base_revision=pretrained.base_revision,
             cache=cache_folder() / "anchors",
+            # Rank 0 is alone here, and sharded weights are gathered by all ranks together.
+            probe=None if sharded_over(module.model) else Probe(module.model, module.tokenizer, module.template),
         )
 
 
