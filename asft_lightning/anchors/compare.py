@@ -51,14 +51,16 @@ class Comparison:
 
     def __str__(self) -> str:
         """A table of plain text, with the sums at its end."""
-        width = max(len(module) for module, _ in self.parts)
-        lines = [f"{'module':{width}}  anchor        ‖BA‖²  aligned  orthogonal     penalty"]
-        lines += [f"{module:{width}}  {label:9}  {_figures(parts)}" for (module, label), parts in self.parts.items()]
+        width, wide = (max(9, *map(len, names)) for names in zip(*self.parts, strict=True))
+        lines = [f"{'module':{width}}  {'anchor':{wide}}      ‖BA‖²  aligned  orthogonal     penalty"]
+        lines += [f"{module:{width}}  {label:{wide}}  {_figures(parts)}" for (module, label), parts in self.parts.items()]
         for label in dict.fromkeys(label for _, label in self.parts):
-            lines.append(f"{'all':{width}}  {label:9}  {_figures(self.total(label))}")
+            lines.append(f"{'all':{width}}  {label:{wide}}  {_figures(self.total(label))}")
         lines += ["", "aligned, orthogonal: ‖C·BA‖² and ‖(I − C)·BA‖² as shares of ‖BA‖²; BA without LoRA's α/r."]
         if any(label.startswith("Harmful") for _, label in self.parts):
             lines.append("Of Harmful, C maps onto the harmful directions: what stands under aligned is the harmful part.")
+        if any(label.startswith("Activation") for _, label in self.parts):
+            lines.append("Of Activation, the penalty is the relative change of (α/r)·BA: its root over all is the drift.")
         if self.unanchored:
             lines.append(f"{len(self.unanchored)} layers of the adapter have no anchor, e.g. {self.unanchored[0]}.")
         return "\n".join(lines)

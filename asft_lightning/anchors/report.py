@@ -23,9 +23,10 @@ _LIKE_SHRINKAGE = 0.99
 
 def table(anchors: AnchorSet) -> str:
     """A line for each module and anchor: ‖V‖_F, trace and largest eigenvalue of C, directions kept, energy, bound, size."""
-    width = max(len(name) for name in anchors.shapes)
-    head = f"{'module':{width}}  anchor     ‖V‖_F   trace C  largest c  kept  energy  error bound       KiB"
-    return "\n".join([head, *(f"{name:{width}}  {_figures(label, anchor)}" for name, label, anchor in anchors.rows())])
+    width, wide = max(map(len, anchors.shapes)), max(9, *(len(term.label) for term in anchors.terms))
+    head = f"{'module':{width}}  {'anchor':{wide}}   ‖V‖_F  trace C  largest c  kept  energy  error bound       KiB"
+    lines = [f"{name:{width}}  {label:{wide}}  {_figures(anchor)}" for name, label, anchor in anchors.rows()]
+    return "\n".join([head, *lines])
 
 
 def remarks(anchors: AnchorSet) -> list[str]:
@@ -73,13 +74,19 @@ def picture(anchors: AnchorSet, path: str | Path) -> None:
     pyplot.close(figure)
 
 
-def _figures(label: str, anchor: ModuleAnchor) -> str:
+def _figures(anchor: ModuleAnchor) -> str:
     s = anchor.spectrum
     figures = f"{s.norm:6.3f}  {s.trace:7.3f}  {s.largest:9.4f}  {s.kept:4d}  {s.energy:6.1%}  {s.error_bound:11.2%}"
-    return f"{label:9}  {figures}  {anchor.num_bytes / 2**10:8.1f}"
+    return f"{figures}  {anchor.num_bytes / 2**10:8.1f}"
 
 
 def _remarks(term: AnchorTerm, anchors: AnchorSet) -> Iterator[str]:
+    if term.relative:
+        kept = [anchor.spectrum.kept for anchor in term.modules.values()]
+        yield (
+            f"{term.label}: {min(kept)} to {max(kept)} directions hold what unsafe prompts put into a layer. Of its inputs "
+            "‖V‖_F is the root mean square here, and largest c the share of their energy along one direction."
+        )
     maps = {name: a for name, a in term.modules.items() if a.eigenvalues is not None and a.out and a.out.beta}
     if not maps:
         return

@@ -25,7 +25,7 @@ from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.files import cache_folder
 from asft_lightning.plotting import require_matplotlib
-from asft_lightning.sharding import whole_factor
+from asft_lightning.sharding import sharded_over, whole_factor
 
 FILE_NAME = "alignment.csv"
 PICTURE = "alignment.png"
@@ -117,6 +117,9 @@ class AlignmentMonitor(ScheduledCallback):
         if self.anchors is None and isinstance(own, AnchorSet):
             return own
         pretrained, module = pretrained_of(self, pl_module), cast(ChatModule, pl_module)
+        # Rank 0 is alone here, and sharded weights are gathered by all ranks together; nor is what is trained always aligned.
+        own = pretrained.start == "aligned" and sharded_over(module.model) is None
+        aligned = module.model if own else replace(pretrained, start="aligned").load_model
         return build_anchors(
             module.model,
             pretrained.aligned,
@@ -125,9 +128,7 @@ class AlignmentMonitor(ScheduledCallback):
             revision=pretrained.revision,
             base_revision=pretrained.base_revision,
             cache=cache_folder() / "anchors",
-            probe=Probe(
-                replace(pretrained, start="aligned").load_model, module.tokenizer, module.template, pl_module.device
-            ),
+            probe=Probe(aligned, module.tokenizer, module.template, pl_module.device),
         )
 
 

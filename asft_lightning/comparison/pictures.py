@@ -98,8 +98,9 @@ def _points(axis: Axes, series: Series, colour: str, marker: str) -> None:
     axis.errorbar(x, y, xerr=off[0], yerr=off[1], fmt=marker + line, color=colour, ms=6, lw=1.0, elinewidth=0.7, alpha=0.85)
     if series.curve is not None:
         for cell, at in zip(series.cells, zip(x, y, strict=True), strict=True):
-            text = shown(cell.axes[series.curve])
-            axis.annotate(text, at, xytext=(4, 4), textcoords="offset points", fontsize=7, color=colour)
+            text, side = shown(cell.axes[series.curve]), -1 if at[0] > 90 else 1  # within the frame
+            beside = "right" if side < 0 else "left"
+            axis.annotate(text, at, xytext=(5 * side, 4), textcoords="offset points", ha=beside, fontsize=7, color=colour)
 
 
 def _trajectory(cell: Cell) -> list[tuple[int, float]]:

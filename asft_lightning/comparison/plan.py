@@ -93,8 +93,13 @@ class Plan:
 
     def reported(self, name: str, tuned: Mapping[str, Any]) -> list[Run]:
         """The runs of a method that the report is about, with the setting that was chosen for it."""
-        method = self.comparison.methods[name]
-        return self._runs(name, {**self.comparison.axes, **method.axes, **{axis: [v] for axis, v in tuned.items()}})
+        method, around = self.comparison.methods[name], self.comparison.around
+        axes = {**self.comparison.axes, **method.axes, **{axis: [v] for axis, v in tuned.items()}}
+        runs = self._runs(name, axes)
+        for factor, values in around.axes.items() if around else ():
+            if factor in self._used(method):
+                runs += self._runs(name, {**axes, **(around.at if around else {}), factor: values})
+        return runs
 
     def tuning(self, name: str, candidate: Mapping[str, Any]) -> list[Run]:
         """The runs that a setting of a method is judged by; at every value of the method's own axes."""

@@ -64,6 +64,19 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Around:
+    """Further values of axes, one factor at a time: where one has such a value, the others have those of the comparison.
+
+    Args:
+        axes: {name: values} beside those of the comparison's axes of these names.
+        at: {name: values} for the others, where not all of the comparison's are wanted.
+    """
+
+    axes: dict[str, list[Any]]
+    at: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What to compare.
 
@@ -74,6 +87,7 @@ class Comparison:
         output: Folder of the runs and of the report.
         configs: Config files of every run.
         settings: Settings of every run, by their dotted names.
+        around: Further values of axes, one factor at a time.
         tuning: How methods with ``tune`` are tuned.
         jobs: Runs at once; null for one a core, or one where there is a GPU.
         threads: CPU threads a run.
@@ -84,6 +98,7 @@ class Comparison:
     output: str
     configs: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    around: Around | None = None
     tuning: Tuning | None = None
     jobs: int | None = None
     threads: int = 1
@@ -96,6 +111,8 @@ class Comparison:
             raise ConfigurationError(f"axes must have `{SEED}`, over which means are taken, got {list(self.axes)}. Add it.")
         if self.threads < 1 or (self.jobs is not None and self.jobs < 1):
             raise ConfigurationError(f"jobs and threads must be 1 or more, got {self.jobs} and {self.threads}.")
+        if self.around is not None:
+            self._check_around(self.around)
         for name, method in self.methods.items():
             self._check_axes(name, method)
             if method.tune:
@@ -112,6 +129,18 @@ class Comparison:
                 f"an axis has one place, and {min(twice)!r} of {name} has several among axes, {name}.axes and {name}.tune. "
                 "Give it another name, or leave it out of one."
             )
+
+    def _check_around(self, around: Around) -> None:
+        for name, values in {**around.axes, **around.at}.items():
+            own = self.axes.get(name, [])
+            if not own:
+                raise ConfigurationError(
+                    f"around varies axes, which are {', '.join(self.axes)}, got {name!r}. Add it there."
+                )
+            if not values or (name in around.axes and set(map(str, values)) & set(map(str, own))):
+                raise ConfigurationError(
+                    f"around needs further values of {name}, and has {values} beside {own}. Name others."
+                )
 
     def _check_tuning(self, name: str, method: Method) -> None:
         if self.tuning is None:

@@ -21,6 +21,22 @@ def test_runs_are_the_product_of_the_axes_that_a_method_names(comparison):
     }  # fmt: skip
 
 
+def test_around_varies_one_factor_at_a_time(comparison):
+    axes = {"poison_ratio": [0, 0.1], "rank": [8], "lr": [1e-3], "seed": [0, 1]}
+    common = {"seed_everything": "$seed", "data.init_args.poison_ratio": "$poison_ratio"}
+    methods = {"sft": {"settings": {"rank": "$rank", "lr": "$lr"}}, "no_rank": {"settings": {"lr": "$lr"}}}
+    around = {"axes": {"rank": [4, 32], "lr": [1e-2]}, "at": {"poison_ratio": [0.1]}}
+    plan = Plan(comparison(axes=axes, settings=common, methods=methods, around=around))
+
+    found = [tuple(run.axes[name] for name in ("poison_ratio", "rank", "lr", "seed")) for run in plan.reported("sft", {})]
+    center = [(p, 8, 1e-3, seed) for seed in (0, 1) for p in (0, 0.1)]
+    assert found == [
+        *center, (0.1, 4, 1e-3, 0), (0.1, 32, 1e-3, 0), (0.1, 4, 1e-3, 1), (0.1, 32, 1e-3, 1),
+        (0.1, 8, 1e-2, 0), (0.1, 8, 1e-2, 1),
+    ]  # fmt: skip
+    assert len(plan.reported("no_rank", {})) == 4 + 2
+
+
 def test_arguments_are_those_of_fit(comparison, tmp_path):
     callbacks = [{"class_path": "A"}]
     settings = {"seed_everything": "$seed", "data.init_args.poison_ratio": "$poison_ratio", "trainer.callbacks+": callbacks}
@@ -103,6 +119,10 @@ MISUSES = {
     r"a setting must name the axis \$seed, and none does\. .*seed_everything": {"settings": {}},
     r"every axis must be named by a setting, as \$rows": {"axes": {"seed": [0], "poison_ratio": [0], "rows": [1]},
                                                         "methods": {"sft": {}}},
+    "around varies axes, which are seed, got 'rank'": {"axes": {"seed": [0]}, "around": {"axes": {"rank": [4]}}},
+    r"around needs further values of seed, and has \[0, 3\] beside \[0\]": {
+        "axes": {"seed": [0]}, "around": {"axes": {"seed": [0, 3]}},
+    },
     "a config must be a YAML file, and absent.yaml cannot be read": {"methods": {"a": {"configs": ["absent.yaml"]}}},
     r"first step cannot depend on what is tuned after it, and one names \$lambda": {
         "methods": {"a": LAMBDA | {"tune": {"lambda": [1]}, "first": LAMBDA}}, "tuning": TUNING,
