@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 EVERY = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
 COMPARISONS = [path for path in EVERY if path.startswith("configs/compare/")]
 CONFIGS = [path for path in EVERY if path not in COMPARISONS]
+BEYOND = ("activation", "drift-budget")
+"""Methods that the paper does not have."""
 
 
 def of(kind):
@@ -102,9 +104,10 @@ def test_data_of_every_config_is_built(parser, data):
 @pytest.mark.parametrize("method", of("methods"))
 def test_method_of_every_config_is_built(parser, method):
     built = parser.instantiate(parsed(parser, of("models")[-1], "configs/data/sandbox.yaml", method)).model
-    assert isinstance(built, AsFT) == (Path(method).stem in ("asft", "asft-subspace", "asft-alt", "shrinkage"))
+    paper = ("asft", "asft-subspace", "asft-alt", "shrinkage")
+    assert isinstance(built, AsFT) == (Path(method).stem in (*paper, *BEYOND))
     assert isinstance(built, Lisa) == Path(method).stem.startswith("lisa")
-    assert not isinstance(built, AsFT) or built.lambda_reg == 1.0
+    assert Path(method).stem not in paper or (built.lambda_reg, built.drift_budget) == (1.0, None)
 
 
 @pytest.mark.parametrize("trainer", of("trainer"))
@@ -149,8 +152,10 @@ def test_comparison(parser, path):
     assert len({run.folder for run in every}) == len(every)
 
 
-def test_comparison_of_the_sandbox_has_every_method(monkeypatch):
+def test_comparisons_of_the_sandbox_have_every_method(monkeypatch):
     monkeypatch.chdir(ROOT)
     methods = load(ROOT / "configs/compare/sandbox.yaml").methods
-    own = {Path(file).stem.replace("-", "_") for file in of("methods")}
+    beyond = {name.replace("-", "_") for name in BEYOND}
+    assert beyond <= set(load(ROOT / "configs/compare/beyond.yaml").methods)
+    own = {Path(file).stem.replace("-", "_") for file in of("methods")} - beyond
     assert {"sft", "safe_lora", "safe_instr", "bea", "lisa_base", "lisa_aligned", "asft"} <= own == set(methods)

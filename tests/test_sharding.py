@@ -124,6 +124,17 @@ def test_sharded_step_is_that_of_one_process(tmp_path, kind, world):
 LIMIT = 0.05
 
 
+def stepped_and_held(model, budget, ids):
+    """A step on the task and the drift, and back into the budget: the drift before and after each, and ν."""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    drifts = [float(budget.drift().detach())]
+    step(model, budget.penalty, ids)
+    optimizer.step()
+    drifts.append(float(budget.drift().detach()))
+    nu = budget.hold()
+    return [*drifts, float(budget.drift().detach()), nu]
+
+
 def sharded_hold(rank, world, r, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
@@ -132,9 +143,8 @@ def sharded_hold(rank, world, r, folder):
         anchors = anchors_of(model, "relative")
         shard(model, init_device_mesh("cpu", (world,)))
         budget = DriftBudget(model, anchors, LIMIT, resumed=True)
-        figures = [float(budget.drift().detach()), budget.hold(), float(budget.drift().detach())]
-        step(model, budget.penalty, IDS[rank::world])  # nothing of it is in the way of the next step
-        torch.save((figures, whole_state(model)), f"{folder}/{rank}.pt")
+        found = [stepped_and_held(model, budget, IDS[rank::world]) for _ in range(2)]
+        torch.save((found, whole_state(model)), f"{folder}/{rank}.pt")
     finally:
         dist.destroy_process_group()
 
@@ -144,18 +154,18 @@ def test_sharded_update_is_held_as_in_one_process(tmp_path, world, r):
     """Also where a rank has no row of A."""
     on_ranks(sharded_hold, (world, r, str(tmp_path)), world)
     model = model_of(r=r)
-    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     budget = DriftBudget(model, anchors_of(model, "relative"), LIMIT, resumed=True)
-    expected = [float(budget.drift().detach()), budget.hold(), float(budget.drift().detach())]
-    assert expected[0] > 2 * LIMIT and expected[2] == pytest.approx(LIMIT, rel=1e-5)
+    expected = [stepped_and_held(model, budget, IDS) for _ in range(2)]
+    for _, after_step, held, nu in expected:
+        assert after_step > LIMIT and held == pytest.approx(LIMIT, rel=1e-5) and nu > 0
 
     for rank in range(world):
-        figures, state = torch.load(tmp_path / f"{rank}.pt")
-        assert figures == pytest.approx(expected, rel=1e-5)
+        found, state = torch.load(tmp_path / f"{rank}.pt")
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 assert float((state[name] - parameter.detach()).norm()) <= 1e-5 * float(parameter.detach().norm()), name
-                assert torch.equal(state[name], before[name]) == ("lora_B" in name), name
 
 
 def sharded_too_late(rank, folder):
