@@ -74,7 +74,7 @@ def test_dtype_and_old_weight_files_of_an_adapter(case, pretrained):
     ("changes", "message"),
     [
         ({1: "no/adapter"}, "'no/adapter' must be a local path or a hub id within reach"),
-        ({1: "{base}"}, "must hold an adapter in PEFT's format, and its adapter_config.json cannot be read"),
+        ({1: "{base}"}, "must be a whole checkpoint, and cannot be loaded (Can't find 'adapter_config.json'"),
         ({2: "{base}"}, "output must not exist yet, and"),
         ({3: "--pretrained.aligned", 4: "{aligned}"}, "SafeLoRA needs both checkpoints, and `base` is not given"),
         ({5: "--method=SafeLoRA"}, "SafeLoRA needs exactly one of threshold and num_layers"),
