@@ -15,7 +15,7 @@ from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.files import cache_folder
 from asft_lightning.plotting import require_matplotlib
-from asft_lightning.sharding import whole_factor
+from asft_lightning.sharding import put_together
 
 FILE_NAME = "alignment.csv"
 PICTURE = "alignment.png"
@@ -83,7 +83,7 @@ class AlignmentMonitor(ScheduledCallback):
     def run(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
         """Measure once; every rank takes part, for of sharded factors each has a piece."""
         factors = find_lora_factors(cast(ChatModule, pl_module).model)
-        whole = [(factor.target.name, whole_factor(factor.a), whole_factor(factor.b)) for factor in factors]
+        whole = [(factor.target.name, *put_together((factor.a, factor.b))) for factor in factors]
         if self._anchor_set is None:  # not rank 0
             return
         rows = []
