@@ -58,11 +58,11 @@ def _write(folder: Path, target: Path, method: Projection, layers: list[Projecte
     tensors: Mapping[str, Tensor] = load_peft_weights(str(folder), device="cpu")
     factors = {f"{layer.name}.lora_B.weight": layer.b for layer in layers if layer.changed}
     changed = {key: factors.get(canonical_name(key), value).to(value.dtype).contiguous() for key, value in tensors.items()}
+    others = [file for file in folder.rglob("*") if file.is_file() and file.name not in _LEFT_BEHIND]
     with whole_folder(target) as new:
-        for file in folder.rglob("*"):
-            if file.is_file() and file.name not in _LEFT_BEHIND:
-                place = new / file.relative_to(folder)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, place)  # not copytree, whose error does not say why
+        for file in others:
+            place = new / file.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, place)  # not copytree, whose error does not say why
         save_file(changed, new / _WEIGHTS, metadata={"format": "pt"})
         write_json(new / FILE_NAME, record(method, layers))
