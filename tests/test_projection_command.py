@@ -59,6 +59,13 @@ def test_the_default_is_the_authors_threshold(case):
     assert json.loads((out / "projection.json").read_text())["method"] == SafeLoRA(threshold=0.5).settings()
 
 
+def test_output_within_the_adapters_own_folder(case):
+    command, adapter, _ = case
+    command[2] = str(adapter / "projected")
+    main(command)
+    assert (adapter / "projected" / "projection.json").is_file() and not (adapter / "projected" / "projected").exists()
+
+
 def test_dtype_and_old_weight_files_of_an_adapter(case, pretrained):
     """bfloat16 in a .bin file: it is read as weights only, and written as safetensors of the same dtype."""
     command, adapter, out = case
