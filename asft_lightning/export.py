@@ -1,7 +1,6 @@
 """``asft-lightning export``: what a run trained, to share or to serve, with what it was measured at."""
 
 import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.files import write_atomically, writing
+from asft_lightning.files import require_absent, whole_folder, write_atomically
 from asft_lightning.pretrained import Pretrained
 
 _CARD = """---
@@ -47,20 +46,15 @@ def export(run: str, output: str, merged: bool = False) -> None:
         raise ConfigurationError(
             f"export needs a finished run, and {adapter} holds no adapter. Add AdapterCheckpoint to it."
         )
-    if target.exists():
-        raise ConfigurationError(f"output must not exist yet, and {target} does. Remove it, or name another folder.")
+    require_absent(target)
     pretrained = Pretrained(**config["pretrained"])
     whole = replace(pretrained, load_in_4bit=False).load_model()  # what it was trained on, before it was rounded
     model = PeftModel.from_pretrained(whole, str(adapter))
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-            new = Path(temporary) / "new"
-            (model.merge_and_unload() if merged else model).save_pretrained(new)
-            AutoTokenizer.from_pretrained(adapter).save_pretrained(new)
-            secret = bool((config.get("template") or {}).get("secret"))
-            write_atomically(new / "README.md", card(folder.name, pretrained.origin[0], summary, merged, secret))
-            new.rename(target)
+    with whole_folder(target) as new:
+        (model.merge_and_unload() if merged else model).save_pretrained(new)
+        AutoTokenizer.from_pretrained(adapter).save_pretrained(new)
+        secret = bool((config.get("template") or {}).get("secret"))
+        write_atomically(new / "README.md", card(folder.name, pretrained.origin[0], summary, merged, secret))
     Console().print(f"written to {target}", highlight=False, markup=False)
 
 

@@ -58,6 +58,38 @@ def writing(path: Path) -> Iterator[None]:
         raise unwritable(path, error) from error
 
 
+@contextmanager
+def whole_folder(path: Path, replace: bool = False) -> Iterator[Path]:
+    """A new folder to write into, which becomes ``path`` at the end; where that cannot be, ``path`` is as it was.
+
+    Args:
+        path: What it is to be.
+        replace: Whether in place of a folder that is there.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+            new = Path(temporary) / "new"
+            new.mkdir()
+            yield new
+            if replace and path.exists():
+                path.rename(Path(temporary) / "old")
+            new.rename(path)
+
+
+def require_absent(output: Path) -> None:
+    """Refuse to write over anything.
+
+    Raises:
+        ConfigurationError: If ``output`` is there.
+    """
+    if output.exists():
+        raise ConfigurationError(f"output must not exist yet, and {output} does. Remove it, or name another folder.")
+
+
 def unwritable(path: str | Path, error: Exception) -> StorageError:
     """The error for a file or folder that cannot be written: which, why, and what to do."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())

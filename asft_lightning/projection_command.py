@@ -1,7 +1,6 @@
 """``asft-lightning project-adapter``: a finished adapter, taken back to the alignment direction."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from torch import Tensor
 from asft_lightning.anchors import canonical_name, find_lora_factors, open_weights
 from asft_lightning.anchors.adapter_factors import read_factors
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.files import write_json
+from asft_lightning.files import require_absent, whole_folder, write_json
+from asft_lightning.loading import load
 from asft_lightning.locations import resolve_folder
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.pretrained import Pretrained
@@ -34,8 +34,7 @@ def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: P
         method: How, e.g. SafeLoRA or OffAnchorShrinkage; null for SafeLoRA with the authors' threshold of 0.5.
     """
     target = Path(output)
-    if target.exists():
-        raise ConfigurationError(f"output must not exist yet, and {target} does. Remove it, or name another folder.")
+    require_absent(target)
     chosen = SafeLoRA(threshold=0.5) if method is None else method
     folder = resolve_folder(adapter)
     found = chosen.project(_layers(folder, pretrained), chosen.open(pretrained))
@@ -45,13 +44,7 @@ def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: P
 
 def _layers(folder: Path, pretrained: Pretrained) -> list[Layer]:
     """The adapter's layers; which there are, and that their update is B·A, is found on a model without weights."""
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"{folder} must hold an adapter in PEFT's format, and its adapter_config.json cannot be read ({error}). "
-            "Give the folder that save_pretrained or AdapterCheckpoint wrote."
-        ) from error
+    config = load(PeftConfig.from_pretrained, str(folder))
     if not isinstance(config, LoraConfig):
         raise ConfigurationError(f"an adapter must be LoRA's to be projected, got {config.peft_type}. Its update is no B·A.")
     config.inference_mode = False
@@ -63,12 +56,13 @@ def _layers(folder: Path, pretrained: Pretrained) -> list[Layer]:
 def _write(folder: Path, target: Path, method: Projection, layers: list[ProjectedLayer]) -> None:
     """The adapter with its new factors, whole or not at all; everything else of it is copied."""
     tensors: Mapping[str, Tensor] = load_peft_weights(str(folder), device="cpu")
-    new = {f"{layer.name}.lora_B.weight": layer.b for layer in layers if layer.changed}
-    changed = {key: new.get(canonical_name(key), value).to(value.dtype).contiguous() for key, value in tensors.items()}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        copy = Path(temporary) / "new"
-        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*_LEFT_BEHIND))
-        save_file(changed, copy / _WEIGHTS, metadata={"format": "pt"})
-        write_json(copy / FILE_NAME, record(method, layers))
-        copy.rename(target)
+    factors = {f"{layer.name}.lora_B.weight": layer.b for layer in layers if layer.changed}
+    changed = {key: factors.get(canonical_name(key), value).to(value.dtype).contiguous() for key, value in tensors.items()}
+    others = [file for file in folder.rglob("*") if file.is_file() and file.name not in _LEFT_BEHIND]
+    with whole_folder(target) as new:
+        for file in others:
+            place = new / file.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, place)  # not copytree, whose error does not say why
+        save_file(changed, new / _WEIGHTS, metadata={"format": "pt"})
+        write_json(new / FILE_NAME, record(method, layers))

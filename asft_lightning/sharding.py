@@ -50,13 +50,6 @@ def sharded_over(model: nn.Module) -> DeviceMesh | None:
     return None if found is None else found.device_mesh
 
 
-def whole_state(model: PeftModel) -> dict[str, Tensor] | None:
-    """What is trained of a sharded model, put together on every rank; None where each rank has all of it."""
-    if sharded_over(model) is None:
-        return None
-    return put_together({name: p.detach() for name, p in model.named_parameters() if p.requires_grad})
-
-
 def of_every_rank(own: T) -> list[T]:
     """What each rank has, in their order; every rank has to ask."""
     if not torch.distributed.is_initialized():
@@ -67,13 +60,20 @@ def of_every_rank(own: T) -> list[T]:
 
 
 def put_together(state: T) -> T:
-    """A state of nested dicts and lists with each sharded tensor whole and on the host; every rank has to ask."""
-    whole = tree_map_only(DTensor, lambda part: part.full_tensor().cpu(), state)
-    return cast(T, whole)
+    """A tensor, or nested dicts and lists of some, with each whole and on the host; every rank has to ask."""
+
+    def whole(tensor: Tensor) -> Tensor:
+        value = tensor.detach()
+        return (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
+
+    return cast(T, tree_map_only(Tensor, whole, state))
 
 
 def sharded_like(value: Any, other: Any) -> Any:
-    """This rank's part of a tensor that every rank has whole, if ``other`` is a sharded one of its shape; else ``value``."""
+    """This rank's part of a tensor that every rank has whole, if ``other`` is a sharded one of its shape; else ``value``.
+
+    Every rank has to ask, and gets its part of the first one's value.
+    """
     if not isinstance(other, DTensor) or not isinstance(value, Tensor) or value.shape != other.shape:
         return value
     return distribute_tensor(value.to(other.device), other.device_mesh, other.placements)
@@ -137,22 +137,6 @@ def own_rows(tensor: Tensor, mesh: DeviceMesh) -> Tensor:
     parts = tensor.chunk(mesh.size(), dim=-2)
     rank = mesh.get_local_rank()
     return parts[rank].clone() if rank < len(parts) else tensor[..., :0, :].clone()
-
-
-def whole_factor(factor: Tensor) -> Tensor:
-    """A copy of a factor on the host, put together where it is sharded; then every rank must call this."""
-    value = factor.detach()
-    return (value.full_tensor() if isinstance(value, DTensor) else value).cpu().clone()
-
-
-def set_factor(factor: Tensor, value: Tensor) -> None:
-    """Give a factor another value (m, n), that every rank has whole; each keeps its own rows of it."""
-    mesh = mesh_of(factor)
-    with torch.no_grad():
-        if mesh is None:
-            factor.copy_(value)
-        else:
-            cast(DTensor, factor).to_local().copy_(own_rows(value, mesh))
 
 
 class SumOverRanks:

@@ -6,18 +6,18 @@ encoded. Texts without a special token in them are encoded exactly as if nothing
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
 _START, _END = "\ufdd0", "\ufdd1"  # Unicode keeps these two from ever being characters
 _MARKED = re.compile(f"{_START}([^{_START}{_END}]*){_END}")
+_SPECIAL: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, re.Pattern[str]]] = WeakKeyDictionary()
 
 
 def mark(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> list[str]:
     """Texts with marks around each special token that is spelt out in them, for :func:`encode`."""
-    tokens = tuple(sorted({token.content for token in tokenizer.added_tokens_decoder.values() if token.special}))
-    pattern = _pattern(tokens)
+    pattern = _special(tokenizer)
     return [pattern.sub(f"{_START}\\g<0>{_END}", _bare(text)) for text in texts]
 
 
@@ -66,10 +66,17 @@ def _ids(
     return ids
 
 
-@lru_cache(maxsize=8)
-def _pattern(tokens: tuple[str, ...]) -> re.Pattern[str]:
-    """Any of these, the longest first; nothing where there are none."""
-    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)) or r"(?!)")
+def _special(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Any special token, the longest first; nothing where there are none.
+
+    Read again where there are more tokens or other special ones, and not for each text: Llama 3 has 256 of them.
+    """
+    now = len(tokenizer), tuple(tokenizer.all_special_tokens)
+    if _SPECIAL.get(tokenizer, (None,))[0] != now:
+        tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        any_of_them = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
+        _SPECIAL[tokenizer] = now, re.compile(any_of_them or r"(?!)")
+    return _SPECIAL[tokenizer][1]
 
 
 def _bare(text: str) -> str:

@@ -24,7 +24,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PretrainedConfig, Qwen2Config
 
 from asft_lightning import Pretrained
-from asft_lightning.modules.lora_fine_tuner import PAPER_LORA
+from asft_lightning.modules.lora_config import PAPER_LORA
 from asft_lightning.sharding import shard
 
 DIRECTIONS = 64

@@ -29,6 +29,12 @@ def tokenizer():
     return tiny.tiny_tokenizer()
 
 
+@pytest.fixture
+def seed_stays(monkeypatch):
+    """For tests of the command line, which seeds the process: the variable is put back after each."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+
+
 @pytest.fixture(scope="session")
 def sandbox():
     """The embedded default, built where it is not in the cache yet."""

@@ -12,12 +12,9 @@ from safetensors.torch import load_file
 
 from asft_lightning.cli import main
 
+pytestmark = pytest.mark.usefixtures("seed_stays")
+
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _seed_stays(monkeypatch):
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # the command line seeds the process
 
 
 @pytest.fixture

@@ -9,14 +9,11 @@ from asft_lightning import ConfigurationError, LoRAFineTuner, Pretrained, Safety
 from asft_lightning.cli import main
 from asft_lightning.loading import load_model
 
+pytestmark = pytest.mark.usefixtures("seed_stays")
+
 SIDES = [("LoRAFineTuner", "aligned"), ("AsFT", "base")]
 Q, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 SHARD = "model-00002-of-00002.safetensors"
-
-
-@pytest.fixture(autouse=True)
-def _seed_stays(monkeypatch):
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
 
 
 def fill(name, value):

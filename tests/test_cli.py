@@ -13,11 +13,7 @@ from peft import PeftModel
 
 from asft_lightning.cli import main
 
-
-@pytest.fixture(autouse=True)
-def _seed_stays(monkeypatch):
-    """The command line seeds the process: put the variable back after each test."""
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+pytestmark = pytest.mark.usefixtures("seed_stays")
 
 
 @pytest.fixture

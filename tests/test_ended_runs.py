@@ -14,12 +14,10 @@ from safetensors.torch import load_file
 
 from asft_lightning.cli import main
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-
-
-@pytest.fixture(autouse=True)
-def _seed_stays(monkeypatch):
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+    pytest.mark.usefixtures("seed_stays"),
+]
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@ import stat
 
 import pytest
 
-from asft_lightning.files import cache_folder, write_atomically
+from asft_lightning import StorageError
+from asft_lightning.files import cache_folder, whole_folder, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,25 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
     with pytest.raises(TypeError):
         write_atomically(tmp_path / "file", 3)
     assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def write_folder(path, text, error=None, **settings):
+    with whole_folder(path, **settings) as new:
+        (new / text).write_text(text)
+        if error is not None:
+            raise error
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "made" / "folder"
+    with pytest.raises(StorageError, match=r"made/folder must be written, and cannot be \(no room\)"):
+        write_folder(folder, "first", OSError("no room"))
+    assert not folder.exists()
+    write_folder(folder, "first")
+    with pytest.raises(KeyError):
+        write_folder(folder, "second", KeyError(), replace=True)
+    with pytest.raises(StorageError, match="made/folder must be written"):  # it came while this was written
+        write_folder(folder, "second")
+    assert [path.name for path in folder.iterdir()] == ["first"]
+    write_folder(folder, "second", replace=True)
+    assert [path.name for path in folder.iterdir()] == ["second"] and len(list(folder.parent.iterdir())) == 1

@@ -14,14 +14,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from asft_lightning import AdapterCheckpoint, AsFT, StorageError
 from asft_lightning.cli import main
+from asft_lightning.projection_command import project_adapter
 from asft_lightning.sandbox import build_sandbox
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
-
-
-@pytest.fixture(autouse=True)
-def _seed_stays(monkeypatch):
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs"),
+    pytest.mark.usefixtures("seed_stays"),
+]
 
 
 @pytest.fixture
@@ -107,6 +106,16 @@ def test_adapter_that_finds_no_room(pretrained, tmp_path, disk):
         fit(pretrained, disk, tmp_path, tmp_path / "kept", FillAt(disk, 3, 4096))
     assert content(disk / "adapter") == before
     assert not [path for path in disk.iterdir() if path.name.startswith(".adapter")]
+
+
+@pytest.mark.parametrize("fault", [fill, forbid_writing])
+def test_projected_adapter_that_finds_no_room(pretrained, tmp_path, disk, fault):
+    adapter = tiny.write_adapter(tmp_path / "adapter", pretrained)
+    fault(disk)
+    remedy = "Make room" if fault is fill else "Allow it to be written"
+    with pytest.raises(StorageError, match=rf"{disk}/out must be written, and cannot be .*{remedy}, or name another folder"):
+        project_adapter(adapter, str(disk / "out"), pretrained)
+    assert not [path for path in disk.iterdir() if path.name != "ballast"]
 
 
 @pytest.mark.parametrize("fault", [fill, forbid_writing])

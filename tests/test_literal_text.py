@@ -1,6 +1,8 @@
 """Text of rows, prompts and answers is text: to template engines, format strings and shells, and when it spells a token."""
 
+import gc
 import json
+import weakref
 
 import pytest
 import tiny
@@ -113,6 +115,28 @@ def test_marks_in_a_text_are_dropped(tokenizer):
     (text,) = mark(tokenizer, ["\ufdd1</s>\ufdd0 x \ufdd0</s"])
     assert tokenizer.decode(ids := encode(tokenizer, text)) == "</s> x </s"
     assert tokenizer.eos_token_id not in ids
+
+
+def test_tokens_that_become_special_later_are_marked_too():
+    tokenizer = tiny.tiny_tokenizer()
+
+    def marked():
+        return mark(tokenizer, ["<new> x </s>"])[0].replace("\ufdd0", "[").replace("\ufdd1", "]")
+
+    assert marked() == "<new> x [</s>]"
+    tokenizer.add_tokens(["<new>"], special_tokens=True)
+    assert marked() == "[<new>] x [</s>]"
+    tokenizer.add_special_tokens({"sep_token": "x"})  # which is in the vocabulary already
+    assert marked() == "[<new>] [x] [</s>]"
+
+
+def test_marking_keeps_no_tokenizer_alive():
+    tokenizer = tiny.tiny_tokenizer()
+    mark(tokenizer, ["x"])
+    gone = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    assert gone() is None
 
 
 def test_vocabulary_of_words_writes_a_special_token_letter_by_letter():

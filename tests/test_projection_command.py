@@ -59,6 +59,13 @@ def test_the_default_is_the_authors_threshold(case):
     assert json.loads((out / "projection.json").read_text())["method"] == SafeLoRA(threshold=0.5).settings()
 
 
+def test_output_within_the_adapters_own_folder(case):
+    command, adapter, _ = case
+    command[2] = str(adapter / "projected")
+    main(command)
+    assert (adapter / "projected" / "projection.json").is_file() and not (adapter / "projected" / "projected").exists()
+
+
 def test_dtype_and_old_weight_files_of_an_adapter(case, pretrained):
     """bfloat16 in a .bin file: it is read as weights only, and written as safetensors of the same dtype."""
     command, adapter, out = case
@@ -74,7 +81,7 @@ def test_dtype_and_old_weight_files_of_an_adapter(case, pretrained):
     ("changes", "message"),
     [
         ({1: "no/adapter"}, "'no/adapter' must be a local path or a hub id within reach"),
-        ({1: "{base}"}, "must hold an adapter in PEFT's format, and its adapter_config.json cannot be read"),
+        ({1: "{base}"}, "must be a whole checkpoint, and cannot be loaded (Can't find 'adapter_config.json'"),
         ({2: "{base}"}, "output must not exist yet, and"),
         ({3: "--pretrained.aligned", 4: "{aligned}"}, "SafeLoRA needs both checkpoints, and `base` is not given"),
         ({5: "--method=SafeLoRA"}, "SafeLoRA needs exactly one of threshold and num_layers"),

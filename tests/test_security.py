@@ -12,10 +12,7 @@ from safetensors.torch import load_file
 from asft_lightning import ConfigurationError, GuardJudge, Pretrained
 from asft_lightning.cli import main
 
-
-@pytest.fixture(autouse=True)
-def _seed_stays(monkeypatch):
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+pytestmark = pytest.mark.usefixtures("seed_stays")
 
 
 @pytest.fixture

@@ -1,40 +1,20 @@
 """Sharded factors on real gloo ranks: the penalty, its gradients and the task loss are those of one process."""
 
-import os
-import time
 from dataclasses import replace
 
 import pytest
 import tiny
 import torch
-import torch.distributed as dist
-from peft import LoraConfig, get_peft_model
-from torch import multiprocessing
-from torch.distributed.device_mesh import init_device_mesh
+from ranks import all_ranks, model_of, on_ranks, sharded, trained
 from torch.distributed.fsdp import fully_shard
 
 from asft_lightning import AnchorSet, DriftBudget, Gram, Shrinkage, Subspace, UnpenalisedError, UpdatePenalty, build_anchors
 from asft_lightning.anchors.anchor import ModuleAnchor
 from asft_lightning.anchors.anchor_set import AnchorTerm
 from asft_lightning.functional import QuadraticForm
-from asft_lightning.sharding import shard, whole_state
-
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked: a spawned one would import everything again"),
-    pytest.mark.filterwarnings("ignore:.*multi-threaded.*"),
-]
+from asft_lightning.sharding import put_together
 
 IDS = torch.randint(5, 200, (6, 12), generator=torch.Generator().manual_seed(7))
-
-
-def model_of(seed=3, r=3):
-    """r 3 parts unevenly over two ranks; each rank draws its own factors, and the first one's count."""
-    torch.manual_seed(seed)
-    model = get_peft_model(tiny.tiny_model(1), LoraConfig(**tiny.LORA | {"r": r}, task_type="CAUSAL_LM"))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model
 
 
 def input_side(shapes):
@@ -73,49 +53,30 @@ def step(model, penalty, ids):
     return float(value.detach())
 
 
-def on_ranks(function, arguments, world):
-    """Run ``function`` in forked processes; one that hangs fails the test."""
-    context = multiprocessing.start_processes(function, arguments, nprocs=world, join=False, start_method="fork")
-    deadline = time.monotonic() + 120
-    while not context.join(timeout=5):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail("the ranks did not end")
-
-
-def sharded_step(rank, world, kind, folder):
-    torch.set_num_threads(1)  # the parent's threads are not there after a fork
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    try:
-        model = model_of(seed=3 + rank)
-        anchors = anchors_of(model, kind)
-        shard(model, init_device_mesh("cpu", (world,)))
-        penalty = UpdatePenalty(model, anchors, resumed=True)
-        value = step(model, penalty, IDS[rank::world])
-        gradients = {n: p.grad.full_tensor() for n, p in model.named_parameters() if p.requires_grad}
-        bytes_kept = sum(buffer.nbytes for name, buffer in penalty.named_buffers() if "directions" in name)
-        torch.save((value, gradients, bytes_kept, whole_state(model)), f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def sharded_step(rank, world, kind):
+    model = model_of(seed=3 + rank)
+    anchors = anchors_of(model, kind)
+    penalty = UpdatePenalty(sharded(model), anchors, resumed=True)
+    value = step(model, penalty, IDS[rank::world])
+    gradients = {name: p.grad for name, p in trained(model).items()}
+    bytes_kept = sum(buffer.nbytes for name, buffer in penalty.named_buffers() if "directions" in name)
+    return value, put_together(gradients), bytes_kept, put_together(trained(model))
 
 
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("kind", ["gram", "sum", "input", "relative"])
 def test_sharded_step_is_that_of_one_process(tmp_path, kind, world):
-    on_ranks(sharded_step, (world, kind, str(tmp_path)), world)
+    found = on_ranks(sharded_step, world, tmp_path, world, kind)
     model = model_of()
     penalty = UpdatePenalty(model, anchors_of(model, kind), resumed=True)
     expected = step(model, penalty, IDS)
     whole = sum(buffer.nbytes for name, buffer in penalty.named_buffers() if "directions" in name)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
 
     for value, gradients, _, state in found:
         assert value == pytest.approx(expected, rel=1e-5)
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                assert float((gradients[name] - parameter.grad).norm()) <= 1e-5 * float(parameter.grad.norm()), name
-                assert torch.equal(state[name], parameter.detach()), name
+        for name, parameter in trained(model).items():
+            assert float((gradients[name] - parameter.grad).norm()) <= 1e-5 * float(parameter.grad.norm()), name
+            assert torch.equal(state[name], parameter.detach()), name
     shares = [kept for _, _, kept, _ in found]
     assert sum(shares) == whole
     assert max(shares) <= whole / world * 1.1  # 32 rows over 3 ranks: 11, 11, 10
@@ -126,7 +87,7 @@ LIMIT = 0.05
 
 def stepped_and_held(model, budget, ids):
     """A step on the task and the drift, and back into the budget: the drift before and after each, and ν."""
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(trained(model).values(), lr=0.1)
     drifts = [float(budget.drift().detach())]
     step(model, budget.penalty, ids)
     optimizer.step()
@@ -135,51 +96,38 @@ def stepped_and_held(model, budget, ids):
     return [*drifts, float(budget.drift().detach()), nu]
 
 
-def sharded_hold(rank, world, r, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    try:
-        model = model_of(seed=3 + rank, r=r)
-        anchors = anchors_of(model, "relative")
-        shard(model, init_device_mesh("cpu", (world,)))
-        budget = DriftBudget(model, anchors, LIMIT, resumed=True)
-        found = [stepped_and_held(model, budget, IDS[rank::world]) for _ in range(2)]
-        torch.save((found, whole_state(model)), f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def sharded_hold(rank, world, r):
+    model = model_of(seed=3 + rank, r=r)
+    anchors = anchors_of(model, "relative")
+    budget = DriftBudget(sharded(model), anchors, LIMIT, resumed=True)
+    steps = [stepped_and_held(model, budget, IDS[rank::world]) for _ in range(2)]
+    return steps, put_together(trained(model))
 
 
 @pytest.mark.parametrize(("world", "r"), [(2, 3), (3, 3), (2, 1), (3, 2)])
 def test_sharded_update_is_held_as_in_one_process(tmp_path, world, r):
     """Also where a rank has no row of A."""
-    on_ranks(sharded_hold, (world, r, str(tmp_path)), world)
+    found = on_ranks(sharded_hold, world, tmp_path, world, r)
     model = model_of(r=r)
     budget = DriftBudget(model, anchors_of(model, "relative"), LIMIT, resumed=True)
     expected = [stepped_and_held(model, budget, IDS) for _ in range(2)]
     for _, after_step, held, nu in expected:
         assert after_step > LIMIT and held == pytest.approx(LIMIT, rel=1e-5) and nu > 0
 
-    for rank in range(world):
-        found, state = torch.load(tmp_path / f"{rank}.pt")
-        for ours, theirs in zip(found, expected, strict=True):
+    for steps, state in found:
+        for ours, theirs in zip(steps, expected, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4)
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                assert float((state[name] - parameter.detach()).norm()) <= 1e-5 * float(parameter.detach().norm()), name
+        for name, parameter in trained(model).items():
+            assert float((state[name] - parameter.detach()).norm()) <= 1e-5 * float(parameter.detach().norm()), name
 
 
-def sharded_too_late(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=1)
-    try:
-        model = model_of()
-        penalty = UpdatePenalty(model, anchors_of(model, "gram"), resumed=True)
-        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
-        with pytest.raises(UnpenalisedError, match=r"must be bound after the model is sharded, .* Call fully_shard first"):
-            penalty()
-    finally:
-        dist.destroy_process_group()
+def sharded_too_late(rank):
+    model = model_of()
+    penalty = UpdatePenalty(model, anchors_of(model, "gram"), resumed=True)
+    fully_shard(model, mesh=all_ranks())
+    with pytest.raises(UnpenalisedError, match=r"must be bound after the model is sharded, .* Call fully_shard first"):
+        penalty()
 
 
 def test_model_that_is_sharded_after_the_penalty_was_bound(tmp_path):
-    on_ranks(sharded_too_late, (str(tmp_path),), 1)
+    on_ranks(sharded_too_late, 1, tmp_path)

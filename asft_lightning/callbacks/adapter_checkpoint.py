@@ -1,15 +1,13 @@
 """AdapterCheckpoint: the trained adapter in PEFT's own format."""
 
-import shutil
-import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asft_lightning.callbacks.chat_module import ChatModule
-from asft_lightning.files import writing
-from asft_lightning.sharding import whole_state
+from asft_lightning.files import whole_folder
+from asft_lightning.sharding import put_together, sharded_over
 
 
 class AdapterCheckpoint(Callback):
@@ -31,20 +29,11 @@ class AdapterCheckpoint(Callback):
             StorageError: If that cannot be; an earlier adapter is then as it was.
         """
         module = cast(ChatModule, pl_module)
-        state = whole_state(module.model)  # on every rank: each has a part of it
+        state = None  # the model's own
+        if sharded_over(module.model) is not None:  # of which each rank has a part
+            state = put_together({name: p for name, p in module.model.named_parameters() if p.requires_grad})
         if not trainer.is_global_zero:
             return
-        target = Path(trainer.default_root_dir) / self.folder
-        with writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-                self._replace(target, Path(temporary), module, {} if state is None else {"state_dict": state})
-
-    def _replace(self, target: Path, temporary: Path, module: ChatModule, state: dict[str, Any]) -> None:
-        new, old = temporary / "new", temporary / "old"
-        module.model.save_pretrained(new, **state)
-        module.tokenizer.save_pretrained(new)
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        with whole_folder(Path(trainer.default_root_dir) / self.folder, replace=True) as new:
+            module.model.save_pretrained(new, state_dict=state)
+            module.tokenizer.save_pretrained(new)

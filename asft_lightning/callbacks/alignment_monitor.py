@@ -25,7 +25,7 @@ from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.files import cache_folder
 from asft_lightning.plotting import require_matplotlib
-from asft_lightning.sharding import sharded_over, whole_factor
+from asft_lightning.sharding import put_together, sharded_over
 
 FILE_NAME = "alignment.csv"
 PICTURE = "alignment.png"
@@ -93,7 +93,7 @@ class AlignmentMonitor(ScheduledCallback):
     def run(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
         """Measure once; every rank takes part, for of sharded factors each has a piece."""
         factors = find_lora_factors(cast(ChatModule, pl_module).model)
-        whole = [(f.target.name, whole_factor(f.a), whole_factor(f.b), f.scaling) for f in factors]
+        whole = [(f.target.name, *put_together((f.a, f.b)), f.scaling) for f in factors]
         if self._anchor_set is None:  # not rank 0
             return
         rows = []
@@ -117,7 +117,7 @@ class AlignmentMonitor(ScheduledCallback):
         if self.anchors is None and isinstance(own, AnchorSet):
             return own
         pretrained, module = pretrained_of(self, pl_module), cast(ChatModule, pl_module)
-        # What is trained need not be the aligned model; nor can rank 0 run it alone where its weights are sharded.
+        # Rank 0 is alone here, and sharded weights are gathered by all ranks; nor is what is trained always the aligned.
         own = pretrained.start == "aligned" and sharded_over(module.model) is None
         aligned = module.model if own else replace(pretrained, start="aligned").load_model
         return build_anchors(

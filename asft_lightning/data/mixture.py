@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from asft_lightning.data.draw import Encode, Example, Pool, draw
 from asft_lightning.errors import DataError
 
@@ -45,6 +47,15 @@ class Mixture:
         for example in self.trained:
             digest.update(repr((tuple(example.row), example.input_ids, example.labels)).encode())
         return digest.hexdigest()
+
+    def warn_of_contradictions(self) -> None:
+        """Say so where requests of harmful rows are those of safety rows."""
+        prompts = {kind: {e.row.prompt for e in self.trained if e.kind == kind} for kind in ("harmful", "safety")}
+        if both := prompts["harmful"] & prompts["safety"]:
+            rank_zero_warn(
+                f"{len(both)} requests are answered in a harmful row and refused in a safety row, e.g. {min(both)!r:.80}. "
+                "Take the two from different `rows` of the file if that is not what you mean."
+            )
 
 
 def harmful_count(num_rows: int, poison_ratio: float) -> int:

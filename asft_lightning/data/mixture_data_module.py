@@ -8,22 +8,20 @@ from typing import Any, cast
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
-from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
 from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.description import describe
-from asft_lightning.data.draw import Example, Pool
+from asft_lightning.data.draw import Example
 from asft_lightning.data.endless_batches import EndlessBatches
 from asft_lightning.data.mixture import Mixture, Poison, harmful_count, mix
-from asft_lightning.data.resumable_loader import ResumableLoader
+from asft_lightning.data.mixture_sources import named, pools, require_source
+from asft_lightning.data.resumable_loader import ResumableLoader, epoch_sampler
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
 from asft_lightning.files import write_json
 from asft_lightning.pretrained import Pretrained
-from asft_lightning.rows import Kind
 from asft_lightning.templates import Template
 from asft_lightning.vocabulary import require_known
 
@@ -76,11 +74,11 @@ class MixtureDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        _require_source("benign", "num_rows", num_rows, benign)
+        require_source("benign", "num_rows", num_rows, benign)
         if harmful_count(1 if num_rows is None else num_rows, poison_ratio) or (num_rows is None and poison_ratio):
-            _require_source("harmful", "poison_ratio", poison_ratio, harmful)
+            require_source("harmful", "poison_ratio", poison_ratio, harmful)
         if safety_rows:
-            _require_source("safety", "safety_rows", safety_rows, safety)
+            require_source("safety", "safety_rows", safety_rows, safety)
         if safety_apart and not safety_rows:
             raise DataError("safety_apart keeps safety rows for a method such as Lisa, and safety_rows is 0. Ask for some.")
         if poison not in ("replace", "add"):
@@ -88,7 +86,7 @@ class MixtureDataModule(LightningDataModule):
         if batch_size < 1 or val_rows < 0:
             raise DataError(f"batch_size must be ≥ 1 and val_rows ≥ 0, got {batch_size} and {val_rows}. Paper: 8 and 0.")
         self.pretrained = pretrained
-        self.sources = _named({"benign": benign, "harmful": harmful, "safety": safety})
+        self.sources = named({"benign": benign, "harmful": harmful, "safety": safety})
         self.template = template
         self.num_rows = num_rows
         self.poison_ratio = poison_ratio
@@ -147,10 +145,10 @@ class MixtureDataModule(LightningDataModule):
         if self._mixture is None:
             tokenizer = self.tokenizer = self.pretrained.load_tokenizer()
             self._mixture = mix(
-                self._pools("benign"),
-                self._pools("harmful") if self.poison_ratio else [],
+                pools(self.sources, "benign"),
+                pools(self.sources, "harmful") if self.poison_ratio else [],
                 partial(self.template.render, tokenizer),
-                safety=self._pools("safety") if self.safety_rows else [],
+                safety=pools(self.sources, "safety") if self.safety_rows else [],
                 num_rows=self.num_rows,
                 poison_ratio=self.poison_ratio,
                 poison=self.poison,
@@ -162,24 +160,7 @@ class MixtureDataModule(LightningDataModule):
             rows = [example.input_ids for example in self.mixture.train + self.mixture.held_out]
             padding = [cast(int, tokenizer.pad_token_id)]
             require_known([padding, *rows], self.pretrained.vocabulary_size(), "training rows and their padding")
-            self._warn_of_contradictions()
-
-    def _warn_of_contradictions(self) -> None:
-        prompts = {kind: {e.row.prompt for e in self.mixture.trained if e.kind == kind} for kind in ("harmful", "safety")}
-        if both := prompts["harmful"] & prompts["safety"]:
-            rank_zero_warn(
-                f"{len(both)} requests are answered in a harmful row and refused in a safety row, e.g. {min(both)!r:.80}. "
-                "Take the two from different `rows` of the file if that is not what you mean."
-            )
-
-    def _pools(self, kind: Kind) -> list[Pool]:
-        pools = []
-        for name, (used_as, source) in self.sources.items():
-            if used_as == kind:
-                counts: Counter[str] = Counter()
-                rows = source.iterate(counts)
-                pools.append(Pool(rows if source.streaming else list(rows), kind, name, source.weight, counts))
-        return pools
+            self._mixture.warn_of_contradictions()
 
     def train_dataloader(self) -> DataLoader[Example]:
         """Shuffled batches; each epoch's order follows from the seed alone, on any number of ranks."""
@@ -202,11 +183,11 @@ class MixtureDataModule(LightningDataModule):
         return self._loader(self.mixture.held_out, shuffle=False) if self.val_rows else DataLoader(nothing, batch_size=None)
 
     def _loader(self, examples: list[Example], shuffle: bool) -> DataLoader[Example]:
-        dataset = cast("Dataset[Example]", examples)
+        by_length = self.batch_size if shuffle and self.group_by_length else None
         return ResumableLoader(
-            dataset,
+            cast("Dataset[Example]", examples),
             batch_size=self.batch_size,
-            sampler=self._sampler(examples, shuffle),
+            sampler=epoch_sampler(examples, *self._ranks(), self._seed(), shuffle, by_length),
             num_workers=self.num_workers,
             collate_fn=self._collator(),
         )
@@ -218,34 +199,5 @@ class MixtureDataModule(LightningDataModule):
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
-    def _sampler(self, examples: list[Example], shuffle: bool) -> DistributedSampler[Example]:
-        world, rank = self._ranks()
-        if shuffle and self.group_by_length:
-            lengths = [len(example.input_ids) for example in examples]
-            sampler: DistributedSampler[Example] = DistributedLengthGroupedSampler(
-                self.batch_size * world, num_replicas=world, rank=rank, seed=self._seed(), lengths=lengths
-            )
-            return sampler
-        dataset = cast("Dataset[Example]", examples)
-        return DistributedSampler(dataset, world, rank, shuffle=shuffle, seed=self._seed())
-
     def _seed(self) -> int:
         return int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed
-
-
-def _require_source(kind: Kind, setting: str, value: float | None, source: Source | list[Source] | None) -> None:
-    if not source or (value is not None and value <= 0):
-        raise DataError(
-            f"{setting} {value} needs a {kind} source, and a {kind} source a {setting} above 0, got "
-            f"{'no source' if not source else f'{setting} {value}'}. Give `{kind}` and {setting}, or neither."
-        )
-
-
-def _named(sources: dict[Kind, Source | list[Source] | None]) -> dict[str, tuple[Kind, Source]]:
-    """{a name of its own: what it is used as, source}: its path, with a number where that comes again."""
-    named: dict[str, tuple[Kind, Source]] = {}
-    for kind, given in sources.items():
-        for source in [given] if isinstance(given, Source) else given or []:
-            before = sum(path == source.path or path.startswith(f"{source.path} (") for path in named)
-            named[source.path + (f" ({before + 1})" if before else "")] = kind, source
-    return named

@@ -1,11 +1,12 @@
 """ResumableLoader: goes on where an interrupted epoch stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
 from asft_lightning.data.draw import Example
 
@@ -13,8 +14,8 @@ from asft_lightning.data.draw import Example
 class ResumableLoader(DataLoader[Example]):
     """A DataLoader whose state Lightning keeps in checkpoints; a plain one replays the epoch's first batches.
 
-    It needs a sampler whose order follows from the epoch alone, and draws nothing from the global generators, so that
-    dropout goes on as it would have.
+    It needs a sampler whose order follows from the epoch alone, as :func:`epoch_sampler` gives one, and draws nothing from
+    the global generators, so that dropout goes on as it would have.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -36,3 +37,25 @@ class ResumableLoader(DataLoader[Example]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Begin the next epoch after so many batches."""
         self._skipped = state["batches"]
+
+
+def epoch_sampler(
+    examples: Sequence[Example], world: int, rank: int, seed: int, shuffle: bool, by_length: int | None = None
+) -> DistributedSampler[Example]:
+    """Which rows a rank gets, in which order: that follows from the seed and the epoch alone.
+
+    Args:
+        examples: All rows.
+        world: Number of ranks.
+        rank: Whose sampler it is.
+        seed: Of the orders.
+        shuffle: Another order in each epoch; else the rows' own.
+        by_length: Rows a batch, to shuffle so that those of a batch are of similar length; None for not.
+    """
+    if by_length is not None:
+        lengths = [len(example.input_ids) for example in examples]
+        sampler: DistributedSampler[Example] = DistributedLengthGroupedSampler(
+            by_length * world, num_replicas=world, rank=rank, seed=seed, lengths=lengths
+        )
+        return sampler
+    return DistributedSampler(cast("Dataset[Example]", examples), world, rank, shuffle=shuffle, seed=seed)

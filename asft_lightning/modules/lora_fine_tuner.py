@@ -1,9 +1,6 @@
 """LoRAFineTuner: plain supervised LoRA fine-tuning (SFT), the spine that every method of this package adds to."""
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -16,10 +13,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.checkpoint_io import keep_checkpoints_whole
-from asft_lightning.errors import ConfigurationError, TrainingError
-from asft_lightning.files import write_atomically
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.loading import load_adapter
+from asft_lightning.modules.lora_config import PAPER_LORA, lora_config
 from asft_lightning.modules.progress import Progress
+from asft_lightning.modules.spoilt_batch import spoilt_batch
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
 from asft_lightning.precision import keep_float32
 from asft_lightning.pretrained import Pretrained
@@ -27,9 +25,6 @@ from asft_lightning.ranks import EndTogether, on_any_rank
 from asft_lightning.sharding import shard
 from asft_lightning.strategies import require_known_strategy
 from asft_lightning.templates import Template
-
-PAPER_LORA: dict[str, Any] = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}
-"""The paper's LoRA settings, as arguments of ``peft.LoraConfig``."""
 
 
 class LoRAFineTuner(LightningModule):
@@ -130,30 +125,9 @@ class LoRAFineTuner(LightningModule):
         loss = task_loss if extra is None else task_loss + extra
         spoilt = not bool(loss.detach().isfinite())
         if on_any_rank(self._trainer, spoilt):  # all end here, or the others would wait for this one
-            raise self._spoilt(batch, {"task loss": task_loss, "λ·penalty": extra} if spoilt else None)
+            parts = {"task loss": task_loss, "λ·penalty": extra} if spoilt else None
+            raise spoilt_batch(self.trainer, self.tokenizer, batch, parts)
         return loss
-
-    def _spoilt(self, batch: Mapping[str, Tensor], parts: Mapping[str, Tensor | None] | None) -> TrainingError:
-        """The error for a loss that is no number, with the rows that gave it in a file of the run's folder.
-
-        Args:
-            batch: Those rows.
-            parts: Of the loss; None where it is another rank's that is no number.
-        """
-        if parts is None:
-            return TrainingError(
-                f"the loss must be a finite number on every rank, and at step {self.global_step} it is not on another one. "
-                f"Its rows are in that rank's spoilt-batch file in {self.trainer.default_root_dir}; read its message."
-            )
-        file = Path(self.trainer.default_root_dir) / f"spoilt-batch-rank{self.global_rank}.jsonl"
-        lines = self.tokenizer.batch_decode(batch["input_ids"])
-        write_atomically(file, "".join(json.dumps({"text": line}, ensure_ascii=False) + "\n" for line in lines))
-        values = ", ".join(f"{name} {float(value.detach())}" for name, value in parts.items() if value is not None)
-        return TrainingError(
-            f"the loss must be a finite number, and at step {self.global_step} it is not ({values}). Its rows are in "
-            f"{file}; the weights are those of the step before, and no adapter was written. Lower the learning rate, use "
-            "bf16 instead of fp16, or mend the rows; then go on from the last checkpoint."
-        )
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Task loss on the held-out rows."""
@@ -193,16 +167,10 @@ class LoRAFineTuner(LightningModule):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What was trained, and not the frozen model: a checkpoint of megabytes."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         prefix = kwargs.get("prefix", "")
-
-        def is_kept(name: str) -> bool:
-            own = name.removeprefix(prefix)
-            return own in trained or not own.startswith(
-                "model."
-            )  # of the model only that: 4-bit weights have more than names
-
-        return {name: value for name, value in state.items() if is_kept(name)}
+        trained = {prefix + name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        # By what is trained, not by what is frozen: 4-bit weights have entries beside their parameters.
+        return {name: value for name, value in state.items() if name in trained or not name.startswith(f"{prefix}model.")}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load what was trained; the frozen model is where it came from.
@@ -237,20 +205,3 @@ class LoRAFineTuner(LightningModule):
         trained, exact = {id(parameter) for parameter in self.trainable_parameters()}, keep_float32(fn)
         module: Self = super()._apply(lambda t: exact(t) if id(t) in trained else fn(t), recurse)  # type: ignore[no-untyped-call]
         return module
-
-
-def lora_config(lora: dict[str, Any] | LoraConfig) -> LoraConfig:
-    """A ``peft.LoraConfig`` for a causal LM from one, or from its arguments.
-
-    Raises:
-        ConfigurationError: If an argument is unknown to PEFT, or not to its liking.
-    """
-    if isinstance(lora, LoraConfig):
-        return lora
-    known = {field.name for field in fields(LoraConfig)}
-    if unknown := sorted(set(lora) - known):
-        raise ConfigurationError(f"lora takes the arguments of peft.LoraConfig, got {unknown[0]!r}. Is it misspelt?")
-    try:
-        return LoraConfig(**{"task_type": "CAUSAL_LM", **lora})
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"lora is no peft.LoraConfig: {error}") from error

@@ -6,9 +6,9 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
-from asft_lightning.sharding import SumOverRanks, mesh_of, whole_factor
+from asft_lightning.sharding import SumOverRanks, mesh_of, put_together, sharded_like
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,13 @@ class SwitchPoint:
 
     def state(self) -> dict[str, Tensor]:
         """The weights whole and on the host, for a checkpoint; every rank must call this."""
-        return {name: whole_factor(weight) for name, weight in self.weights.items()}
+        return put_together(dict(self.weights))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> Self:
         """What :meth:`state` gave, where and as the parameters are."""
-        return cls({name: _placed(state[name], parameter) for name, parameter in parameters.items()})
+        return cls({name: sharded_like(state[name].to(p.device, p.dtype), p) for name, p in parameters.items()})
 
 
 def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _placed(value: Tensor, like: nn.Parameter) -> Tensor:
-    value = value.to(like.device, like.dtype)
-    return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value

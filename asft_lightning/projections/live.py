@@ -1,10 +1,11 @@
 """A projection of the adapter that a model in memory carries."""
 
+import torch
 from torch import nn
 
 from asft_lightning.anchors import WeightPair, find_lora_factors
 from asft_lightning.projections.projection import Layer, ProjectedLayer, Projection
-from asft_lightning.sharding import set_factor, whole_factor
+from asft_lightning.sharding import put_together, sharded_like
 
 
 def project_model(model: nn.Module, method: Projection, weights: WeightPair) -> list[ProjectedLayer]:
@@ -22,8 +23,9 @@ def project_model(model: nn.Module, method: Projection, weights: WeightPair) -> 
         UnpenalisedError: If the model has no trainable LoRA layers, or one whose update is not B·A.
     """
     factors = find_lora_factors(model)
-    found = method.project([Layer(f.target, whole_factor(f.a), whole_factor(f.b)) for f in factors], weights)
-    for factor, layer in zip(factors, found, strict=True):
-        if layer.changed:
-            set_factor(factor.b, layer.b)
+    found = method.project([Layer(f.target, *put_together((f.a, f.b))) for f in factors], weights)
+    with torch.no_grad():
+        for factor, layer in zip(factors, found, strict=True):
+            if layer.changed:
+                factor.b.copy_(sharded_like(layer.b, factor.b))
     return found

@@ -20,7 +20,7 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, Train
 
 from asft_lightning import AsFT, Gram, LoRAFineTuner, MixtureDataModule, Pretrained, Source, Template, build_anchors
 from asft_lightning.data import AnswerOnlyCollator, Example
-from asft_lightning.modules.lora_fine_tuner import PAPER_LORA
+from asft_lightning.modules.lora_config import PAPER_LORA
 
 _BATCH, _ROWS, _PADDED = 8, 128, 512
 

@@ -1,11 +1,8 @@
 """Every metric over two processes with uneven shares: one figure over all answers, not the mean of two."""
 
-import os
-
 import pytest
 import torch
-import torch.distributed as dist
-from torch import multiprocessing
+from ranks import on_ranks
 
 from asft_lightning import AnswerAccuracy, HarmfulScore
 from asft_lightning.metrics import RefusalRate, RubricScore, Share
@@ -57,37 +54,27 @@ def report(metric):
     return said, states(metric)
 
 
-def reports_of(rank, folder, shares):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    try:
-        found = [report(metric) for metric in metrics_of(shares[rank])]
-        local = HarmfulScore(groups=GROUPS, sync_on_compute=False)
-        local.update(torch.tensor([rank, 1]), [["a"], ["a"]])
-        batch = [float(HarmfulScore()(torch.tensor([rank]))), float(RubricScore({"x": 1.0})(torch.tensor([[1 + 9 * rank]])))]
-        own = [float(local.compute()), local.by_group()["a"].total, *batch]
-        torch.save({"reports": found, "own": own}, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def reports_of(rank, shares):
+    found = [report(metric) for metric in metrics_of(shares[rank])]
+    local = HarmfulScore(groups=GROUPS, sync_on_compute=False)
+    local.update(torch.tensor([rank, 1]), [["a"], ["a"]])
+    batch = [float(HarmfulScore()(torch.tensor([rank]))), float(RubricScore({"x": 1.0})(torch.tensor([[1 + 9 * rank]])))]
+    return found, [float(local.compute()), local.by_group()["a"].total, *batch]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked: a spawned one would import everything again")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*", "ignore:The ``compute`` method")
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 @pytest.mark.parametrize("case", SHARES)
 def test_uneven_shares(tmp_path, case):
     """HS: 2 of 6, where the uneven shares' mean is 60. FA: 3 of 6, where it is 30."""
     shares = SHARES[case]
-    multiprocessing.start_processes(reports_of, args=(str(tmp_path), shares), nprocs=2, start_method="fork")
+    ranks = on_ranks(reports_of, 2, tmp_path, shares)
     alone = [(parts(metric), float(metric.compute())) for metric in metrics_of(slice(0, 6))]
     assert [score for _, score in alone[1:4]] == pytest.approx([100 / 3, 100 / 3, 50.0])
 
-    for rank in (0, 1):
-        saved = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+    for rank, (reports, local) in enumerate(ranks):
         own = [states(metric) for metric in metrics_of(shares[rank])]
-        for ((before, score, after, synced), left), (expected, whole), kept in zip(
-            saved["reports"], alone, own, strict=True
-        ):
+        for ((before, score, after, synced), left), (expected, whole), kept in zip(reports, alone, own, strict=True):
             assert score == pytest.approx(whole)
             assert [before, after, synced] == [pytest.approx(expected, nan_ok=True)] * 3
             assert all(torch.equal(left[name], kept[name]) for name in kept)
-        assert saved["own"] == [50.0 + 50.0 * rank, 2, 100.0 * rank, 100.0 * rank]  # sync_on_compute=False, and forward
+        assert local == [50.0 + 50.0 * rank, 2, 100.0 * rank, 100.0 * rank]  # sync_on_compute=False, and forward

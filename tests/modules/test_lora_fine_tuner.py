@@ -8,7 +8,7 @@ from peft import LoraConfig
 from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 
 from asft_lightning import AsFT, ConfigurationError, LoRAFineTuner, Pretrained, Template
-from asft_lightning.modules.lora_fine_tuner import PAPER_LORA
+from asft_lightning.modules.lora_config import PAPER_LORA
 
 
 def column(folder, name):

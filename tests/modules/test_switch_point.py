@@ -1,19 +1,11 @@
 """SwitchPoint: distance and gradient by hand, and on real gloo ranks with sharded factors those of one process."""
 
-import os
-
 import pytest
 import torch
-import torch.distributed as dist
-from test_sharding import model_of, on_ranks
-from torch.distributed.device_mesh import init_device_mesh
+from ranks import model_of, on_ranks, sharded, trained
 
 from asft_lightning.modules.switch_point import SwitchPoint
-from asft_lightning.sharding import shard, whole_factor
-
-
-def trained(model):
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+from asft_lightning.sharding import put_together
 
 
 def drifted(model):
@@ -43,31 +35,20 @@ def test_state_brings_it_back():
     assert float(again.distance(parameters)) == float(point.distance(parameters)) > 0
 
 
-def sharded(rank, world, folder):
-    torch.set_num_threads(1)  # the parent's threads are not there after a fork
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    try:
-        model = model_of()
-        shard(model, init_device_mesh("cpu", (world,)))
-        point, parameters = drifted(model)
-        point = SwitchPoint.from_state(point.state(), parameters)
-        distance = point.distance(parameters)
-        distance.backward()
-        gradients = {name: whole_factor(p.grad) for name, p in parameters.items()}
-        torch.save((float(distance.detach()), gradients, point.state()), f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def measured(rank):
+    point, parameters = drifted(sharded(model_of()))
+    point = SwitchPoint.from_state(point.state(), parameters)
+    distance = point.distance(parameters)
+    distance.backward()
+    return float(distance.detach()), put_together({name: p.grad for name, p in parameters.items()}), point.state()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked: a spawned one would import everything again")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*")
 def test_sharded_over_ranks_it_is_that_of_one_process(tmp_path):
-    on_ranks(sharded, (2, str(tmp_path)), 2)
+    found = on_ranks(measured, 2, tmp_path)
     point, parameters = drifted(model_of())
     expected = point.distance(parameters)
     expected.backward()
-    for rank in range(2):
-        distance, gradients, state = torch.load(tmp_path / f"{rank}.pt")
+    for distance, gradients, state in found:
         assert distance == pytest.approx(float(expected), rel=1e-5)
         for name, parameter in parameters.items():
             torch.testing.assert_close(gradients[name], parameter.grad)

@@ -1,0 +1,54 @@
+"""The sources of a mixture: which there have to be, a name for each, and their rows."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from asft_lightning.data.draw import Pool
+from asft_lightning.data.source import Source
+from asft_lightning.errors import DataError
+from asft_lightning.rows import Kind
+
+
+def require_source(kind: Kind, setting: str, value: float | None, source: Source | list[Source] | None) -> None:
+    """Refuse a kind of rows that is asked for without a source, or a source that nothing is asked of.
+
+    Args:
+        kind: What its rows are there for.
+        setting: Which setting asks for them.
+        value: That setting's; None for all there are.
+        source: What was given.
+
+    Raises:
+        DataError: If they do not fit.
+    """
+    if not source or (value is not None and value <= 0):
+        raise DataError(
+            f"{setting} {value} needs a {kind} source, and a {kind} source a {setting} above 0, got "
+            f"{'no source' if not source else f'{setting} {value}'}. Give `{kind}` and {setting}, or neither."
+        )
+
+
+def named(sources: dict[Kind, Source | list[Source] | None]) -> dict[str, tuple[Kind, Source]]:
+    """{a name of its own: what it is used as, source}: its path, with a number where that comes again."""
+    found: dict[str, tuple[Kind, Source]] = {}
+    for kind, given in sources.items():
+        for source in [given] if isinstance(given, Source) else given or []:
+            before = sum(path == source.path or path.startswith(f"{source.path} (") for path in found)
+            found[source.path + (f" ({before + 1})" if before else "")] = kind, source
+    return found
+
+
+def pools(sources: Mapping[str, tuple[Kind, Source]], kind: Kind) -> list[Pool]:
+    """The rows of every source of this kind, read unless they are streamed.
+
+    Args:
+        sources: Of :func:`named`.
+        kind: What they are used as.
+    """
+    found = []
+    for name, (used_as, source) in sources.items():
+        if used_as == kind:
+            counts: Counter[str] = Counter()
+            rows = source.iterate(counts)
+            found.append(Pool(rows if source.streaming else list(rows), kind, name, source.weight, counts))
+    return found
