@@ -21,9 +21,8 @@ from asft_lightning.rows import Row
 from asft_lightning.templates import Template
 from asft_lightning.vocabulary import require_known
 
-Tokens = Literal["content", "all", "last", "answer"]
-"""Whose inputs count: those of the tokens of a prompt between what all prompts begin and end with (the template), of all of
-its tokens, of its last one, or of that and the first ones that the model itself answers."""
+Tokens = Literal["all", "last", "answer"]
+"""Whose inputs count: every token's of a prompt, its last one's, or that and the model's own first answer tokens'."""
 
 _ANSWER_TOKENS = 8
 
@@ -67,11 +66,12 @@ class Probe:
         prompts = self.prompt_ids(rows)
         found = {target.name: SecondMoment(target.shape[1], capacity) for target in targets}
         with self._running() as model:
-            texts = self._begun(model, prompts, batch_size) if tokens == "answer" else prompts
+            texts, firsts = prompts, [0 if tokens == "all" else len(ids) - 1 for ids in prompts]
+            if tokens == "answer":
+                texts = self._begun(model, prompts, batch_size)
             require_known(texts, model.config.get_text_config().vocab_size, "prompts")
-            spans = _spans(prompts, texts, tokens)
-            self._run(model, texts, spans, found, batch_size)
-        expected = sum(map(len, spans))
+            self._run(model, texts, firsts, found, batch_size)
+        expected = sum(len(text) - first for text, first in zip(texts, firsts, strict=True))
         if fewer := [name for name, moment in found.items() if moment.count < expected]:
             raise AnchorError(
                 f"{fewer[0]}: Activation needs layers that every token goes through, and this one saw "
@@ -100,11 +100,11 @@ class Probe:
         self,
         model: PreTrainedModel | PeftModel,
         texts: Sequence[list[int]],
-        spans: Sequence[range],
+        firsts: Sequence[int],
         found: Mapping[str, SecondMoment],
         batch_size: int,
     ) -> None:
-        """One forward pass; of each text the tokens of its span count."""
+        """One forward pass; of each text the tokens from ``firsts`` on count."""
         counted = torch.empty(0)  # of the batch that is being run
 
         def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -132,7 +132,7 @@ class Probe:
         try:
             for start in tqdm(range(0, len(order), batch_size), desc="Activations", unit="batch", leave=False):
                 chosen = order[start : start + batch_size]
-                ids, mask, counted = _padded([texts[i] for i in chosen], [spans[i] for i in chosen], device)
+                ids, mask, counted = _padded([texts[i] for i in chosen], [firsts[i] for i in chosen], device)
                 model(input_ids=ids, attention_mask=mask, use_cache=False)
         finally:
             for handle in handles:
@@ -170,33 +170,10 @@ def _layers(model: nn.Module, wanted: Mapping[str, Any]) -> list[tuple[str, nn.M
     return list(layers.items())
 
 
-def _spans(prompts: Sequence[list[int]], texts: Sequence[list[int]], tokens: Tokens) -> list[range]:
-    """The places of the tokens that count, of each text."""
-    if tokens == "all":
-        return [range(len(text)) for text in texts]
-    if tokens != "content":
-        return [range(len(prompt) - 1, len(text)) for prompt, text in zip(prompts, texts, strict=True)]
-    before, after = (_shared(prompts, way) for way in (1, -1))
-    return [range(before, max(before, len(prompt) - after)) or range(len(prompt)) for prompt in prompts]
-
-
-def _shared(prompts: Sequence[list[int]], way: Literal[1, -1]) -> int:
-    """How many tokens all prompts begin with (way 1) or end with (−1); none where there is but one prompt."""
-    if len(prompts) < 2:
-        return 0
-    count = 0
-    for column in zip(*(prompt[::way] for prompt in prompts), strict=False):
-        if len(set(column)) > 1:
-            break
-        count += 1
-    return count
-
-
-def _padded(texts: Sequence[list[int]], spans: Sequence[range], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _padded(texts: Sequence[list[int]], firsts: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, attention mask and which tokens count, each (n, longest), padded on the right: positions are as without."""
     ids = nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], batch_first=True)
     place = torch.arange(ids.shape[1])
     mask = place < torch.tensor([len(text) for text in texts])[:, None]
-    starts, stops = (torch.tensor(ends)[:, None] for ends in zip(*((s.start, s.stop) for s in spans), strict=True))
-    counted = (place >= starts) & (place < stops)
+    counted = mask & (place >= torch.tensor(firsts)[:, None])
     return ids.to(device), mask.long().to(device), counted.to(device)
