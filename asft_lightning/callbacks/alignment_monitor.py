@@ -117,7 +117,7 @@ class AlignmentMonitor(ScheduledCallback):
         if self.anchors is None and isinstance(own, AnchorSet):
             return own
         pretrained, module = pretrained_of(self, pl_module), cast(ChatModule, pl_module)
-        # Rank 0 is alone here, and sharded weights are gathered by all ranks together; nor is what is trained always aligned.
+        # Rank 0 is alone here, and all ranks gather sharded weights; nor is what is trained always aligned.
         own = pretrained.start == "aligned" and sharded_over(module.model) is None
         aligned = module.model if own else replace(pretrained, start="aligned").load_model
         return build_anchors(
