@@ -38,7 +38,7 @@ def build(
     """
     _require_writable(output, png)
     where = _usable(device)
-    fine_tuner = LoRAFineTuner(pretrained, lora)
+    fine_tuner, aligned = LoRAFineTuner(pretrained, lora), replace(pretrained, start="aligned")
     found = build_anchors(
         fine_tuner.with_adapter(pretrained.load_model_on_meta()),
         pretrained.aligned,
@@ -48,7 +48,7 @@ def build(
         base_revision=pretrained.base_revision,
         device=where,
         cache=cache_folder() / "anchors",
-        probe=Probe(replace(pretrained, start="aligned").load_model, fine_tuner.tokenizer, template, where),
+        probe=Probe(aligned.load_model, fine_tuner.tokenizer, template, where, aligned.loading),
     )
     found.save(output)
     _show(found, png)

@@ -60,6 +60,11 @@ class Pretrained:
             raise ConfigurationError("start base needs a base checkpoint, and `base` is not given. Name it.")
         return self.base, self.base_revision
 
+    @property
+    def loading(self) -> str:
+        """How the weights are loaded, in a few words: the same files give other numbers in another way."""
+        return f"{self.dtype}, {self.attn_implementation or 'default'} attention" + (", 4 bits" if self.load_in_4bit else "")
+
     def load_model(self) -> PreTrainedModel:
         """The model to fine-tune, in train mode (Transformers leaves it in eval mode, and Lightning keeps what it finds).
 

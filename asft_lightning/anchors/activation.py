@@ -94,9 +94,10 @@ class Activation(Anchor):
         return tuple(prompt_hash(row.prompt) for row in self.rows)
 
     def fingerprint(self, targets: Sequence[Target], weights: WeightPair) -> str:
-        """Of the prompts as the model reads them, and of all of its weights."""
-        ids = ((str(i), torch.tensor(ids)) for i, ids in enumerate(_probe(weights).prompt_ids(self.rows)))
-        return text_hash(content_hash(ids), _aligned(weights).whole_fingerprint())
+        """Of the prompts as the model reads them, and of all of its weights and how they are loaded."""
+        probe = _probe(weights)
+        ids = ((str(i), torch.tensor(ids)) for i, ids in enumerate(probe.prompt_ids(self.rows)))
+        return text_hash(content_hash(ids), _aligned(weights).whole_fingerprint(), probe.loading)
 
     def _anchor(self, target: Target, found: Principal, weights: WeightPair, layers: int) -> ModuleAnchor:
         if not found.trace > 0:

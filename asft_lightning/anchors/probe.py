@@ -36,12 +36,14 @@ class Probe:
         tokenizer: Its tokenizer.
         template: How prompts are written: as in training.
         device: Where to run a model that is loaded; None for where it is loaded to. A given model stays where it is.
+        loading: How its weights are loaded (dtype, quantisation), which tells its anchors from another's in a cache.
     """
 
     model: PreTrainedModel | PeftModel | Callable[[], PreTrainedModel]
     tokenizer: PreTrainedTokenizerBase
     template: Template = Template()  # noqa: RUF009 (frozen)
     device: torch.device | str | None = None
+    loading: str = ""
 
     def prompt_ids(self, rows: Sequence[Row]) -> list[list[int]]:
         """The prompts of ``rows`` as they are put to the model."""

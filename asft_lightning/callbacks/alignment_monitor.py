@@ -128,7 +128,7 @@ class AlignmentMonitor(ScheduledCallback):
             revision=pretrained.revision,
             base_revision=pretrained.base_revision,
             cache=cache_folder() / "anchors",
-            probe=Probe(aligned, module.tokenizer, module.template, pl_module.device),
+            probe=Probe(aligned, module.tokenizer, module.template, pl_module.device, pretrained.loading),
         )
 
 

@@ -113,7 +113,7 @@ class AsFT(LoRAFineTuner):
             revision=self.pretrained.revision,
             base_revision=self.pretrained.base_revision,
             cache=cache_folder() / "anchors",
-            probe=Probe(self.pretrained.load_model, self.tokenizer, self.template, device),
+            probe=Probe(self.pretrained.load_model, self.tokenizer, self.template, device, self.pretrained.loading),
         )
 
     def configure_model(self) -> None:

@@ -108,7 +108,7 @@ def activated(builder, tmp_path):
     """Builds an Activation anchor of a model with the cache."""
     plain = speaking_model()
 
-    def run(source=None, template=Template(), model=plain, aligned=None, **settings):  # noqa: B008 (frozen)
+    def run(source=None, template=Template(), model=plain, aligned=None, loading="", **settings):  # noqa: B008 (frozen)
         builder.built.clear()
         anchor = Activation(prompts=source or prompts(tmp_path), **settings)
         return build_anchors(
@@ -116,7 +116,7 @@ def activated(builder, tmp_path):
             aligned or model,
             anchors=[anchor],
             cache=builder.folder,
-            probe=probe(model, template=template),
+            probe=probe(model, template=template, loading=loading),
             progress=False,
         )
 
@@ -160,13 +160,14 @@ def nudged(name):
         lambda folder: {"model": nudged("model.embed_tokens.weight")},
         lambda folder: {"model": nudged("model.layers.0.mlp.up_proj.weight")},
         lambda folder: {"model": nudged("model.norm.weight")},
+        lambda folder: {"loading": "bfloat16"},
         lambda folder: {"tokens": "last"},
         lambda folder: {"ridge": 0.1},
         lambda folder: {"num_prompts": 4},
         lambda folder: {"weight": 2.0},
     ],
     ids=[
-        "a prompt less", "other prompts", "system prompt", "style", "head", "embedding", "no target", "norm", "tokens",
+        "a prompt less", "other prompts", "system prompt", "style", "head", "embedding", "no target", "norm", "loading", "tokens",
         "ridge", "number", "weight",
     ],
 )  # fmt: skip
