@@ -167,8 +167,8 @@ def nudged(name):
         lambda folder: {"weight": 2.0},
     ],
     ids=[
-        "a prompt less", "other prompts", "system prompt", "style", "head", "embedding", "no target", "norm", "loading", "tokens",
-        "ridge", "number", "weight",
+        "a prompt less", "other prompts", "system prompt", "style", "head", "embedding", "no target", "norm", "loading",
+        "tokens", "ridge", "number", "weight",
     ],
 )  # fmt: skip
 def test_whatever_an_activation_anchor_follows_from_is_in_the_key(builder, activated, tmp_path, change):
