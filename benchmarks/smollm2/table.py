@@ -8,21 +8,25 @@ METRICS = ("safety/harmful_score", "utility/accuracy")
 
 
 def row(summary: Path) -> dict[str, object]:
-    """One run's figures."""
+    """One run's figures; of one that only tested a finished adapter there are none before training."""
     content = json.loads(summary.read_text())
-    scores = {f"{metric} {when}": content[metric][when] for metric in METRICS for when in ("before", "after")}
-    run = {key: content["run"].get(key) for key in ("method", "lambda_reg", "anchors", "seed", "rows", "harmful_rows")}
-    return {"run": summary.parent.name, **run, **scores}
+    run = {key: content.get("run", {}).get(key) for key in ("method", "lambda_reg", "drift_budget", "anchors", "seed")}
+    counts = {key: content.get("run", {}).get(key) for key in ("rows", "harmful_rows", "safety_rows")}
+    scores = {}
+    for metric in METRICS:
+        found = content[metric]
+        scores |= {f"{metric} before": found.get("before"), f"{metric} after": found.get("after", found.get("test"))}
+    return {"run": summary.parent.name, **run, **counts, **scores}
 
 
 def main(folder: Path, out: Path | None) -> None:
     """Print the Markdown table; write the figures where asked to."""
-    finished = [path for path in sorted(folder.glob("*/summary.json")) if "after" in path.read_text()]
-    rows = [row(path) for path in finished if METRICS[1] in path.read_text()]
+    finished = [path for path in sorted(folder.glob("*/summary.json")) if METRICS[1] in path.read_text()]
+    rows = [found for found in map(row, finished) if found[f"{METRICS[1]} after"] is not None]
     print("| run | HS before | HS after | FA before | FA after |\n|---|---|---|---|---|")
     for found in rows:
-        figures = " | ".join(f"{found[f'{metric} {when}']:.1f}" for metric in METRICS for when in ("before", "after"))
-        print(f"| {found['run']} | {figures} |")
+        figures = [found[f"{metric} {when}"] for metric in METRICS for when in ("before", "after")]
+        print(f"| {found['run']} | {' | '.join('–' if value is None else f'{value:.1f}' for value in figures)} |")
     if out:
         out.write_text(json.dumps({"runs": rows}, indent=1) + "\n")
 
