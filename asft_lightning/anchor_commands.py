@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from asft_lightning.anchors import Anchor, AnchorSet, Gram, Probe, build_anchors
+from asft_lightning.anchors import Anchor, AnchorSet, Gram, Probe, build_anchors, needs_of
 from asft_lightning.anchors.compare import compare
 from asft_lightning.anchors.report import picture
 from asft_lightning.errors import ConfigurationError
@@ -39,16 +39,18 @@ def build(
     _require_writable(output, png)
     where = _usable(device)
     fine_tuner, aligned = LoRAFineTuner(pretrained, lora), replace(pretrained, start="aligned")
+    variants = [Gram()] if anchors is None else anchors
+    runs = "model" in needs_of(variants)
     found = build_anchors(
         fine_tuner.with_adapter(pretrained.load_model_on_meta()),
         pretrained.aligned,
         pretrained.base,
-        [Gram()] if anchors is None else anchors,
+        variants,
         revision=pretrained.revision,
         base_revision=pretrained.base_revision,
         device=where,
         cache=cache_folder() / "anchors",
-        probe=Probe(aligned.load_model, fine_tuner.tokenizer, template, where, aligned.loading),
+        probe=Probe(aligned.load_model, fine_tuner.tokenizer, template, where, aligned.loading) if runs else None,
     )
     found.save(output)
     _show(found, png)

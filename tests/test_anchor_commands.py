@@ -8,7 +8,7 @@ from activations import probe
 from peft import LoraConfig, get_peft_model
 from tiny import LORA, tiny_model
 
-from asft_lightning import Activation, AnchorSet, Template, UpdatePenalty, build_anchors
+from asft_lightning import Activation, AnchorSet, Pretrained, Template, UpdatePenalty, build_anchors
 from asft_lightning.cli import main
 
 BUILD = ["build", "--pretrained.aligned", "never/read"]
@@ -78,7 +78,7 @@ def test_activation_is_built_of_the_aligned_model_with_the_template(pretrained, 
     model = get_peft_model(tiny_model(1), LoraConfig(**LORA))
     anchor = Activation(prompts=tiny.unsafe_prompts(tmp_path))
     template = Template(style="alpaca") if "alpaca" in more else Template()
-    asked = probe(tiny_model(1), template=template)
+    asked = probe(tiny_model(1), template=template, loading=Pretrained("").loading)
     expected = build_anchors(model, pretrained.aligned, anchors=[anchor], probe=asked, progress=False)
     assert found.sha256() == expected.sha256()
 

@@ -1,7 +1,7 @@
 """Where the directions of the penalty come from: one small class a variant, and the set that keeps them."""
 
 from asft_lightning.anchors.activation import Activation
-from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, Spectrum, WeightPair
+from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, Spectrum, WeightPair, needs_of
 from asft_lightning.anchors.anchor_set import FILE_NAME, AnchorSet, AnchorTerm
 from asft_lightning.anchors.build import build_anchors, require_built_from
 from asft_lightning.anchors.checkpoints import Weights, WeightSource, open_weights
@@ -39,6 +39,7 @@ __all__ = [
     "canonical_name",
     "compare",
     "find_lora_factors",
+    "needs_of",
     "open_weights",
     "require_built_from",
     "term_labels",

@@ -52,7 +52,7 @@ class Activation(Anchor):
     tolerance: float = 0.01
     max_directions: int = 512
     batch_size: int = 8
-    needs: ClassVar[frozenset[str]] = frozenset({"aligned"})
+    needs: ClassVar[frozenset[str]] = frozenset({"aligned", "model"})
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be before anything is read."""

@@ -139,7 +139,7 @@ class Anchor(ABC):
 
     weight: float = 1.0
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Which of the checkpoints ``aligned`` and ``base`` it reads."""
+    """Which of the checkpoints ``aligned`` and ``base`` it reads, and whether it runs the aligned ``model``."""
 
     def __post_init__(self) -> None:
         """Refuse a weight that would switch the protection off or turn it round."""
@@ -178,6 +178,11 @@ class Anchor(ABC):
     def settings(self) -> dict[str, Any]:
         """Its class name and arguments as plain data, as recorded in files."""
         return {"class": type(self).__name__, **asdict(self)}
+
+
+def needs_of(anchors: Sequence[Anchor]) -> frozenset[str]:
+    """What some of the anchors need."""
+    return frozenset().union(*(anchor.needs for anchor in anchors))
 
 
 def describe(anchors: Sequence[Anchor]) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from asft_lightning.anchors.anchor import Anchor, WeightPair, describe
+from asft_lightning.anchors.anchor import Anchor, WeightPair, describe, needs_of
 from asft_lightning.anchors.anchor_set import AnchorSet, AnchorTerm
 from asft_lightning.anchors.cache import AnchorCache, cache_key
 from asft_lightning.anchors.checkpoints import Weights, WeightSource, open_weights
@@ -54,7 +54,7 @@ def build_anchors(
     if not anchors:
         raise AnchorError("a protected run needs at least one anchor, got none. Pass anchors=[Gram()].")
     targets = list({factor.target.name: factor.target for factor in find_lora_factors(model)}.values())
-    needs = frozenset().union(*(anchor.needs for anchor in anchors))
+    needs = needs_of(anchors)
     weights = WeightPair(
         _open(aligned, revision) if "aligned" in needs else None,
         _open(base, base_revision) if "base" in needs else None,

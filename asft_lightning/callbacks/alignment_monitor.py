@@ -15,6 +15,7 @@ from asft_lightning.anchors import (
     Probe,
     build_anchors,
     find_lora_factors,
+    needs_of,
     term_labels,
     update_parts,
 )
@@ -25,6 +26,7 @@ from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.files import cache_folder
 from asft_lightning.plotting import require_matplotlib
+from asft_lightning.pretrained import Pretrained
 from asft_lightning.sharding import put_together, sharded_over
 
 FILE_NAME = "alignment.csv"
@@ -116,20 +118,25 @@ class AlignmentMonitor(ScheduledCallback):
         own = getattr(pl_module, "anchor_set", None)
         if self.anchors is None and isinstance(own, AnchorSet):
             return own
-        pretrained, module = pretrained_of(self, pl_module), cast(ChatModule, pl_module)
-        # Rank 0 is alone here, and all ranks gather sharded weights; nor is what is trained always aligned.
-        own = pretrained.start == "aligned" and sharded_over(module.model) is None
-        aligned = module.model if own else replace(pretrained, start="aligned").load_model
+        pretrained, anchors = pretrained_of(self, pl_module), [Gram()] if self.anchors is None else self.anchors
         return build_anchors(
-            module.model,
+            cast(ChatModule, pl_module).model,
             pretrained.aligned,
             pretrained.base,
-            [Gram()] if self.anchors is None else self.anchors,
+            anchors,
             revision=pretrained.revision,
             base_revision=pretrained.base_revision,
             cache=cache_folder() / "anchors",
-            probe=Probe(aligned, module.tokenizer, module.template, pl_module.device, pretrained.loading),
+            probe=_probe(pl_module, pretrained) if "model" in needs_of(anchors) else None,
         )
+
+
+def _probe(pl_module: LightningModule, pretrained: Pretrained) -> Probe:
+    module = cast(ChatModule, pl_module)
+    # Rank 0 is alone here, and all ranks gather sharded weights; nor is what is trained always aligned.
+    own = pretrained.start == "aligned" and sharded_over(module.model) is None
+    aligned = module.model if own else replace(pretrained, start="aligned").load_model
+    return Probe(aligned, module.tokenizer, module.template, pl_module.device, pretrained.loading)
 
 
 def totals(rows: Sequence[LayerFigures]) -> dict[str, float]:

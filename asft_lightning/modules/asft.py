@@ -10,7 +10,16 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
-from asft_lightning.anchors import FILE_NAME, Anchor, AnchorSet, Gram, Probe, build_anchors, require_built_from
+from asft_lightning.anchors import (
+    FILE_NAME,
+    Anchor,
+    AnchorSet,
+    Gram,
+    Probe,
+    build_anchors,
+    needs_of,
+    require_built_from,
+)
 from asft_lightning.drift_budget import DriftBudget, require_budget
 from asft_lightning.errors import ConfigurationError, UnpenalisedError
 from asft_lightning.files import cache_folder
@@ -104,7 +113,6 @@ class AsFT(LoRAFineTuner):
             anchors = AnchorSet.load(self.anchor_file)
             require_built_from(anchors, model, self.pretrained.aligned, self.pretrained.revision)
             return anchors
-        device = None if self._trainer is None else self._trainer.strategy.root_device
         return build_anchors(
             model,
             self.pretrained.aligned,
@@ -113,8 +121,12 @@ class AsFT(LoRAFineTuner):
             revision=self.pretrained.revision,
             base_revision=self.pretrained.base_revision,
             cache=cache_folder() / "anchors",
-            probe=Probe(self.pretrained.load_model, self.tokenizer, self.template, device, self.pretrained.loading),
+            probe=self._probe() if "model" in needs_of(self.anchors) else None,
         )
+
+    def _probe(self) -> Probe:
+        device = None if self._trainer is None else self._trainer.strategy.root_device
+        return Probe(self.pretrained.load_model, self.tokenizer, self.template, device, self.pretrained.loading)
 
     def configure_model(self) -> None:
         """Load the model and, for training, bind the anchors to it."""
