@@ -26,8 +26,8 @@ class Activation(Anchor):
     """The relative change of a layer's output on unsafe prompts: mean over layers of E‖ΔW x‖² / E‖W x‖².
 
     x are the layer's inputs in the aligned model when it reads the prompts; ΔW = (α/r)·B·A is the true update, whatever
-    ``scale_update`` says. So the penalty is a number without a unit, 0.01 for a change of a tenth, that does not
-    depend on α/r or on how an update is split into B and A. With G = E[x xᵀ] it is ⟨BᵀB, A G Aᵀ⟩·(α/r)² / tr(W G Wᵀ), a form on the
+    ``scale_update`` says. So the penalty is a number without a unit, 0.01 for a change of a tenth, that depends
+    on ΔW alone, however α/r, B and A share it. With G = E[x xᵀ] it is ⟨BᵀB, A G Aᵀ⟩·(α/r)² / tr(W G Wᵀ), a form on the
     input side. G is kept along its leading directions. Along no other is there more than b = ``error_bound``·tr G, and
     what is left out counts as b in ΔW x and as nothing in W x: a layer's share is never below the exact one, and at most
     (E‖ΔW x‖² + b‖ΔW‖²) / (E‖W x‖² − b‖W‖²).
