@@ -4,16 +4,13 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from peft import LoraConfig, PeftConfig
 from peft.utils import load_peft_weights
 from safetensors.torch import save_file
 from torch import Tensor
 
 from asft_lightning.anchors import canonical_name, find_lora_factors, open_weights
-from asft_lightning.anchors.adapter_factors import read_factors
-from asft_lightning.errors import ConfigurationError
+from asft_lightning.anchors.adapter_factors import load_config, read_factors
 from asft_lightning.files import require_absent, whole_folder, write_json
-from asft_lightning.loading import load
 from asft_lightning.locations import resolve_folder
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.pretrained import Pretrained
@@ -44,9 +41,7 @@ def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: P
 
 def _layers(folder: Path, pretrained: Pretrained) -> list[Layer]:
     """The adapter's layers; which there are, and that their update is B·A, is found on a model without weights."""
-    config = load(PeftConfig.from_pretrained, str(folder))
-    if not isinstance(config, LoraConfig):
-        raise ConfigurationError(f"an adapter must be LoRA's to be projected, got {config.peft_type}. Its update is no B·A.")
+    config = load_config(folder)
     config.inference_mode = False
     model = LoRAFineTuner(pretrained, config).with_adapter(pretrained.load_model_on_meta())
     weights = open_weights(folder)

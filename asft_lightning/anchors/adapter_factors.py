@@ -53,7 +53,10 @@ def load_config(adapter: str | Path) -> LoraConfig:
     """
     config = load(PeftConfig.from_pretrained, str(adapter))
     if not isinstance(config, LoraConfig):
-        raise AnchorError(f"{adapter} must be a LoRA adapter, and its configuration is a {type(config).__name__}.")
+        raise AnchorError(
+            f"{adapter} must be a LoRA adapter, and its configuration is a {type(config).__name__}: "
+            "its update is no B·A. Give one that LoRA trained."
+        )
     return config
 
 
