@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from asft_lightning.checkpoint_io import keep_checkpoints_whole
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.loading import load_adapter
+from asft_lightning.modules.decay import Decay, decaying, require_known_decay
 from asft_lightning.modules.lora_config import PAPER_LORA, lora_config
 from asft_lightning.modules.progress import Progress
 from asft_lightning.modules.spoilt_batch import spoilt_batch
@@ -43,10 +44,11 @@ class LoRAFineTuner(LightningModule):
         compile_backend: Run the model through ``torch.compile`` with this backend, e.g. ``inductor``; null for not.
         optimizer: From the trainable parameters to an optimizer. No weight decay unless asked for: it would be
             shrinkage by another name.
-        lr_scheduler: From the optimizer to a scheduler stepped once a step; null for a constant rate, as the authors.
+        lr_scheduler: ``linear`` or ``cosine``, a rate that falls to 0 over the run's steps; or from the optimizer to a
+            scheduler stepped once a step; null for a constant rate, as the authors.
 
     Raises:
-        ConfigurationError: If ``lora`` has unknown arguments.
+        ConfigurationError: If ``lora`` has unknown arguments, or ``lr_scheduler`` is no such name.
     """
 
     def __init__(
@@ -59,9 +61,10 @@ class LoRAFineTuner(LightningModule):
         gradient_checkpointing: bool = False,
         compile_backend: str | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-5, weight_decay=0.0),
-        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_scheduler: Decay | LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
+        require_known_decay(lr_scheduler)
         self.pretrained = pretrained
         self.lora = lora_config(PAPER_LORA if lora is None else lora)
         self.template = template
@@ -156,7 +159,8 @@ class LoRAFineTuner(LightningModule):
         optimizer = self._optimizer(self.trainable_parameters())
         if self._lr_scheduler is None:
             return optimizer
-        scheduler = self._lr_scheduler(optimizer)
+        decay = self._lr_scheduler
+        scheduler = decaying(optimizer, decay, self.trainer) if isinstance(decay, str) else decay(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def fingerprint(self) -> dict[str, object]:

@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from peft import PeftModel
 from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
@@ -38,6 +39,34 @@ def test_modules_to_save_are_kept_too(pretrained):
     module.configure_model()
     assert sorted(module.state_dict()) == sorted(trained_weights(module))
     assert any("lm_head" in name for name in module.state_dict())
+
+
+class StopAfter(Callback):
+    """Ends a run early, as a person would."""
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+def test_named_scheduler_goes_on_where_it_was(pretrained, tmp_path):
+    def module():
+        torch.manual_seed(0)
+        return fine_tuner(AsFT, pretrained, lr_scheduler="linear")
+
+    whole, first, second = module(), module(), module()
+    torch.manual_seed(1)
+    fit(whole, pretrained, tmp_path / "whole", max_epochs=3)
+    torch.manual_seed(1)
+    data = tiny_data(pretrained, tmp_path / "parts", batch_size=4)
+    saving = ModelCheckpoint(tmp_path / "parts", save_last=True, filename="best")
+    tiny_trainer(tmp_path / "parts", callbacks=[saving, StopAfter(2)], enable_checkpointing=True, max_epochs=3).fit(first, data)
+    fit(second, pretrained, tmp_path / "parts", max_epochs=3, ckpt_path=tmp_path / "parts" / "last.ckpt")
+
+    assert not all(torch.equal(value, trained_weights(whole)[name]) for name, value in trained_weights(first).items())
+    assert all(torch.equal(value, trained_weights(whole)[name]) for name, value in trained_weights(second).items())
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

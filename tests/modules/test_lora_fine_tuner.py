@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from peft import LoraConfig
 from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
@@ -100,6 +101,42 @@ def test_scheduler_steps_once_an_optimizer_step(pretrained, tmp_path):
     trainer.fit(module, tiny_data(pretrained, tmp_path, batch_size=4))
 
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0.25
+
+
+@pytest.mark.parametrize(("name", "rates"), [("linear", [1.0, 0.75, 0.5, 0.25]), ("cosine", [1.0, 0.8536, 0.5, 0.1464])])
+@pytest.mark.parametrize("length", [{"max_epochs": 2}, {"max_steps": 4, "max_epochs": -1}], ids=["epochs", "steps"])
+def test_named_scheduler_falls_to_0_at_the_last_optimizer_step(pretrained, tmp_path, name, rates, length):
+    """2 epochs of 4 batches at accumulation 2 are 4 steps."""
+    module = fine_tuner(LoRAFineTuner, pretrained, optimizer=lambda p: torch.optim.SGD(p, lr=1.0), lr_scheduler=name)
+    monitor = LearningRates()
+    trainer = tiny_trainer(tmp_path, accumulate_grad_batches=2, callbacks=[monitor], **length)
+    trainer.fit(module, tiny_data(pretrained, tmp_path, batch_size=4))
+
+    assert monitor.rates == pytest.approx(rates, abs=1e-4)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+
+
+class LearningRates(Callback):
+    """The rate of each optimizer step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+def test_scheduler_name_must_be_known(pretrained):
+    with pytest.raises(ConfigurationError, match="must be one of linear, cosine, .* got 'polynomial'"):
+        fine_tuner(LoRAFineTuner, pretrained, lr_scheduler="polynomial")
+
+
+def test_named_scheduler_needs_a_run_with_an_end(pretrained, tmp_path):
+    module = fine_tuner(LoRAFineTuner, pretrained, lr_scheduler="linear")
+    trainer = tiny_trainer(tmp_path, max_epochs=-1, max_time={"seconds": 30})
+
+    with pytest.raises(ConfigurationError, match="this run has none. Set trainer.max_steps"):
+        trainer.fit(module, tiny_data(pretrained, tmp_path, batch_size=4))
 
 
 def test_defaults_are_the_papers(pretrained):
