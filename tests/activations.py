@@ -71,9 +71,9 @@ def with_noise(x, ridge):
 
 
 def relative_change(updates, weights, inputs, ridge=0.0):
-    """Mean over layers of E‖ΔW x‖² / E‖W x‖², a scalar; {name: matrix or inputs} each, in float64."""
+    """L·Σ E‖ΔW x‖² / E‖W x‖² over L layers, a scalar; {name: matrix or inputs} each, in float64."""
     changes = []
     for name, x in inputs.items():
         g, w = with_noise(x, ridge), weights[name].double()
         changes.append((updates[name] @ g * updates[name]).sum() / (w @ g * w).sum())
-    return torch.stack(changes).mean()
+    return len(changes) * torch.stack(changes).sum()

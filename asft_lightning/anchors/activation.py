@@ -23,14 +23,16 @@ from asft_lightning.rows import Row, prompt_hash
 
 @dataclass(frozen=True)
 class Activation(Anchor):
-    """The relative change of a layer's output on unsafe prompts: mean over layers of E‖ΔW x‖² / E‖W x‖².
+    """The relative change of what the layers put out on unsafe prompts: L·Σ_l ε_l², ε_l² = E‖ΔW x‖² / E‖W x‖², of L layers.
 
     x are the layer's inputs in the aligned model when it reads the prompts; ΔW = (α/r)·B·A is the true update, whatever
-    ``scale_update`` says. So the penalty is a number without a unit, 0.01 for a change of a tenth, that depends
-    on ΔW alone, however α/r, B and A share it. With G = E[x xᵀ] it is ⟨BᵀB, A G Aᵀ⟩·(α/r)² / tr(W G Wᵀ), a form on the
-    input side. G is kept along its leading directions. Along no other is there more than b = ``error_bound``·tr G, and
-    what is left out counts as b in ΔW x and as nothing in W x: a layer's share is never below the exact one, and at most
-    (E‖ΔW x‖² + b‖ΔW‖²) / (E‖W x‖² − b‖W‖²).
+    ``scale_update`` says. So the penalty is a number without a unit that depends on ΔW alone, however α/r, B and A
+    share it. Its root is at least Σ_l ε_l (Cauchy-Schwarz): what the layers' changes come to where all push one way, as
+    training makes them do; a mean over layers would let twice as many layers do twice as much.
+
+    With G = E[x xᵀ], ε² = ⟨BᵀB, A G Aᵀ⟩·(α/r)² / tr(W G Wᵀ), a form on the input side. G is kept along its leading
+    directions. Along no other is there more than b = ``error_bound``·tr G, and what is left out counts as b in ΔW x and
+    as nothing in W x: ε² is never below the exact one, and at most (E‖ΔW x‖² + b‖ΔW‖²) / (E‖W x‖² − b‖W‖²).
 
     Args:
         weight: Factor in a sum of anchors.
@@ -118,7 +120,7 @@ class Activation(Anchor):
             energy=float(found.values.sum()) / found.trace,
             error_bound=found.bound / found.trace,
         )
-        return ModuleAnchor(inp=form, spectrum=spectrum, scale=unit / (put_out * layers), relative=True)
+        return ModuleAnchor(inp=form, spectrum=spectrum, scale=unit * layers / put_out, relative=True)
 
 
 def _probe(weights: WeightPair) -> Probe:

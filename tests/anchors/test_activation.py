@@ -54,16 +54,16 @@ def test_penalty_is_the_relative_change(tmp_path, kind, tokens):
     assert float(case.penalty(tokens=tokens)()) == pytest.approx(float(case.dense(tokens=tokens)), rel=1e-5)
 
 
-def test_one_layer_by_hand(tmp_path):
-    """ΔW = W/10 changes the output by a tenth, whatever the inputs."""
+def test_two_layers_by_hand(tmp_path):
+    """ΔW = W/10 changes each one's output by a tenth, whatever the inputs: two tenths in all, and (2/10)² = 0.04."""
     case = Case(tmp_path, r=16, lora_alpha=16, target_modules=["q_proj"])
     for factor in find_lora_factors(case.model):
         factor.a.data = torch.eye(16)
         factor.b.data = factor.layer.get_base_layer().weight.detach() / 10
     for settings in ({}, {"tokens": "last"}, {"ridge": 0.5}, {"weight": 3.0}):
-        expected = 0.01 * settings.get("weight", 1)
+        expected = 0.04 * settings.get("weight", 1)
         assert float(case.penalty(**settings)()) == pytest.approx(expected, rel=1e-5)
-    assert float(case.penalty(tolerance=0.3, ridge=0.1)()) >= 0.01
+    assert float(case.penalty(tolerance=0.3, ridge=0.1)()) >= 0.04
 
 
 @pytest.mark.parametrize("scale_update", [False, True])
@@ -95,9 +95,9 @@ def between(case, anchors, ridge):
         g, w = with_noise(inputs[name], ridge), weights[name]
         b = anchors.terms[0].modules[name].spectrum.error_bound * float(inputs[name].square().sum(1).mean())
         change, put_out = float((update @ g * update).sum()), float((w @ g * w).sum())
-        lower += change / put_out / layers
+        lower += layers * change / put_out
         room = put_out - b * float(w.square().sum())
-        upper += (change + b * float(update.square().sum())) / room / layers if room > 0 else math.inf
+        upper += (change + b * float(update.square().sum())) / room * layers if room > 0 else math.inf
     return lower, upper
 
 
@@ -183,20 +183,31 @@ def test_answers_of_the_prompts_are_not_looked_at(tmp_path):
         assert torch.equal(anchor.inp.directions, expected[name].inp.directions)
 
 
+@pytest.mark.parametrize("shares", [[0.1, 0.1], [0.1, -0.3], [0.2, 0.0]])
+def test_root_is_no_less_than_what_the_layers_changes_add_up_to(tmp_path, shares):
+    case = Case(tmp_path, r=16, lora_alpha=16, target_modules=["q_proj"])
+    for share, factor in zip(shares, find_lora_factors(case.model), strict=True):
+        factor.a.data = torch.eye(16)
+        factor.b.data = share * factor.layer.get_base_layer().weight.detach()
+    root, total = float(case.penalty()().sqrt()), sum(map(abs, shares))
+    assert root >= total * (1 - 1e-5)
+    assert root == pytest.approx((2 * sum(share**2 for share in shares)) ** 0.5, rel=1e-5)
+
+
 def test_batches_change_nothing_but_rounding(tmp_path):
     case = Case(tmp_path)
     one, all_at_once = (float(case.penalty(batch_size=size)()) for size in (1, 64))
     assert one == pytest.approx(all_at_once, rel=1e-5)
 
 
-def test_one_layer_alone_is_that_of_all_times_their_number(tmp_path):
+def test_one_layer_alone_counts_as_one_of_one(tmp_path):
     case = Case(tmp_path)
     target = find_lora_factors(case.model)[0].target
     alone = Activation(prompts=case.source, tolerance=0.0).build(
         target, WeightPair(open_weights(case.plain), None, probe=case.probe)
     )
     among = case.built().terms[0].modules[target.name]
-    assert alone.scale == pytest.approx(among.scale * len(case.names), rel=1e-6)
+    assert among.scale == pytest.approx(alone.scale * len(case.names), rel=1e-6)
 
 
 @pytest.mark.parametrize(
