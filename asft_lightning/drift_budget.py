@@ -73,7 +73,9 @@ def require_budget(limit: float) -> None:
         ConfigurationError: If it is not positive.
     """
     if not limit > 0:
-        raise ConfigurationError(f"drift_budget must be above 0, got {limit}. 1 allows all that the layers put out to change.")
+        raise ConfigurationError(
+            f"drift_budget must be above 0, got {limit}. 1 allows changes as large as all that the layers put out."
+        )
 
 
 class _Parts:

@@ -238,7 +238,7 @@ def test_anchors_may_stay_on_the_host():
 @pytest.mark.parametrize("limit", [0.0, -0.1, float("nan")])
 def test_a_limit_must_be_positive(limit):
     model = model_of()
-    with pytest.raises(ConfigurationError, match=r"drift_budget must be above 0, got .*1 allows all that the layers put out"):
+    with pytest.raises(ConfigurationError, match=r"drift_budget must be above 0, got .*1 allows changes as large"):
         DriftBudget(model, anchors_of(model), limit, resumed=True)
 
 

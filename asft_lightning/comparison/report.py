@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asft_lightning.comparison.pictures import over_steps, pareto
-from asft_lightning.comparison.results import COSTS, Cell, Result, cells
+from asft_lightning.comparison.results import COSTS, Cell, Result, cells, over_settings
 from asft_lightning.comparison.runner import Failure
 from asft_lightning.comparison.series import axes_but_poison, by_poison, poison_title, variant
 from asft_lightning.comparison.spec import Comparison
@@ -65,6 +65,18 @@ class Report:
         found = sorted(cells(self.results), key=lambda cell: order.index(cell.method))
         return [cell for own in by_poison(found).values() for cell in own]
 
+    @property
+    def overall(self) -> list[Cell]:
+        """Each method's mean over all settings, in the order of the methods."""
+        order = list(self.comparison.methods)
+        return sorted(over_settings(self.results, self.comparison.axes), key=lambda cell: order.index(cell.method))
+
+    @property
+    def sections(self) -> list[tuple[str, list[Cell]]]:
+        """The tables with their headings: one a poison ratio, and what they come to."""
+        apart = [(poison_title(ratio), own) for ratio, own in by_poison(self.cells).items()]
+        return [*apart, *([("mean over all settings", self.overall)] if self.overall else [])]
+
     def write(self) -> Path:
         """Write everything into the comparison's folder; returns the page."""
         folder = Path(self.comparison.output)
@@ -86,7 +98,9 @@ class Report:
         tuning = self.comparison.tuning
         return {
             "runs": [result.record() for result in self.results],
+            "default_method": self.comparison.default_method,
             "table": [cell.record() for cell in self.cells],
+            "overall": [cell.record() for cell in self.overall],
             "tuning": None
             if tuning is None
             else {
@@ -109,10 +123,11 @@ class Report:
         columns = self._columns()
         for name in columns:
             table.add_column(COLUMNS[name].replace("-", "-\n").replace(" ", "\n"), justify="right", no_wrap=True)
-        for ratio, own in by_poison(self.cells).items():
-            table.add_row(poison_title(ratio), style="bold")
+        for heading, own in self.sections:
+            table.add_row(heading, style="bold")
             for cell in own:
-                table.add_row(variant(cell, own), str(cell.seeds), *(_shown(cell, column) for column in columns))
+                name = self._marked(cell.method, variant(cell, own))
+                table.add_row(name, str(cell.seeds), *(_shown(cell, column) for column in columns))
             table.add_section()
         console.print(table)
         for choice in self.choices:
@@ -124,6 +139,14 @@ class Report:
             console.print(f"{len(self.missing)} reported runs are missing; the same command runs them", highlight=False)
         console.print(f"written to {self.comparison.output}", soft_wrap=True, highlight=False, markup=False)
 
+    def _line(self, cell: Cell, columns: Sequence[str]) -> dict[str, Any]:
+        figures = [(found.mean if (found := cell.spread(name)) else None, _shown(cell, name)) for name in columns]
+        method = self._marked(cell.method, cell.method)
+        return {"method": method, "setting": axes_but_poison(cell.axes), "seeds": cell.seeds, "figures": figures}
+
+    def _marked(self, method: str, text: str) -> str:
+        return f"{text} (default)" if method == self.comparison.default_method else text
+
     def _columns(self) -> list[str]:
         return [name for name in COLUMNS if any(cell.spread(name) for cell in self.cells)]
 
@@ -134,9 +157,7 @@ class Report:
         return template.render(
             title=Path(self.comparison.output).name,
             columns=[COLUMNS[name] for name in columns],
-            sections=[
-                (poison_title(ratio), [_line(cell, columns) for cell in own]) for ratio, own in by_poison(self.cells).items()
-            ],
+            sections=[(heading, [self._line(cell, columns) for cell in own]) for heading, own in self.sections],
             pictures=[(PICTURES[name], _data_uri(folder / name)) for name in pictures],
             choices=[choice.record() for choice in self.choices],
             rule=None if tuning is None else rule(tuning.margin),
@@ -145,11 +166,6 @@ class Report:
             missing=len(self.missing),
             runs=len(self.results),
         )
-
-
-def _line(cell: Cell, columns: Sequence[str]) -> dict[str, Any]:
-    figures = [(found.mean if (found := cell.spread(name)) else None, _shown(cell, name)) for name in columns]
-    return {"method": cell.method, "setting": axes_but_poison(cell.axes), "seeds": cell.seeds, "figures": figures}
 
 
 def _shown(cell: Cell, name: str) -> str:

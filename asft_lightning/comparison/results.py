@@ -1,6 +1,6 @@
 """Results: what a run measured, and the mean and spread of runs that differ in their seed alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -132,6 +132,30 @@ def cells(results: Sequence[Result]) -> list[Cell]:
         Cell(own[0].method, {name: value for name, value in own[0].axes.items() if name != SEED}, own)
         for own in found.values()
     ]
+
+
+def over_settings(results: Sequence[Result], axes: Collection[str]) -> list[Cell]:
+    """Each method's mean over all settings of the comparison's ``axes``, by seed; nothing where there is one setting.
+
+    A seed counts if it has a run at every setting that the method has runs at.
+    """
+    found: dict[tuple[str, str, Any], list[Result]] = {}
+    settings: dict[tuple[str, str], set[str]] = {}
+    for result in results:
+        own = {name: value for name, value in result.axes.items() if name not in axes}
+        at = {name: value for name, value in result.axes.items() if name in axes and name != SEED}
+        found.setdefault((result.method, repr(own), result.axes[SEED]), []).append(result)
+        settings.setdefault((result.method, repr(own)), set()).add(repr(at))
+    whole = [runs for (method, own, _), runs in found.items() if len(runs) == len(settings[method, own]) > 1]
+    return cells([_averaged(runs, axes) for runs in whole])
+
+
+def _averaged(results: Sequence[Result], axes: Collection[str]) -> Result:
+    """The mean scores of one seed's runs; of a score that some lack, none."""
+    scores = {name: [score for r in results if (score := r.scores.get(name)) is not None] for name in results[0].scores}
+    means = {name: mean(values) for name, values in scores.items() if len(values) == len(results)}
+    kept = {name: value for name, value in results[0].axes.items() if name == SEED or name not in axes}
+    return Result(results[0].method, kept, means)
 
 
 def alignment_of(result: Result) -> Path:

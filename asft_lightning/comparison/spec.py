@@ -88,6 +88,7 @@ class Comparison:
         configs: Config files of every run.
         settings: Settings of every run, by their dotted names.
         around: Further values of axes, one factor at a time.
+        default_method: The one that is recommended, marked in the report.
         tuning: How methods with ``tune`` are tuned.
         jobs: Runs at once; null for one a core, or one where there is a GPU.
         threads: CPU threads a run.
@@ -99,6 +100,7 @@ class Comparison:
     configs: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     around: Around | None = None
+    default_method: str | None = None
     tuning: Tuning | None = None
     jobs: int | None = None
     threads: int = 1
@@ -111,6 +113,10 @@ class Comparison:
             raise ConfigurationError(f"axes must have `{SEED}`, over which means are taken, got {list(self.axes)}. Add it.")
         if self.threads < 1 or (self.jobs is not None and self.jobs < 1):
             raise ConfigurationError(f"jobs and threads must be 1 or more, got {self.jobs} and {self.threads}.")
+        if self.default_method is not None and self.default_method not in self.methods:
+            raise ConfigurationError(
+                f"default_method must be one of the methods, {', '.join(self.methods)}, got {self.default_method!r}."
+            )
         if self.around is not None:
             self._check_around(self.around)
         for name, method in self.methods.items():

@@ -119,6 +119,7 @@ MISUSES = {
     r"a setting must name the axis \$seed, and none does\. .*seed_everything": {"settings": {}},
     r"every axis must be named by a setting, as \$rows": {"axes": {"seed": [0], "poison_ratio": [0], "rows": [1]},
                                                         "methods": {"sft": {}}},
+    r"default_method must be one of the methods, sft, asft, got 'b'": {"axes": {"seed": [0]}, "default_method": "b"},
     "around varies axes, which are seed, got 'rank'": {"axes": {"seed": [0]}, "around": {"axes": {"rank": [4]}}},
     r"around needs further values of seed, and has \[0, 3\] beside \[0\]": {
         "axes": {"seed": [0]}, "around": {"axes": {"seed": [0, 3]}},

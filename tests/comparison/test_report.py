@@ -56,6 +56,38 @@ def test_mean_spread_and_number_of_seeds(report):
     }  # fmt: skip
 
 
+def test_mean_over_all_settings(report):
+    """Of both poison ratios, by seed: 8, 10, 12 again; scores alone, for costs of other settings are no costs of one."""
+    sft, asft = report.overall
+    assert (sft.method, asft.method) == ("sft", "asft")
+    assert asft.record() == {
+        "method": "asft", "lambda": 1, "seeds": 3,
+        "harmful_score": {"mean": 10.0, "deviation": 2.0}, "accuracy": {"mean": 98.0, "deviation": 0.0},
+    }  # fmt: skip
+    assert report.record()["overall"] == [sft.record(), asft.record()]
+
+
+def test_seed_that_lacks_a_setting_is_not_in_the_mean_over_all(report):
+    lacking = [r for r in report.results if (r.method, r.axes["seed"], r.axes["poison_ratio"]) != ("sft", 1, 0.1)]
+    sft, asft = replace(report, results=lacking).overall
+    assert (sft.seeds, asft.seeds) == (2, 3)
+    assert str(sft.spread("harmful_score")) == "90.0 ± 2.8"
+
+
+def test_one_setting_has_no_mean_over_all(report):
+    alone = [r for r in report.results if r.axes["poison_ratio"] == 0]
+    assert replace(report, results=alone).overall == []
+    assert "mean over all settings" not in [heading for heading, _ in replace(report, results=alone).sections]
+
+
+def test_default_method_is_marked(report, capsys):
+    marked = replace(report, comparison=replace(report.comparison, default_method="asft"))
+    marked.show()
+    assert marked.record()["default_method"] == "asft"
+    assert "asft (default)" in capsys.readouterr().out
+    assert "asft (default)" in marked.write().read_text()
+
+
 def test_one_seed_has_no_spread_and_what_is_unknown_no_mean(result):
     (cell,) = cells([result("sft", None, 98.0)])
     assert cell.spread("harmful_score") is None

@@ -62,7 +62,8 @@ def test_named_scheduler_goes_on_where_it_was(pretrained, tmp_path):
     torch.manual_seed(1)
     data = tiny_data(pretrained, tmp_path / "parts", batch_size=4)
     saving = ModelCheckpoint(tmp_path / "parts", save_last=True, filename="best")
-    tiny_trainer(tmp_path / "parts", callbacks=[saving, StopAfter(2)], enable_checkpointing=True, max_epochs=3).fit(first, data)
+    callbacks = [saving, StopAfter(2)]
+    tiny_trainer(tmp_path / "parts", callbacks=callbacks, enable_checkpointing=True, max_epochs=3).fit(first, data)
     fit(second, pretrained, tmp_path / "parts", max_epochs=3, ckpt_path=tmp_path / "parts" / "last.ckpt")
 
     assert not all(torch.equal(value, trained_weights(whole)[name]) for name, value in trained_weights(first).items())

@@ -127,7 +127,7 @@ class LearningRates(Callback):
 
 
 def test_scheduler_name_must_be_known(pretrained):
-    with pytest.raises(ConfigurationError, match="must be one of linear, cosine, .* got 'polynomial'"):
+    with pytest.raises(ConfigurationError, match=r"must be one of linear, cosine, .* got 'polynomial'"):
         fine_tuner(LoRAFineTuner, pretrained, lr_scheduler="polynomial")
 
 
@@ -135,7 +135,7 @@ def test_named_scheduler_needs_a_run_with_an_end(pretrained, tmp_path):
     module = fine_tuner(LoRAFineTuner, pretrained, lr_scheduler="linear")
     trainer = tiny_trainer(tmp_path, max_epochs=-1, max_time={"seconds": 30})
 
-    with pytest.raises(ConfigurationError, match="this run has none. Set trainer.max_steps"):
+    with pytest.raises(ConfigurationError, match=r"this run has none\. Set trainer.max_steps"):
         trainer.fit(module, tiny_data(pretrained, tmp_path, batch_size=4))
 
 
