@@ -3,7 +3,7 @@
     python benchmarks/speed --model models/smollm2 --rows data/agnews_train_1k.json --json docs/results/speed-cpu.json
 
 Without ``--only`` it takes twenty minutes on two cores. ``--model`` (any causal LM with a chat template) and ``--rows`` are
-needed for the parts ``training`` and ``generation`` alone. Ratios are what counts: both sides ran in turns on one machine.
+needed for the parts that run a model. Ratios are what counts: both sides ran in turns on one machine.
 """
 
 import argparse
@@ -25,26 +25,28 @@ PARTS = {
     "penalty": penalty.measure,
     "build": building.measure,
     "training": training.measure,
+    "activation": training.activation,
     "generation": generation.measure,
 }
+MODEL_PARTS = {"training", "activation", "generation"}
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--model", help="a model's folder, for training and generation")
+    parser.add_argument("--model", help="a model's folder, for the parts that run one")
     parser.add_argument("--rows", type=Path, help="AG News rows, json with instruction, input, output")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=5, help="paired runs that a median is taken over")
     parser.add_argument("--json", type=Path, help="file to write")
     options = parser.parse_args()
-    if not {"training", "generation"}.isdisjoint(options.only) and not (options.model and options.rows):
-        parser.error("training and generation need --model and --rows; leave them out with --only penalty build")
+    if not MODEL_PARTS.isdisjoint(options.only) and not (options.model and options.rows):
+        parser.error(f"{', '.join(sorted(MODEL_PARTS))} need --model and --rows; leave them out with --only penalty build")
     logging.disable_progress_bar()
     figures: list[Figure] = []
     for part in tqdm(options.only, desc="Parts"):
-        inputs = (options.model, options.rows) if part in ("training", "generation") else ()
+        inputs = (options.model, options.rows) if part in MODEL_PARTS else ()
         for figure in PARTS[part](options.repeats, options.device, *inputs):
             figures.append(figure)
             tqdm.write(figure.row())

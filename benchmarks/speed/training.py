@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from figures import Figure, paired
@@ -18,11 +19,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
-from asft_lightning import AsFT, Gram, LoRAFineTuner, MixtureDataModule, Pretrained, Source, Template, build_anchors
+from asft_lightning import (
+    Activation,
+    AsFT,
+    Gram,
+    LoRAFineTuner,
+    MixtureDataModule,
+    Pretrained,
+    Probe,
+    Source,
+    Template,
+    UpdatePenalty,
+    build_anchors,
+)
 from asft_lightning.data import AnswerOnlyCollator, Example
 from asft_lightning.modules.lora_config import PAPER_LORA
 
-_BATCH, _ROWS, _PADDED = 8, 128, 512
+_BATCH, _ROWS, _PADDED, _EPOCH_ROWS = 8, 128, 512, 1000
 
 
 def measure(repeats: int, device: str, model: str, rows: Path) -> Iterator[Figure]:
@@ -42,35 +55,75 @@ def measure(repeats: int, device: str, model: str, rows: Path) -> Iterator[Figur
     yield Figure("training", what, f"ours, but padded to {_PADDED}", ours, padded, _rate(ours, padded))
 
 
+def activation(repeats: int, device: str, model: str, rows: Path) -> Iterator[Figure]:
+    """What the Activation anchor and a drift budget take; the prompts are news, longer than unsafe ones are."""
+    pretrained = Pretrained(model, dtype="float32" if device == "cpu" else "bfloat16")
+    anchor = Activation(prompts=Source(str(rows), prompt="{instruction}\n\n{input}"))
+    weighed = _module(pretrained, anchors=[anchor])
+    assert weighed.model is not None
+    probe = Probe(pretrained.load_model, weighed.tokenizer, weighed.template, device)
+    start = time.perf_counter()
+    anchors = build_anchors(weighed.model, model, anchors=[anchor], probe=probe, progress=False)
+    built = time.perf_counter() - start
+    weighed.bind(anchors)
+    figure = _steps(weighed, "AsFT step, Activation", weighed.penalty, repeats, device)
+    yield figure
+    epoch = figure.rival_s * _EPOCH_ROWS / _BATCH
+    notes = {"matrices": len(anchors.shapes), "share of the epoch": f"{built / epoch:.1%}"}
+    yield Figure(
+        "build", f"Activation, {anchor.num_prompts} prompts", f"an SFT epoch of {_EPOCH_ROWS} rows", built, epoch, notes
+    )
+    limited = _module(pretrained, anchors=[anchor], drift_budget=1e-9)  # so tight that every step has to be taken back
+    limited.bind(anchors)
+    yield _steps(limited, "AsFT step, drift budget", None, repeats, device)
+
+
 def _rate(ours: float, rival: float) -> dict[str, object]:
     return {"rows a second": f"{_ROWS / ours:.2f} / {_ROWS / rival:.2f}"}
 
 
 def _overhead(pretrained: Pretrained, repeats: int, device: str) -> Figure:
     """The same batch with and without the penalty, in turns; and the penalty by itself, which noise cannot hide."""
-    module = AsFT(pretrained)
-    module.configure_model()
+    module = _module(pretrained)
     assert module.model is not None
     aligned = {name: value.float() for name, value in module.model.get_base_model().state_dict().items() if value.ndim == 2}
     base = {name: value - direction((value.shape[0], value.shape[1])) for name, value in aligned.items() if "_proj" in name}
     module.bind(build_anchors(module.model, aligned, base, [Gram()], progress=False))
+    return _steps(module, "AsFT step", module.penalty, repeats, device)
+
+
+def _module(pretrained: Pretrained, **settings: Any) -> AsFT:
+    module = AsFT(pretrained, **settings)
+    module.configure_model()
+    return module
+
+
+def _steps(module: AsFT, what: str, penalty: UpdatePenalty | None, repeats: int, device: str) -> Figure:
+    """Steps with and without protection in turns, and what protects by itself."""
     module.to(device).train()
-    assert module.penalty is not None
-    penalty = module.penalty
     ids = torch.randint(5, 1000, (_BATCH, 128), generator=torch.Generator().manual_seed(0)).to(device)
     labels = torch.where(torch.arange(128, device=device) < 120, -100, ids)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
     optimizer = torch.optim.AdamW(module.trainable_parameters(), lr=1e-6)
 
-    def step(extra: Tensor | float) -> None:
+    def protect() -> None:
+        if penalty is not None:
+            penalty().backward()
+        elif module.budget is not None:
+            module.budget.hold()
+
+    def step(protected: bool) -> None:
+        extra = penalty() if protected and penalty is not None else 0.0
         (extra + module.task_loss(batch)).backward()
         optimizer.step()
         optimizer.zero_grad()
+        if protected and module.budget is not None:
+            module.budget.hold()
 
-    protected, plain = paired(lambda: step(penalty()), lambda: step(0.0), 3 * repeats)
-    alone, _ = paired(lambda: penalty().backward(), lambda: None, 3 * repeats)
-    notes = {"overhead in turns": f"{protected / plain - 1:+.1%}", "penalty alone": f"{alone / plain:.2%} of a step"}
-    return Figure("training", f"AsFT step, {_BATCH} × 128 tokens", "SFT step", protected, plain, notes)
+    protected, plain = paired(lambda: step(True), lambda: step(False), 3 * repeats)
+    alone, _ = paired(protect, lambda: None, 3 * repeats)
+    notes = {"overhead in turns": f"{protected / plain - 1:+.1%}", "protection alone": f"{alone / plain:.2%} of a step"}
+    return Figure("training", f"{what}, {_BATCH} × 128 tokens", "SFT step", protected, plain, notes)
 
 
 class _PaddedCollator(AnswerOnlyCollator):
