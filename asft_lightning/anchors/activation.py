@@ -86,10 +86,12 @@ class Activation(Anchor):
 
     def build_all(self, targets: Sequence[Target], weights: WeightPair) -> Iterator[ModuleAnchor]:
         """One forward pass over the prompts for all matrices."""
-        moments = _probe(weights).moments(self.rows, targets, self.tokens, self.max_directions, self.batch_size)
+        probe = _probe(weights)
+        moments = probe.moments(self.rows, targets, self.tokens, self.max_directions, self.batch_size)
+        share = len(targets) * probe.sensitivity(self.rows, targets, self.batch_size)
         for target in targets:
             found = moments.pop(target.name).principal(self.tolerance)
-            yield self._anchor(target, found, weights, len(targets))
+            yield self._anchor(target, found, weights, share)
 
     def prompt_hashes(self) -> tuple[str, ...]:
         """A hash of each prompt, to tell them among others without keeping them."""
@@ -101,7 +103,7 @@ class Activation(Anchor):
         ids = ((str(i), torch.tensor(ids)) for i, ids in enumerate(probe.prompt_ids(self.rows)))
         return text_hash(content_hash(ids), _aligned(weights).whole_fingerprint(), probe.loading)
 
-    def _anchor(self, target: Target, found: Principal, weights: WeightPair, layers: int) -> ModuleAnchor:
+    def _anchor(self, target: Target, found: Principal, weights: WeightPair, share: float) -> ModuleAnchor:
         if not found.trace > 0:
             raise AnchorError(f"{target.name}: unsafe prompts must put something into the layer, and its inputs are all 0.")
         noise = self.ridge * found.trace / target.shape[1]
@@ -120,7 +122,7 @@ class Activation(Anchor):
             energy=float(found.values.sum()) / found.trace,
             error_bound=found.bound / found.trace,
         )
-        return ModuleAnchor(inp=form, spectrum=spectrum, scale=unit * layers / put_out, relative=True)
+        return ModuleAnchor(inp=form, spectrum=spectrum, scale=unit * share / put_out, relative=True)
 
 
 def _probe(weights: WeightPair) -> Probe:

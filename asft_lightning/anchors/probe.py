@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.anchors.second_moment import SecondMoment
+from asft_lightning.anchors.sensitivity import Sensitivity
 from asft_lightning.anchors.targets import Target, canonical_name
 from asft_lightning.errors import AnchorError
 from asft_lightning.evaluation import generate_ids, undisturbed
@@ -80,6 +81,20 @@ class Probe:
                 f"{found[fewer[0]].count} of {expected}. Leave it out of target_modules, or use another anchor."
             )
         return found
+
+    def sensitivity(self, rows: Sequence[Row], targets: Sequence[Target], batch_size: int) -> float:
+        """How the way the model begins its answers depends on these layers, see :class:`Sensitivity`; one pass and back."""
+        prompts = self.prompt_ids(rows)
+        with self._running() as model:
+            model.requires_grad_(False)
+            found = Sensitivity(model, _layers(model, {target.name: None for target in targets}))
+            device = next(model.parameters()).device
+            order = sorted(prompts, key=len)
+            for start in tqdm(range(0, len(order), batch_size), desc="Sensitivity", unit="batch", leave=False):
+                chosen = order[start : start + batch_size]
+                ids, mask, _ = _padded(chosen, [0] * len(chosen), device)
+                found.add(ids, mask)
+        return found.value()
 
     @contextmanager
     def _running(self) -> Iterator[PreTrainedModel | PeftModel]:
