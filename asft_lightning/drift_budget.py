@@ -23,7 +23,7 @@ class DriftBudget(nn.Module):
     Args:
         model: A model with PEFT LoRA layers.
         anchors: Those of the model, with exactly one relative term.
-        limit: Of the drift √(L·Σ_l ε_l²), which is at least Σ_l ε_l: what the relative changes of the L layers add up to.
+        limit: Of the drift, the root of the anchor's penalty: a number without a unit, of which about 1 turns an answer.
         kwargs: Those of :class:`UpdatePenalty`.
 
     Raises:
@@ -45,7 +45,7 @@ class DriftBudget(nn.Module):
         self.penalty = UpdatePenalty(model, AnchorSet(anchors.shapes, (term,), anchors.sources), **kwargs)
 
     def drift(self) -> Tensor:
-        """√(L·Σ_l ε_l²), ε_l² = E‖ΔW_l x‖²/E‖W_l x‖², as it is, a scalar."""
+        """The drift as it is, a scalar."""
         drift: Tensor = self.penalty().sqrt()
         return drift
 
@@ -73,9 +73,7 @@ def require_budget(limit: float) -> None:
         ConfigurationError: If it is not positive.
     """
     if not limit > 0:
-        raise ConfigurationError(
-            f"drift_budget must be above 0, got {limit}. 1 allows changes as large as all that the layers put out."
-        )
+        raise ConfigurationError(f"drift_budget must be above 0, got {limit}. About 1 turns an answer.")
 
 
 class _Parts:

@@ -1,5 +1,7 @@
 """What prompts put into a model's layers, once more and naively: one prompt at a time, all kept, dense, in float64."""
 
+from copy import deepcopy
+
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
@@ -77,3 +79,27 @@ def relative_change(updates, weights, inputs, ridge=0.0):
         g, w = with_noise(x, ridge), weights[name].double()
         changes.append((updates[name] @ g * updates[name]).sum() / (w @ g * w).sum())
     return len(changes) * torch.stack(changes).sum()
+
+
+def sensitivity_of(model, texts, names):
+    """Mean over layers of E Σ_t ‖∂m/∂y_t‖²‖W x_t‖² / E m², m = log p − log(1 − p) of the likeliest first answer token."""
+    model = deepcopy(model).double()
+    sums, squares = dict.fromkeys(names, 0.0), 0.0
+    for ids in texts:
+        put_out, handles = {}, []
+        for name in names:
+
+            def keep(layer, args, out, name=name, put_out=put_out):
+                out.retain_grad()
+                put_out[name] = (out, 0.0 if getattr(layer, "bias", None) is None else layer.bias)
+
+            handles.append(model.get_submodule(name).register_forward_hook(keep))
+        p = model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(dim=0)
+        m = p.max().log() - torch.log1p(-p.max())
+        m.backward()
+        squares += float(m) ** 2
+        for name, (out, bias) in put_out.items():
+            sums[name] += float((out.grad.square().sum(-1) * (out - bias).square().sum(-1)).sum())
+        for handle in handles:
+            handle.remove()
+    return sum(sums.values()) / len(sums) / squares

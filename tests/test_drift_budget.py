@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from activations import adapted, inputs_of, probe, prompts, relative_change, speaking_model
+from activations import adapted, inputs_of, probe, prompts, relative_change, sensitivity_of, speaking_model
 from references import orthonormal, randn
 from tiny_models import TARGETS, factors_of, tiny_model, train_factors, with_lora
 
@@ -212,7 +212,8 @@ def test_drift_of_an_activation_anchor_is_held(tmp_path, kind, settings):
     weights = {n: plain.get_submodule(n).weight.detach().double() for n in changes}
     weights = {n: w.mT if kind == "gpt2" else w for n, w in weights.items()}
     inputs = inputs_of(plain, asked.prompt_ids(rows.load()), list(changes))
-    exact = float(relative_change(changes, weights, inputs, settings.get("ridge", 0.0))) ** 0.5
+    unit = sensitivity_of(plain, asked.prompt_ids(rows.load()), list(changes))
+    exact = (unit * float(relative_change(changes, weights, inputs, settings.get("ridge", 0.0)))) ** 0.5
     assert exact <= 0.1 * (1 + 1e-5)
     assert exact > (0.0999 if settings.get("tolerance") == 0 else 0.05)
 
@@ -238,7 +239,7 @@ def test_anchors_may_stay_on_the_host():
 @pytest.mark.parametrize("limit", [0.0, -0.1, float("nan")])
 def test_a_limit_must_be_positive(limit):
     model = model_of()
-    with pytest.raises(ConfigurationError, match=r"drift_budget must be above 0, got .*1 allows changes as large"):
+    with pytest.raises(ConfigurationError, match=r"drift_budget must be above 0, got .*About 1 turns an answer"):
         DriftBudget(model, anchors_of(model), limit, resumed=True)
 
 

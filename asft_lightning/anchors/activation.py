@@ -23,12 +23,13 @@ from asft_lightning.rows import Row, prompt_hash
 
 @dataclass(frozen=True)
 class Activation(Anchor):
-    """The relative change of what the layers put out on unsafe prompts: L·Σ_l ε_l², ε_l² = E‖ΔW x‖² / E‖W x‖², of L layers.
+    """How far the update takes the model on unsafe prompts, beside what its answers hold out: c·L·Σ_l ε_l² of L layers.
 
-    x are the layer's inputs in the aligned model when it reads the prompts; ΔW = (α/r)·B·A is the true update, whatever
-    ``scale_update`` says. So the penalty is a number without a unit that depends on ΔW alone, however α/r, B and A
-    share it. Its root is at least Σ_l ε_l (Cauchy-Schwarz): what the layers' changes come to where all push one way, as
-    training makes them do; a mean over layers would let twice as many layers do twice as much.
+    ε_l² = E‖ΔW x‖² / E‖W x‖² is the relative change of what layer l puts out, squared: x are its inputs in the aligned model
+    when it reads the prompts, ΔW = (α/r)·B·A is the true update, whatever ``scale_update`` says. √(L·Σ ε_l²) is at least
+    Σ ε_l (Cauchy-Schwarz), what the changes come to where all layers push one way, as training makes them do. c is the
+    :class:`Sensitivity` of how the model begins its answers to the layers: models differ in it a hundredfold. So the
+    penalty has no unit, about 1 is what turns an answer, and one weight serves for any model, rank and layers.
 
     With G = E[x xᵀ], ε² = ⟨BᵀB, A G Aᵀ⟩·(α/r)² / tr(W G Wᵀ), a form on the input side. G is kept along its leading
     directions. Along no other is there more than b = ``error_bound``·tr G, and what is left out counts as b in ΔW x and
@@ -85,10 +86,11 @@ class Activation(Anchor):
         return next(self.build_all([target], weights))
 
     def build_all(self, targets: Sequence[Target], weights: WeightPair) -> Iterator[ModuleAnchor]:
-        """One forward pass over the prompts for all matrices."""
-        probe = _probe(weights)
+        """One pass over the prompts for all matrices, and one there and back."""
+        probe = _probe(weights).loaded()
         moments = probe.moments(self.rows, targets, self.tokens, self.max_directions, self.batch_size)
         share = len(targets) * probe.sensitivity(self.rows, targets, self.batch_size)
+        del probe  # and the model, before the weights are read again
         for target in targets:
             found = moments.pop(target.name).principal(self.tolerance)
             yield self._anchor(target, found, weights, share)

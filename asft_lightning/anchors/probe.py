@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -96,13 +96,20 @@ class Probe:
                 found.add(ids, mask)
         return found.value()
 
+    def loaded(self) -> "Probe":
+        """This probe with its model in memory, as long as it is kept."""
+        if isinstance(self.model, nn.Module):
+            return self
+        model = self.model()
+        if self.device is not None and not getattr(model, "is_quantized", False):
+            model = model.to(self.device)
+        return replace(self, model=model)
+
     @contextmanager
     def _running(self) -> Iterator[PreTrainedModel | PeftModel]:
-        """The model in eval mode and without its adapter; one that was loaded for this is gone afterwards."""
-        given = isinstance(self.model, nn.Module)
-        model = self.model if isinstance(self.model, nn.Module) else self.model()
-        if not given and self.device is not None and not getattr(model, "is_quantized", False):
-            model = model.to(self.device)
+        """The model in eval mode and without its adapter."""
+        model = self.loaded().model
+        assert isinstance(model, nn.Module)
         with _without_adapters(model), undisturbed(model):
             yield model
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -24,7 +25,7 @@ class Sensitivity:
         layers: The layers by name.
     """
 
-    def __init__(self, model: PreTrainedModel | nn.Module, layers: Sequence[tuple[str, nn.Module]]) -> None:
+    def __init__(self, model: PreTrainedModel | PeftModel, layers: Sequence[tuple[str, nn.Module]]) -> None:
         self._model, self._layers = model, layers
         self._energies: dict[str, Tensor] = {}
         self._sums = dict.fromkeys((name for name, _ in layers), 0.0)
@@ -40,7 +41,7 @@ class Sensitivity:
         self._squares += float(margins.detach().double().square().sum())
 
     def value(self) -> float:
-        """c of all that was counted.
+        """What all that was counted comes to.
 
         Raises:
             AnchorError: If no margin depends on the layers, or one is not finite.
@@ -57,7 +58,7 @@ class Sensitivity:
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Gradients of what the layers put out, from the embeddings on and without any of a weight."""
-        embeddings = self._model.get_input_embeddings()
+        embeddings: nn.Module = self._model.get_input_embeddings()
         handles = [embeddings.register_forward_hook(lambda _, args, out: out.requires_grad_())]
         handles += [layer.register_forward_hook(self._watch(name)) for name, layer in self._layers]
         try:
@@ -74,12 +75,12 @@ class Sensitivity:
             def add(gradient: Tensor) -> None:
                 self._sums[name] += float((gradient.float().square().sum(dim=-1) * put_out).double().sum())
 
-            out.register_hook(add)
+            out.register_hook(add)  # type: ignore[no-untyped-call]
 
         return remember
 
 
 def margin(logits: Tensor) -> Tensor:
-    """log p − log(1 − p) of the likeliest token, one a row of logits (n, vocabulary)."""
+    """The log odds of the likeliest token, log p − log(1 − p), one a row of logits (n, vocabulary)."""
     best, chosen = logits.max(dim=-1)
     return best - logits.scatter(-1, chosen[:, None], float("-inf")).logsumexp(dim=-1)

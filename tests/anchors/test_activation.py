@@ -5,7 +5,16 @@ from copy import deepcopy
 
 import pytest
 import torch
-from activations import adapted, inputs_of, probe, prompts, relative_change, speaking_model, with_noise
+from activations import (
+    adapted,
+    inputs_of,
+    probe,
+    prompts,
+    relative_change,
+    sensitivity_of,
+    speaking_model,
+    with_noise,
+)
 from tiny_models import TARGETS, factors_of
 
 from asft_lightning import Activation, AnchorError, DataError, Template, UpdatePenalty, build_anchors
@@ -44,7 +53,11 @@ class Case:
         return UpdatePenalty(self.model, self.built(**settings), resumed=True, scale_update=scale_update)
 
     def dense(self, scaling=2.0, tokens="all", ridge=0.0):
-        return relative_change(self.updates(scaling), self.weights(), self.inputs(tokens), ridge)
+        return self.unit() * relative_change(self.updates(scaling), self.weights(), self.inputs(tokens), ridge)
+
+    def unit(self):
+        """What the relative change is multiplied with."""
+        return sensitivity_of(self.plain, self.probe.prompt_ids(self.source.load()), self.names)
 
 
 @pytest.mark.parametrize("tokens", ["all", "last", "answer"])
@@ -61,9 +74,9 @@ def test_two_layers_by_hand(tmp_path):
         factor.a.data = torch.eye(16)
         factor.b.data = factor.layer.get_base_layer().weight.detach() / 10
     for settings in ({}, {"tokens": "last"}, {"ridge": 0.5}, {"weight": 3.0}):
-        expected = 0.04 * settings.get("weight", 1)
+        expected = 0.04 * case.unit() * settings.get("weight", 1)
         assert float(case.penalty(**settings)()) == pytest.approx(expected, rel=1e-5)
-    assert float(case.penalty(tolerance=0.3, ridge=0.1)()) >= 0.04
+    assert float(case.penalty(tolerance=0.3, ridge=0.1)()) >= 0.04 * case.unit()
 
 
 @pytest.mark.parametrize("scale_update", [False, True])
@@ -115,7 +128,7 @@ def test_what_is_dropped_never_lowers_the_penalty(tmp_path, kind, tolerance, cap
             if seed == 4:  # along what the inputs have most of, where nothing is lost of ΔW x
                 u = anchors.terms[0].modules[factor.target.name].inp.directions
                 factor.a.data = torch.zeros_like(factor.a).index_fill_(0, torch.tensor([0]), 1.0) * u[:, 0]
-        lower, upper = between(case, anchors, ridge)
+        lower, upper = (case.unit() * bound for bound in between(case, anchors, ridge))
         found = float(UpdatePenalty(case.model, anchors, resumed=True)())
         assert lower * (1 - 1e-5) <= found <= upper * (1 + 1e-5)
     assert max(dropped) > 1e-5
@@ -145,11 +158,11 @@ def test_alpha_and_b_may_share_a_factor_in_any_way(tmp_path):
 def test_a_layer_that_puts_out_more_may_change_by_more(tmp_path):
     """W ten times as large, and ΔW as well: the same change."""
     case = Case(tmp_path, target_modules=r"model\.layers\.0\.self_attn\.q_proj")
-    before = float(case.penalty(ridge=0.1)())
+    before = float(case.penalty(ridge=0.1)()) / case.unit()
     case.plain.get_submodule(case.names[0]).weight.data *= 10
-    assert float(case.penalty(ridge=0.1)()) == pytest.approx(before / 100, rel=1e-5)
+    assert float(case.penalty(ridge=0.1)()) / case.unit() == pytest.approx(before / 100, rel=1e-5)
     find_lora_factors(case.model)[0].b.data *= 10
-    assert float(case.penalty(ridge=0.1)()) == pytest.approx(before, rel=1e-5)
+    assert float(case.penalty(ridge=0.1)()) / case.unit() == pytest.approx(before, rel=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{}, {"ridge": 0.2}, {"tokens": "last"}], ids=str)
@@ -161,7 +174,7 @@ def test_gradient_is_that_of_the_dense_formula(tmp_path, settings):
     leaves = [(f.a.detach().double().requires_grad_(), f.b.detach().double().requires_grad_()) for f in factors]
     updates = {f.target.name: 2.0 * b @ a for f, (a, b) in zip(factors, leaves, strict=True)}
     inputs = case.inputs(settings.get("tokens", "all"))
-    exact = relative_change(updates, case.weights(), inputs, settings.get("ridge", 0.0))
+    exact = case.unit() * relative_change(updates, case.weights(), inputs, settings.get("ridge", 0.0))
     expected = torch.autograd.grad(exact, [p for pair in leaves for p in pair])
     for ours, theirs in zip(found, expected, strict=True):
         assert float((ours.double() - theirs).norm()) < 1e-5 * float(theirs.norm())
@@ -189,7 +202,7 @@ def test_root_is_no_less_than_what_the_layers_changes_add_up_to(tmp_path, shares
     for share, factor in zip(shares, find_lora_factors(case.model), strict=True):
         factor.a.data = torch.eye(16)
         factor.b.data = share * factor.layer.get_base_layer().weight.detach()
-    root, total = float(case.penalty()().sqrt()), sum(map(abs, shares))
+    root, total = math.sqrt(float(case.penalty()()) / case.unit()), sum(map(abs, shares))
     assert root >= total * (1 - 1e-5)
     assert root == pytest.approx((2 * sum(share**2 for share in shares)) ** 0.5, rel=1e-5)
 
@@ -206,8 +219,9 @@ def test_one_layer_alone_counts_as_one_of_one(tmp_path):
     alone = Activation(prompts=case.source, tolerance=0.0).build(
         target, WeightPair(open_weights(case.plain), None, probe=case.probe)
     )
-    among = case.built().terms[0].modules[target.name]
-    assert among.scale == pytest.approx(alone.scale * len(case.names), rel=1e-6)
+    among, unit = case.built().terms[0].modules[target.name], case.unit()
+    count, case.names = len(case.names), [target.name]
+    assert among.scale / (count * unit) == pytest.approx(alone.scale / case.unit(), rel=1e-5)
 
 
 @pytest.mark.parametrize(

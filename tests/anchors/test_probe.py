@@ -182,6 +182,20 @@ def test_model_is_loaded_when_it_is_needed(tmp_path, given):
     assert len(loads) == (not given)
 
 
+def test_loaded_probe_loads_once(tmp_path):
+    rows, loads = prompts(tmp_path).load(), []
+    targets = [Target("model.layers.0.self_attn.q_proj", (16, 16))]
+
+    def load():
+        loads.append(speaking_model())
+        return loads[-1]
+
+    asked = probe(load, device="cpu").loaded()
+    asked.moments(rows, targets, "all", 8, 2)
+    asked.sensitivity(rows, targets, 2)
+    assert len(loads) == 1 and asked.loaded() is asked
+
+
 def test_what_is_not_finite_is_refused(tmp_path):
     model = speaking_model()
     model.model.layers[0].mlp.up_proj.weight.data[3, 3] = float("inf")

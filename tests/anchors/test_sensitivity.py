@@ -1,0 +1,81 @@
+"""Sensitivity: against one prompt at a time in float64; by hand; and that the model is left as it was."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from activations import adapted, probe, prompts, sensitivity_of, speaking_model
+from tiny_models import TARGETS
+
+from asft_lightning import AnchorError
+from asft_lightning.anchors import find_lora_factors
+from asft_lightning.anchors.sensitivity import Sensitivity, margin
+
+
+def targets_of(model):
+    return [factor.target for factor in find_lora_factors(model)]
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_it_is_that_of_one_prompt_at_a_time(tmp_path, kind):
+    plain = speaking_model(kind)
+    model, rows = adapted(deepcopy(plain), kind), prompts(tmp_path).load()
+    asked, targets = probe(model), targets_of(model)
+    expected = sensitivity_of(plain, asked.prompt_ids(rows), [target.name for target in targets])
+    for batch_size in (1, 3, 100):
+        assert asked.sensitivity(rows, targets, batch_size) == pytest.approx(expected, rel=1e-4)
+
+
+def test_margin_is_the_log_odds_of_the_likeliest_token():
+    logits = torch.randn(5, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    p = logits.softmax(dim=-1).amax(dim=-1)
+    torch.testing.assert_close(margin(logits), p.log() - torch.log1p(-p))
+    assert float(margin(torch.tensor([[100.0, 0.0]]))) == 100.0  # where 1 − p is 0 in float32
+
+
+class TwoTokens(torch.nn.Module):
+    """Logits (y, 0), y what one layer of weight 3 and bias 1 puts out for the last token."""
+
+    def __init__(self):
+        super().__init__()
+        self.embeddings = torch.nn.Embedding(4, 1, _weight=torch.arange(4.0)[:, None])
+        self.layer = torch.nn.Linear(1, 1)
+        self.layer.weight.data, self.layer.bias.data = torch.tensor([[3.0]]), torch.tensor([1.0])
+        self.requires_grad_(False)
+
+    def get_input_embeddings(self):
+        return self.embeddings
+
+    def forward(self, input_ids, attention_mask, use_cache):
+        y = self.layer(self.embeddings(input_ids))
+        return type("Output", (), {"logits": torch.cat([y, torch.zeros_like(y)], dim=-1)})
+
+
+def test_by_hand():
+    """Last tokens 2 and 1: y = 7 and 4, which is the margin, with gradient 1; W x = 6 and 3: (36 + 9) / (49 + 16)."""
+    model = TwoTokens()
+    found = Sensitivity(model, [("layer", model.layer)])
+    found.add(torch.tensor([[3, 2], [1, 0]]), torch.tensor([[1, 1], [1, 0]]))
+    assert found.value() == pytest.approx(45 / 65)
+
+
+@pytest.mark.parametrize("given", ["adapted", "plain"])
+def test_model_is_left_as_it_was(tmp_path, given):
+    model = adapted(speaking_model()) if given == "adapted" else speaking_model()
+    targets = targets_of(adapted(speaking_model()))
+    model.train()
+    flags = [p.requires_grad for p in model.parameters()]
+    state = torch.get_rng_state()
+    probe(model).sensitivity(prompts(tmp_path).load(), targets, 2)
+    assert [p.requires_grad for p in model.parameters()] == flags and all(m.training for m in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks for m in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_nothing_depends_on_is_refused(tmp_path):
+    model = speaking_model()
+    model.lm_head.weight.data.zero_()
+    targets = targets_of(adapted(speaking_model()))
+    with pytest.raises(AnchorError, match=r"first token of the model's own answers .* above 0, got 0.0"):
+        probe(model).sensitivity(prompts(tmp_path).load(), targets, 2)
