@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from asft_lightning.comparison.results import Cell, Spread
@@ -18,6 +19,9 @@ _MARKERS = "osD^vP*Xd<>ph"
 _COLUMNS = 3
 _CURVES = 7
 """Curves with numbers at their points that one panel can hold."""
+
+_TITLE = 36
+"""Characters in a line above a panel."""
 
 
 def pareto(cells: Sequence[Cell], path: Path, title: str) -> bool:
@@ -38,7 +42,7 @@ def pareto(cells: Sequence[Cell], path: Path, title: str) -> bool:
     for axis, (heading, lines) in zip(axes, panels.items(), strict=True):
         for series in lines:
             _points(axis, series, *styles[series.label])
-        axis.set_title(heading, fontsize=10)
+        axis.set_title(fill(heading, _TITLE), fontsize=10)
         axis.set(xlabel="FA (%), higher is better", ylabel="HS (%), lower is better")
         axis.set(xlim=(min(lowest - 3, 90), 101.5), ylim=(-4, 104))
     if any(len(lines) > 1 for lines in panels.values()):
@@ -83,7 +87,7 @@ def over_steps(cells: Sequence[Cell], path: Path) -> bool:
             colour, marker = styles[label]
             steps, values = zip(*_trajectory(cell), strict=True)
             axis.plot(steps, values, color=colour, marker=marker, ms=4, lw=1.2)
-        axis.set_title(heading, fontsize=10)
+        axis.set_title(fill(heading, _TITLE), fontsize=10)
         axis.set(xlabel="optimizer step", ylabel="HS (%)", ylim=(-4, 104))
     _legend(figure, styles)
     figure.savefig(path, dpi=150, format="png", bbox_inches="tight")

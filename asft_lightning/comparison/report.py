@@ -31,6 +31,7 @@ COLUMNS = {
     "peak_memory_mib": "memory (MiB)",
 }
 PICTURES = {
+    "overall.png": "HS against FA, mean over all settings, with the standard deviation of that mean over seeds.",
     "pareto.png": "HS against FA, mean and standard deviation over seeds; numbers at points are the axis along the line.",
     "pareto-tuning.png": "The same of the tuning runs, on seeds that are not reported.",
     "steps.png": "HS while training.",
@@ -84,6 +85,7 @@ class Report:
         write_atomically(folder / "runs.csv", _csv([result.flat() for result in self.results]))
         write_atomically(folder / "table.csv", _csv([_flat(cell.record()) for cell in self.cells]))
         drawn = {
+            "overall.png": pareto(self.overall, folder / "overall.png", "HS against FA, mean over all settings"),
             "pareto.png": pareto(self.cells, folder / "pareto.png", "HS against FA"),
             "pareto-tuning.png": pareto(cells(self.trials), folder / "pareto-tuning.png", "HS against FA, tuning runs"),
             "steps.png": over_steps(self.cells, folder / "steps.png"),

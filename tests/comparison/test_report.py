@@ -113,6 +113,7 @@ def test_files(report, tmp_path):
     assert len(runs) == 12
     assert (table[1]["method"], table[1]["harmful_score"], table[1]["harmful_score_deviation"]) == ("asft", "10.0", "2.0")
     assert sorted(path.name for path in folder.glob("*.png")) == [
+        "overall.png",
         "pareto-tuning.png",
         "pareto.png",
         "steps.png",
@@ -125,7 +126,7 @@ def test_page_needs_nothing_beside_itself(report):
 
     assert "http" not in page
     assert not re.search(r'(?:src|href)="(?!data:)', page)
-    assert page.count('src="data:image/png;base64,iVBOR') == 4
+    assert page.count('src="data:image/png;base64,iVBOR') == 5
     assert "no &lt;secret&gt; &amp; no rows" in page
     assert "10.0 ± 2.0" in page
     assert "lambda 1 (chosen)" in " ".join(page.split())
