@@ -28,8 +28,8 @@ class Activation(Anchor):
     ε_l² = E‖ΔW x‖² / E‖W x‖² is the relative change of what layer l puts out, squared: x are its inputs in the aligned model
     when it reads the prompts, ΔW = (α/r)·B·A is the true update, whatever ``scale_update`` says. √(L·Σ ε_l²) is at least
     Σ ε_l (Cauchy-Schwarz), what the changes come to where all layers push one way, as training makes them do. c is the
-    :class:`Sensitivity` of how the model begins its answers to the layers: models differ in it a hundredfold. So the
-    penalty has no unit, about 1 is what turns an answer, and one weight serves for any model, rank and layers.
+    :class:`Sensitivity` of how the model begins its answers to the layers, in which models differ (docs/activation.md: by
+    a factor of 43). So the penalty has no unit, about 1 is what turns an answer, and it does not know rank, α or depth.
 
     With G = E[x xᵀ], ε² = ⟨BᵀB, A G Aᵀ⟩·(α/r)² / tr(W G Wᵀ), a form on the input side. G is kept along its leading
     directions. Along no other is there more than b = ``error_bound``·tr G, and what is left out counts as b in ΔW x and

@@ -115,7 +115,8 @@ class Comparison:
             raise ConfigurationError(f"jobs and threads must be 1 or more, got {self.jobs} and {self.threads}.")
         if self.default_method is not None and self.default_method not in self.methods:
             raise ConfigurationError(
-                f"default_method must be one of the methods, {', '.join(self.methods)}, got {self.default_method!r}."
+                f"default_method must be one of the methods, {', '.join(self.methods)}, got {self.default_method!r}. "
+                "Name one of them, or leave it out."
             )
         if self.around is not None:
             self._check_around(self.around)
