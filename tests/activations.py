@@ -1,5 +1,6 @@
 """What prompts put into a model's layers, once more and naively: one prompt at a time, all kept, dense, in float64."""
 
+import statistics
 from copy import deepcopy
 
 import tiny
@@ -82,9 +83,10 @@ def relative_change(updates, weights, inputs, ridge=0.0):
 
 
 def sensitivity_of(model, texts, names):
-    """Mean over layers of E Σ_t ‖∂m/∂y_t‖²‖W x_t‖² / E m², m = log p − log(1 − p) of the likeliest first answer token."""
+    """Median over prompts of the mean over layers of Σ_t ‖∂m/∂y_t‖²‖W x_t‖² / m², m = log p − log(1 − p) of the likeliest
+    first answer token."""
     model = deepcopy(model).double()
-    sums, squares = dict.fromkeys(names, 0.0), 0.0
+    ratios = []
     for ids in texts:
         put_out, handles = {}, []
         for name in names:
@@ -97,9 +99,8 @@ def sensitivity_of(model, texts, names):
         p = model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(dim=0)
         m = p.max().log() - torch.log1p(-p.max())
         m.backward()
-        squares += float(m) ** 2
-        for name, (out, bias) in put_out.items():
-            sums[name] += float((out.grad.square().sum(-1) * (out - bias).square().sum(-1)).sum())
+        of_layers = [(out.grad.square().sum(-1) * (out - bias).square().sum(-1)).sum() for out, bias in put_out.values()]
+        ratios.append(float(torch.stack(of_layers).mean() / m**2))
         for handle in handles:
             handle.remove()
-    return sum(sums.values()) / len(sums) / squares
+    return statistics.median(ratios)

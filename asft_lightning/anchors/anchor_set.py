@@ -60,7 +60,7 @@ class AnchorSet:
         sources: {``aligned``, ``base`` or an anchor's class: SHA-256 of the weights that were read}.
     """
 
-    FORMAT: ClassVar[str] = "asft-lightning anchors 5"
+    FORMAT: ClassVar[str] = "asft-lightning anchors 6"
 
     shapes: Mapping[str, tuple[int, int]]
     terms: tuple[AnchorTerm, ...]

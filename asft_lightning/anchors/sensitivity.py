@@ -1,6 +1,6 @@
 """Sensitivity: how far the aligned model's way of beginning an answer depends on what its layers put out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +13,13 @@ from asft_lightning.errors import AnchorError
 
 
 class Sensitivity:
-    """c = mean over layers of E Σ_t ‖∂m/∂y_t‖²‖W x_t‖² / E m², over prompts, with y_t = W x_t + bias what a layer puts out.
+    """c = median over prompts of s / m², with s = mean over layers of Σ_t ‖∂m/∂y_t‖²‖W x_t‖², y_t = W x_t + bias.
 
     m is the margin by which the model prefers the first token of its own answer to all others, log p − log(1 − p). A layer
-    whose outputs all change by a share ε, in the direction that m minds most and the same for every token, changes m by no
+    whose outputs y all change by a share ε, in the direction that m minds most and the same for every token, changes m by no
     more than ε·√(c·T) of itself to first order (T the tokens of a prompt), and by about ε·√c where tokens differ. A margin
-    does not saturate where a probability does: an aligned model that is sure of its refusal still has a gradient.
+    does not saturate where a probability does: an aligned model that is sure of its refusal still has a gradient. And a
+    median does not hang on the few prompts that the model is in two minds about, whose s / m² has no upper limit.
 
     Args:
         model: The model, with its parameters frozen and its adapters off.
@@ -27,18 +28,18 @@ class Sensitivity:
 
     def __init__(self, model: PreTrainedModel | PeftModel, layers: Sequence[tuple[str, nn.Module]]) -> None:
         self._model, self._layers = model, layers
-        self._energies: dict[str, Tensor] = {}
-        self._sums = dict.fromkeys((name for name, _ in layers), 0.0)
-        self._squares = 0.0
+        self._margins: list[Tensor] = []
+        self._changes: list[Tensor] = []  # s, a batch each
 
     def add(self, ids: Tensor, mask: Tensor) -> None:
         """Count prompts, ``input_ids`` and ``attention_mask`` (n, T), padded on the right."""
         last = mask.sum(dim=1) - 1
+        self._changes.append(torch.zeros(len(ids), dtype=torch.float64))
         with self._watched(), torch.enable_grad():
             logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             margins = margin(logits[torch.arange(len(ids), device=ids.device), last].float())
             margins.sum().backward()  # type: ignore[no-untyped-call]
-        self._squares += float(margins.detach().double().square().sum())
+        self._margins.append(margins.detach().cpu().double())
 
     def value(self) -> float:
         """What all that was counted comes to.
@@ -46,8 +47,9 @@ class Sensitivity:
         Raises:
             AnchorError: If no margin depends on the layers, or one is not finite.
         """
-        mean = sum(self._sums.values()) / len(self._sums)
-        found = mean / self._squares if self._squares > 0 else 0.0
+        changes, margins = torch.cat(self._changes), torch.cat(self._margins)
+        ratios = changes / margins.square().clamp_min(torch.finfo(torch.float64).tiny)
+        found = float(ratios.quantile(0.5)) if bool(changes.isfinite().all() & margins.isfinite().all()) else float("nan")
         if not 0 < found < float("inf"):
             raise AnchorError(
                 "Activation weighs the layers by what the first token of the model's own answers depends on, which must be "
@@ -60,24 +62,22 @@ class Sensitivity:
         """Gradients of what the layers put out, from the embeddings on and without any of a weight."""
         embeddings: nn.Module = self._model.get_input_embeddings()
         handles = [embeddings.register_forward_hook(lambda _, args, out: out.requires_grad_())]
-        handles += [layer.register_forward_hook(self._watch(name)) for name, layer in self._layers]
+        handles += [layer.register_forward_hook(self._watch) for _, layer in self._layers]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _watch(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        def remember(layer: nn.Module, _: tuple[Any, ...], out: Tensor) -> None:
-            bias = getattr(layer, "bias", None)
-            put_out = (out.detach() if bias is None else out.detach() - bias).float().square().sum(dim=-1)
+    def _watch(self, layer: nn.Module, _: tuple[Any, ...], out: Tensor) -> None:
+        bias, changes = getattr(layer, "bias", None), self._changes[-1]
+        put_out = (out.detach() if bias is None else out.detach() - bias).float().square().sum(dim=-1)
 
-            def add(gradient: Tensor) -> None:
-                self._sums[name] += float((gradient.float().square().sum(dim=-1) * put_out).double().sum())
+        def add(gradient: Tensor) -> None:
+            of_layer = (gradient.float().square().sum(dim=-1) * put_out).sum(dim=-1)
+            changes.add_(of_layer.cpu() / len(self._layers))
 
-            out.register_hook(add)  # type: ignore[no-untyped-call]
-
-        return remember
+        out.register_hook(add)  # type: ignore[no-untyped-call]
 
 
 def margin(logits: Tensor) -> Tensor:

@@ -51,12 +51,31 @@ class TwoTokens(torch.nn.Module):
         return type("Output", (), {"logits": torch.cat([y, torch.zeros_like(y)], dim=-1)})
 
 
-def test_by_hand():
-    """Last tokens 2 and 1: y = 7 and 4, which is the margin, with gradient 1; W x = 6 and 3: (36 + 9) / (49 + 16)."""
-    model = TwoTokens()
+def counted(model, *batches):
     found = Sensitivity(model, [("layer", model.layer)])
-    found.add(torch.tensor([[3, 2], [1, 0]]), torch.tensor([[1, 1], [1, 0]]))
-    assert found.value() == pytest.approx(45 / 65)
+    for ids, mask in batches:
+        found.add(torch.tensor(ids), torch.tensor(mask))
+    return found
+
+
+def test_by_hand():
+    """Last tokens 2, 1 and 3: y = 7, 4 and 10, which is the margin, with gradient 1; W x = 6, 3 and 9."""
+    found = counted(TwoTokens(), ([[3, 2], [1, 0]], [[1, 1], [1, 0]]), ([[3]], [[1]]))
+    assert found.value() == pytest.approx(36 / 49)  # the middle one of 36/49, 9/16 and 81/100
+
+
+def test_a_prompt_that_the_model_is_in_two_minds_about_does_not_set_the_scale():
+    """With bias −2.999999 the margin of token 1 is 1e-6, and its ratio 9e12; of token 3 it is 81/36."""
+    model = TwoTokens()
+    model.layer.bias.data.fill_(-2.999999)
+    assert counted(model, ([[3], [3], [1]], [[1], [1], [1]])).value() == pytest.approx(81 / 36, rel=1e-4)
+
+
+def test_a_margin_that_is_not_finite_is_refused():
+    model = TwoTokens()
+    model.embeddings.weight.data[0] = float("nan")  # of one prompt of three
+    with pytest.raises(AnchorError, match="finite and above 0, got nan"):
+        counted(model, ([[3], [3], [0]], [[1], [1], [1]])).value()
 
 
 @pytest.mark.parametrize("given", ["adapted", "plain"])
