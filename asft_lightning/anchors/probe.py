@@ -87,7 +87,8 @@ class Probe:
         prompts = self.prompt_ids(rows)
         with self._running() as model:
             model.requires_grad_(False)
-            found = Sensitivity(model, _layers(model, {target.name: None for target in targets}))
+            layers = _layers(model, {target.name: None for target in targets})
+            found = Sensitivity(model, [layer for _, layer in layers])
             device = next(model.parameters()).device
             order = sorted(prompts, key=len)
             for start in tqdm(range(0, len(order), batch_size), desc="Sensitivity", unit="batch", leave=False):

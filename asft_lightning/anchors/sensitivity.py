@@ -23,10 +23,10 @@ class Sensitivity:
 
     Args:
         model: The model, with its parameters frozen and its adapters off.
-        layers: The layers by name.
+        layers: The layers.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, layers: Sequence[tuple[str, nn.Module]]) -> None:
+    def __init__(self, model: PreTrainedModel | PeftModel, layers: Sequence[nn.Module]) -> None:
         self._model, self._layers = model, layers
         self._margins: list[Tensor] = []
         self._changes: list[Tensor] = []  # s, a batch each
@@ -62,7 +62,7 @@ class Sensitivity:
         """Gradients of what the layers put out, from the embeddings on and without any of a weight."""
         embeddings: nn.Module = self._model.get_input_embeddings()
         handles = [embeddings.register_forward_hook(lambda _, args, out: out.requires_grad_())]
-        handles += [layer.register_forward_hook(self._watch) for _, layer in self._layers]
+        handles += [layer.register_forward_hook(self._watch) for layer in self._layers]
         try:
             yield
         finally:

@@ -52,7 +52,7 @@ class TwoTokens(torch.nn.Module):
 
 
 def counted(model, *batches):
-    found = Sensitivity(model, [("layer", model.layer)])
+    found = Sensitivity(model, [model.layer])
     for ids, mask in batches:
         found.add(torch.tensor(ids), torch.tensor(mask))
     return found
