@@ -73,7 +73,7 @@ def require_budget(limit: float) -> None:
         ConfigurationError: If it is not positive.
     """
     if not limit > 0:
-        raise ConfigurationError(f"drift_budget must be above 0, got {limit}. About 1 turns an answer; try 0.4.")
+        raise ConfigurationError(f"drift_budget must be above 0, got {limit}. The recommended one is 0.3.")
 
 
 class _Parts:

@@ -239,7 +239,7 @@ def test_anchors_may_stay_on_the_host():
 @pytest.mark.parametrize("limit", [0.0, -0.1, float("nan")])
 def test_a_limit_must_be_positive(limit):
     model = model_of()
-    with pytest.raises(ConfigurationError, match=r"drift_budget must be above 0, got .*About 1 turns an answer"):
+    with pytest.raises(ConfigurationError, match=r"drift_budget must be above 0, got .*The recommended one is 0.3"):
         DriftBudget(model, anchors_of(model), limit, resumed=True)
 
 

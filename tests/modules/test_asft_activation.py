@@ -193,7 +193,7 @@ def test_anchors_of_a_file_are_held_to(pretrained, tmp_path, activation):
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan")])
 def test_limits_that_cannot_be(pretrained, limit):
-    with pytest.raises(ConfigurationError, match=r"drift_budget must be above 0, got .*About 1 turns an answer"):
+    with pytest.raises(ConfigurationError, match=r"drift_budget must be above 0, got .*The recommended one is 0.3"):
         AsFT(pretrained, drift_budget=limit)
 
 
