@@ -29,7 +29,7 @@ class Activation(Anchor):
     when it reads the prompts, ΔW = (α/r)·B·A is the true update, whatever ``scale_update`` says. √(L·Σ ε_l²) is at least
     Σ ε_l (Cauchy-Schwarz), what the changes come to where all layers push one way, as training makes them do. c is the
     :class:`Sensitivity` of how the model begins its answers to the layers, in which models differ (docs/activation.md: by
-    a factor of 100). So the penalty has no unit, 0.3 of it is enough to turn answers, and it does not know rank, α or depth.
+    a factor of 100). So the penalty has no unit, and does not know rank, α or depth.
 
     With G = E[x xᵀ], ε² = ⟨BᵀB, A G Aᵀ⟩·(α/r)² / tr(W G Wᵀ), a form on the input side. G is kept along its leading
     directions. Along no other is there more than b = ``error_bound``·tr G, and what is left out counts as b in ΔW x and
