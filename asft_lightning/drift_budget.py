@@ -23,7 +23,7 @@ class DriftBudget(nn.Module):
     Args:
         model: A model with PEFT LoRA layers.
         anchors: Those of the model, with exactly one relative term.
-        limit: Of the drift, the root of the anchor's penalty: a number without a unit; 0.6 turned the answers of two models.
+        limit: Of the drift, the root of the anchor's penalty: a number without a unit; recommended is 0.3.
         kwargs: Those of :class:`UpdatePenalty`.
 
     Raises:

@@ -36,9 +36,9 @@ class AsFT(LoRAFineTuner):
     Args:
         lambda_reg: λ ≥ 0; the paper's 1, useful from 0.1 to 10 there. 0 trains without protection, and says so.
         anchors: The variants to sum; null for ``[Gram()]``, the authors'.
-        drift_budget: Limit the drift, how far the update takes the model on unsafe prompts (0.6 turned the answers of two
-            models), to this by :class:`DriftBudget`, instead of penalising it: for one ``Activation`` among the anchors,
-            which then needs no λ. Other anchors are penalised with λ as ever.
+        drift_budget: Limit the drift, how far the update takes the model on unsafe prompts, to this (recommended is 0.3) by
+            :class:`DriftBudget`, instead of penalising it: for one ``Activation`` among the anchors, which then needs no
+            λ. Other anchors are penalised with λ as ever.
         anchor_file: Take built anchors instead: a file of ``asft-lightning anchors build``, or a hub repository with one.
         lambda_warmup_steps: Optimizer steps over which λ grows linearly from 0.
         scale_update: Penalise (α/r)·BA, the true update, instead of the authors' bare BA.
