@@ -178,7 +178,7 @@ def test_a_missing_file_is_refused(tmp_path, where):
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "asft-lightning anchors 1"}])
 def test_a_foreign_file_is_refused(tmp_path, metadata):
     save_file({"weight": torch.ones(2)}, tmp_path / "model.safetensors", metadata)
-    with pytest.raises(AnchorError, match=r"must be a file of format 'asft-lightning anchors 6', got .*Build it again"):
+    with pytest.raises(AnchorError, match=rf"must be a file of format '{AnchorSet.FORMAT}', got .*Build it again"):
         AnchorSet.load(tmp_path / "model.safetensors")
 
 
