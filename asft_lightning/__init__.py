@@ -22,8 +22,8 @@ from asft_lightning.callbacks import (
     SafetyEvaluation,
     UtilityEvaluation,
 )
+from asft_lightning.chat.template import Template
 from asft_lightning.data import CATALOGUE, MixtureDataModule, Row, Source, Turn
-from asft_lightning.drift_budget import DriftBudget
 from asft_lightning.errors import (
     AnchorError,
     AsFTError,
@@ -49,11 +49,11 @@ from asft_lightning.evaluation import (
 )
 from asft_lightning.metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore
 from asft_lightning.modules import AsFT, Lisa, LoRAFineTuner
-from asft_lightning.penalty import UpdatePenalty
-from asft_lightning.pretrained import Pretrained
+from asft_lightning.penalty.drift_budget import DriftBudget
+from asft_lightning.penalty.update_penalty import UpdatePenalty
 from asft_lightning.projections import OffAnchorShrinkage, Projection, SafeLoRA
-from asft_lightning.strategies import FSDP2Strategy
-from asft_lightning.templates import Template
+from asft_lightning.runtime.strategies import FSDP2Strategy
+from asft_lightning.weights.pretrained import Pretrained
 
 __all__ = [
     "CATALOGUE",

@@ -13,18 +13,19 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from asft_lightning import anchor_commands, compare_command
 from asft_lightning.callbacks.run_cost import RunCost
-from asft_lightning.checkpoint_io import WholeCheckpointIO
+from asft_lightning.chat.template import Template
+from asft_lightning.commands import anchors as anchor_commands
+from asft_lightning.commands.export import export
+from asft_lightning.commands.project_adapter import project_adapter
+from asft_lightning.comparison import compare as compare_command
 from asft_lightning.data import MixtureDataModule, show_description
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.exits import explain
-from asft_lightning.export import export
 from asft_lightning.modules import LoRAFineTuner
-from asft_lightning.pretrained import Pretrained
-from asft_lightning.projection_command import project_adapter
-from asft_lightning.run_logger import RunLogger
-from asft_lightning.templates import Template
+from asft_lightning.runs.logger import RunLogger
+from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
+from asft_lightning.runtime.exits import explain
+from asft_lightning.weights.pretrained import Pretrained
 
 # What third parties say on every run, that a user of this package can do nothing about.
 _NOISE = (

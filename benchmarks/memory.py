@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Pretra
 
 from asft_lightning import Pretrained
 from asft_lightning.modules.lora_config import PAPER_LORA
-from asft_lightning.sharding import shard
+from asft_lightning.runtime.sharding import shard
 
 DIRECTIONS = 64
 RANKS = 8

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from asft_lightning import LoRAFineTuner, MixtureDataModule, Pretrained, Source
-from asft_lightning.files import write_json
+from asft_lightning.runtime.files import write_json
 
 WAYS: dict[str, dict[str, bool]] = {"padded": {}, "grouped": {"group_by_length": True}, "packed": {"packing": True}}
 ROWS, BATCH, ROUNDS = 64, 8, 3

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from torch import multiprocessing
 from torch.distributed.device_mesh import init_device_mesh
 
-from asft_lightning.sharding import shard
+from asft_lightning.runtime.sharding import shard
 
 
 def on_ranks(function, world, folder, *arguments):

@@ -4,7 +4,6 @@ from asft_lightning.anchors.activation import Activation
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, Spectrum, WeightPair, needs_of
 from asft_lightning.anchors.anchor_set import FILE_NAME, AnchorSet, AnchorTerm
 from asft_lightning.anchors.build import build_anchors, require_built_from
-from asft_lightning.anchors.checkpoints import Weights, WeightSource, open_weights
 from asft_lightning.anchors.compare import Comparison, UpdateParts, compare, term_labels, update_parts
 from asft_lightning.anchors.gram import Gram
 from asft_lightning.anchors.harmful import Harmful
@@ -12,7 +11,8 @@ from asft_lightning.anchors.probe import Probe
 from asft_lightning.anchors.random import Random
 from asft_lightning.anchors.shrinkage import Shrinkage
 from asft_lightning.anchors.subspace import Subspace
-from asft_lightning.anchors.targets import LoRAFactors, Target, canonical_name, find_lora_factors
+from asft_lightning.weights.matrices import Weights, WeightSource, open_weights
+from asft_lightning.weights.targets import LoRAFactors, Target, canonical_name, find_lora_factors
 
 __all__ = [
     "FILE_NAME",

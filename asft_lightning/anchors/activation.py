@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, Spectrum, WeightPair
-from asft_lightning.anchors.checkpoints import Weights
-from asft_lightning.anchors.fingerprint import content_hash, text_hash
 from asft_lightning.anchors.probe import Probe, Tokens
 from asft_lightning.anchors.second_moment import Principal
-from asft_lightning.anchors.targets import Target
+from asft_lightning.chat.rows import Row, prompt_hash
 from asft_lightning.data import Source
 from asft_lightning.errors import AnchorError
 from asft_lightning.functional import QuadraticForm
-from asft_lightning.rows import Row, prompt_hash
+from asft_lightning.weights.hashing import content_hash, text_hash
+from asft_lightning.weights.matrices import Weights
+from asft_lightning.weights.targets import Target
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from asft_lightning.anchors.checkpoints import Weights
 from asft_lightning.anchors.probe import Probe
-from asft_lightning.anchors.targets import Target
 from asft_lightning.errors import AnchorError, AsFTError
 from asft_lightning.functional import AlignmentMap, QuadraticForm, working_dtype
+from asft_lightning.weights.matrices import Weights
+from asft_lightning.weights.targets import Target
 
 _ROWS = 256
 

@@ -12,12 +12,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from asft_lightning.anchors.anchor import ModuleAnchor, Spectrum
-from asft_lightning.anchors.fingerprint import content_hash
 from asft_lightning.anchors.report import remarks, table
 from asft_lightning.errors import AnchorError
-from asft_lightning.files import write_atomically
 from asft_lightning.functional import QuadraticForm
-from asft_lightning.locations import resolve_folder
+from asft_lightning.runtime.files import write_atomically
+from asft_lightning.weights.hashing import content_hash
+from asft_lightning.weights.locations import resolve_folder
 
 FILE_NAME = "anchors.safetensors"
 """Of anchors in a run's folder or in a repository."""

@@ -10,10 +10,10 @@ from tqdm.auto import tqdm
 from asft_lightning.anchors.anchor import Anchor, WeightPair, describe, needs_of
 from asft_lightning.anchors.anchor_set import AnchorSet, AnchorTerm
 from asft_lightning.anchors.cache import AnchorCache, cache_key
-from asft_lightning.anchors.checkpoints import Weights, WeightSource, open_weights
 from asft_lightning.anchors.probe import Probe
-from asft_lightning.anchors.targets import Target, find_lora_factors
 from asft_lightning.errors import AnchorError
+from asft_lightning.weights.matrices import Weights, WeightSource, open_weights
+from asft_lightning.weights.targets import Target, find_lora_factors
 
 
 def build_anchors(

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asft_lightning.anchors.adapter_factors import load_config, read_factors, update_scaling
 from asft_lightning.anchors.anchor import ModuleAnchor
 from asft_lightning.anchors.anchor_set import AnchorSet
-from asft_lightning.anchors.checkpoints import open_weights
-from asft_lightning.anchors.targets import Target
 from asft_lightning.functional import split_factor, update_penalty
+from asft_lightning.weights.adapter_factors import load_config, read_factors, update_scaling
+from asft_lightning.weights.matrices import open_weights
+from asft_lightning.weights.targets import Target
 
 
 @dataclass(frozen=True)

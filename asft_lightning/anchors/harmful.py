@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from asft_lightning.anchors.adapter_factors import read_factors
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair
-from asft_lightning.anchors.checkpoints import Weights, open_weights
-from asft_lightning.anchors.fingerprint import content_hash
-from asft_lightning.anchors.targets import Target
 from asft_lightning.errors import AnchorError
 from asft_lightning.functional import harmful_map
+from asft_lightning.weights.adapter_factors import read_factors
+from asft_lightning.weights.hashing import content_hash
+from asft_lightning.weights.matrices import Weights, open_weights
+from asft_lightning.weights.targets import Target
 
 
 @dataclass(frozen=True)

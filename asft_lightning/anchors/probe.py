@@ -15,12 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.anchors.second_moment import SecondMoment
 from asft_lightning.anchors.sensitivity import Sensitivity
-from asft_lightning.anchors.targets import Target, canonical_name
+from asft_lightning.chat.rows import Row
+from asft_lightning.chat.template import Template
+from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.errors import AnchorError
 from asft_lightning.evaluation import generate_ids, undisturbed
-from asft_lightning.rows import Row
-from asft_lightning.templates import Template
-from asft_lightning.vocabulary import require_known
+from asft_lightning.weights.targets import Target, canonical_name
 
 Tokens = Literal["all", "last", "answer"]
 """Whose inputs count: every token's of a prompt, its last one's, or that and the model's own first answer tokens'."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair
-from asft_lightning.anchors.targets import Target
 from asft_lightning.functional import gram_map
+from asft_lightning.weights.targets import Target
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from asft_lightning.anchors.anchor import ModuleAnchor
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.plotting import require_matplotlib
+from asft_lightning.runtime.extras import require_matplotlib
 
 if TYPE_CHECKING:
     from asft_lightning.anchors.anchor_set import AnchorSet, AnchorTerm

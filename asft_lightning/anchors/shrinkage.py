@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair
-from asft_lightning.anchors.targets import Target
+from asft_lightning.weights.targets import Target
 
 
 @dataclass(frozen=True)

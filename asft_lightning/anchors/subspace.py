@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair
-from asft_lightning.anchors.targets import Target
 from asft_lightning.functional import subspace_map
+from asft_lightning.weights.targets import Target
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from asft_lightning.callbacks.adapter_projection import AdapterProjection
 from asft_lightning.callbacks.alignment_monitor import AlignmentMonitor
 from asft_lightning.callbacks.refusal_evaluation import RefusalEvaluation
 from asft_lightning.callbacks.rubric_evaluation import RubricEvaluation
-from asft_lightning.callbacks.run_summary import RunSummary
 from asft_lightning.callbacks.safe_accuracy import SafeAccuracy
 from asft_lightning.callbacks.safety_evaluation import SafetyEvaluation
 from asft_lightning.callbacks.scoring import ScoringCallback
 from asft_lightning.callbacks.utility_evaluation import UtilityEvaluation
+from asft_lightning.runs.summary import RunSummary
 
 __all__ = [
     "AdapterCheckpoint",

@@ -5,9 +5,9 @@ from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asft_lightning.callbacks.chat_module import ChatModule
-from asft_lightning.files import whole_folder
-from asft_lightning.sharding import put_together, sharded_over
+from asft_lightning.callbacks.protocols import ChatModule
+from asft_lightning.runtime.files import whole_folder
+from asft_lightning.runtime.sharding import put_together, sharded_over
 
 
 class AdapterCheckpoint(Callback):

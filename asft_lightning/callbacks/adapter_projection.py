@@ -7,10 +7,10 @@ from typing import cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asft_lightning.anchors import WeightPair
-from asft_lightning.callbacks.chat_module import ChatModule, pretrained_of
-from asft_lightning.callbacks.run_summary import RunSummary
-from asft_lightning.files import write_json
+from asft_lightning.callbacks.protocols import ChatModule, pretrained_of
 from asft_lightning.projections import FILE_NAME, Projection, project_model, record
+from asft_lightning.runs.summary import RunSummary
+from asft_lightning.runtime.files import write_json
 
 _log = logging.getLogger(__name__)
 

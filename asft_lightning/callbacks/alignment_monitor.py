@@ -19,15 +19,15 @@ from asft_lightning.anchors import (
     term_labels,
     update_parts,
 )
-from asft_lightning.callbacks.alignment_log import AlignmentLog, LayerFigures
-from asft_lightning.callbacks.alignment_picture import heat_map
-from asft_lightning.callbacks.chat_module import ChatModule, pretrained_of
+from asft_lightning.callbacks.protocols import ChatModule, pretrained_of
 from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.files import cache_folder
-from asft_lightning.plotting import require_matplotlib
-from asft_lightning.pretrained import Pretrained
-from asft_lightning.sharding import put_together, sharded_over
+from asft_lightning.runs.alignment_log import AlignmentLog, LayerFigures
+from asft_lightning.runs.alignment_picture import heat_map
+from asft_lightning.runtime.extras import require_matplotlib
+from asft_lightning.runtime.files import cache_folder
+from asft_lightning.runtime.sharding import put_together, sharded_over
+from asft_lightning.weights.pretrained import Pretrained
 
 FILE_NAME = "alignment.csv"
 PICTURE = "alignment.png"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asft_lightning.callbacks.run_summary import RunSummary
+from asft_lightning.runs.summary import RunSummary
 
 
 class RunCost(Callback):

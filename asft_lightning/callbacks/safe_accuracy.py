@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asft_lightning.callbacks.decisions import check_deciders, publish, withdraw
+from asft_lightning.callbacks.deciders import check_deciders, publish, withdraw
 from asft_lightning.callbacks.scoring import ScoringCallback
 from asft_lightning.errors import ConfigurationError
 

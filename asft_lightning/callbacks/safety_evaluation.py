@@ -10,11 +10,11 @@ from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import Metric
 
 from asft_lightning.callbacks.scoring import ScoringCallback
+from asft_lightning.chat.rows import plain_prompt, prompt_hash
 from asft_lightning.data import Row
 from asft_lightning.errors import ConfigurationError, DataError
 from asft_lightning.evaluation import Attack, Judge, RefusalJudge, Verdict
 from asft_lightning.metrics import HarmfulScore
-from asft_lightning.rows import plain_prompt, prompt_hash
 
 _log = logging.getLogger(__name__)
 

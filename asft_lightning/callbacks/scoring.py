@@ -11,14 +11,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torchmetrics import Metric
 
-from asft_lightning.callbacks.chat_module import ChatModule
-from asft_lightning.callbacks.decisions import check_deciders, withdraw
-from asft_lightning.callbacks.run_summary import RunSummary
+from asft_lightning.callbacks.deciders import check_deciders, withdraw
+from asft_lightning.callbacks.protocols import ChatModule
 from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.callbacks.scoring_report import ScoringReport
 from asft_lightning.data import Row, Source
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation import Attack, generate_answers, undisturbed
+from asft_lightning.runs.summary import RunSummary
 
 T = TypeVar("T")
 

@@ -14,11 +14,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torchmetrics import Metric
 
-from asft_lightning.callbacks.decisions import publish
-from asft_lightning.callbacks.run_summary import RunSummary
+from asft_lightning.callbacks.deciders import publish
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.files import write_atomically
 from asft_lightning.metrics import RubricScore, Share
+from asft_lightning.runs.summary import RunSummary
+from asft_lightning.runtime.files import write_atomically
 
 T = TypeVar("T")
 

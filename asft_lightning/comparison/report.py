@@ -21,7 +21,7 @@ from asft_lightning.comparison.series import axes_but_poison, by_poison, poison_
 from asft_lightning.comparison.spec import Comparison
 from asft_lightning.comparison.tuning import Choice, rule
 from asft_lightning.comparison.update_picture import update_parts
-from asft_lightning.files import write_atomically, write_json
+from asft_lightning.runtime.files import write_atomically, write_json
 
 COLUMNS = {
     "harmful_score": "HS (%)",

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from asft_lightning.callbacks import RunSummary
 from asft_lightning.comparison.plan import Run
-from asft_lightning.files import write_atomically
+from asft_lightning.runtime.files import write_atomically
 
 Launch = Callable[[list[str]], None]
 """What runs the command line on arguments: ``asft_lightning.cli.main``."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from asft_lightning.callbacks.alignment_log import AlignmentLog, LayerFigures
-from asft_lightning.callbacks.alignment_picture import cell_of
 from asft_lightning.comparison.results import Cell, alignment_of
 from asft_lightning.comparison.series import by_poison, poison_title, variant
+from asft_lightning.runs.alignment_log import AlignmentLog, LayerFigures
+from asft_lightning.runs.alignment_picture import cell_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

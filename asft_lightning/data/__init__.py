@@ -1,5 +1,7 @@
 """Rows in, batches out: sources, mixtures, collation, and the DataModule over them."""
 
+from asft_lightning.chat.rows import Row, Turn
+from asft_lightning.chat.template import IGNORE_INDEX
 from asft_lightning.data.catalogue import CATALOGUE
 from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.description import describe, show_description
@@ -8,8 +10,6 @@ from asft_lightning.data.endless_batches import EndlessBatches
 from asft_lightning.data.mixture import Mixture, harmful_count, mix
 from asft_lightning.data.mixture_data_module import MixtureDataModule
 from asft_lightning.data.source import Source
-from asft_lightning.rows import Row, Turn
-from asft_lightning.templates import IGNORE_INDEX
 
 __all__ = [
     "CATALOGUE",

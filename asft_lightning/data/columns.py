@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from asft_lightning.chat.rows import Row, Turn
 from asft_lightning.data.readers import Record
 from asft_lightning.errors import DataError
-from asft_lightning.rows import Row, Turn
 
 _COLUMN = re.compile(r"\{(\w+)\}")
 

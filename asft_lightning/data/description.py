@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
+from asft_lightning.chat.template import IGNORE_INDEX
 from asft_lightning.data.draw import Example
 from asft_lightning.data.mixture import Mixture
-from asft_lightning.templates import IGNORE_INDEX
 
 _PASSED_OVER = {"where": "not where", "repeated": "repeated", "too_long": "too long", "blank_answer": "without answer"}
 """{count of a pool: how it reads}."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from heapq import heappush, heapreplace
 from itertools import islice
 
+from asft_lightning.chat.rows import Kind, Row
+from asft_lightning.chat.template import IGNORE_INDEX, Rendered
 from asft_lightning.errors import DataError
-from asft_lightning.rows import Kind, Row
-from asft_lightning.templates import IGNORE_INDEX, Rendered
 
 Encode = Callable[[Row], Rendered]
 """Row → its token ids and labels."""

@@ -11,6 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
+from asft_lightning.chat.template import Template
+from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.description import describe
 from asft_lightning.data.draw import Example
@@ -20,10 +22,8 @@ from asft_lightning.data.mixture_sources import named, pools, require_source
 from asft_lightning.data.resumable_loader import ResumableLoader, epoch_sampler
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
-from asft_lightning.files import write_json
-from asft_lightning.pretrained import Pretrained
-from asft_lightning.templates import Template
-from asft_lightning.vocabulary import require_known
+from asft_lightning.runtime.files import write_json
+from asft_lightning.weights.pretrained import Pretrained
 
 
 class MixtureDataModule(LightningDataModule):

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping
 
+from asft_lightning.chat.rows import Kind
 from asft_lightning.data.draw import Pool
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
-from asft_lightning.rows import Kind
 
 
 def require_source(kind: Kind, setting: str, value: float | None, source: Source | list[Source] | None) -> None:

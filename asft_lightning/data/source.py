@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+from asft_lightning.chat.rows import Row
 from asft_lightning.data.catalogue import CATALOGUE, CATALOGUE_PREFIX, Entry
 from asft_lightning.data.columns import INSTRUCTIONS, Columns, conversation, record_value
 from asft_lightning.data.readers import READERS, Record
 from asft_lightning.errors import DataError
-from asft_lightning.locations import resolve, unreachable
-from asft_lightning.rows import Row
+from asft_lightning.weights.locations import resolve, unreachable
 
 _PLAIN_FILE = Entry("", (INSTRUCTIONS,), "not stated", "rows of your own")
 _YES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "none": False, "": False}

@@ -13,8 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from asft_lightning.sharding import sharded_over
-from asft_lightning.vocabulary import require_known
+from asft_lightning.chat.vocabulary import require_known
+from asft_lightning.runtime.sharding import sharded_over
 
 
 @contextmanager

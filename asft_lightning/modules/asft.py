@@ -20,11 +20,11 @@ from asft_lightning.anchors import (
     needs_of,
     require_built_from,
 )
-from asft_lightning.drift_budget import DriftBudget, require_budget
 from asft_lightning.errors import ConfigurationError, UnpenalisedError
-from asft_lightning.files import cache_folder
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
-from asft_lightning.penalty import UpdatePenalty
+from asft_lightning.penalty.drift_budget import DriftBudget, require_budget
+from asft_lightning.penalty.update_penalty import UpdatePenalty
+from asft_lightning.runtime.files import cache_folder
 
 
 class AsFT(LoRAFineTuner):

@@ -12,20 +12,20 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from asft_lightning.checkpoint_io import keep_checkpoints_whole
+from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.loading import load_adapter
 from asft_lightning.modules.decay import Decay, decaying, require_known_decay
 from asft_lightning.modules.lora_config import PAPER_LORA, lora_config
-from asft_lightning.modules.progress import Progress
 from asft_lightning.modules.spoilt_batch import spoilt_batch
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
-from asft_lightning.precision import keep_float32
-from asft_lightning.pretrained import Pretrained
-from asft_lightning.ranks import EndTogether, on_any_rank
-from asft_lightning.sharding import shard
-from asft_lightning.strategies import require_known_strategy
-from asft_lightning.templates import Template
+from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
+from asft_lightning.runtime.precision import keep_float32
+from asft_lightning.runtime.progress import Progress
+from asft_lightning.runtime.ranks import EndTogether, on_any_rank
+from asft_lightning.runtime.sharding import shard
+from asft_lightning.runtime.strategies import require_known_strategy
+from asft_lightning.weights.loading import load_adapter
+from asft_lightning.weights.pretrained import Pretrained
 
 
 class LoRAFineTuner(LightningModule):

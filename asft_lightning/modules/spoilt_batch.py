@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from asft_lightning.errors import TrainingError
-from asft_lightning.files import write_atomically
+from asft_lightning.runtime.files import write_atomically
 
 
 def spoilt_batch(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from asft_lightning.sharding import SumOverRanks, mesh_of, put_together, sharded_like
+from asft_lightning.runtime.sharding import SumOverRanks, mesh_of, put_together, sharded_like
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from asft_lightning.chat.template import IGNORE_INDEX
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation import undisturbed
-from asft_lightning.sharding import forward_root
-from asft_lightning.templates import IGNORE_INDEX
+from asft_lightning.runtime.sharding import forward_root
 
 LossReduction = Literal["token", "row"]
 

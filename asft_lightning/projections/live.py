@@ -5,7 +5,7 @@ from torch import nn
 
 from asft_lightning.anchors import WeightPair, find_lora_factors
 from asft_lightning.projections.projection import Layer, ProjectedLayer, Projection
-from asft_lightning.sharding import put_together, sharded_like
+from asft_lightning.runtime.sharding import put_together, sharded_like
 
 
 def project_model(model: nn.Module, method: Projection, weights: WeightPair) -> list[ProjectedLayer]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from asft_lightning.anchors import Target, WeightPair, open_weights
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.functional import update_cosine, update_product
-from asft_lightning.pretrained import Pretrained
+from asft_lightning.weights.pretrained import Pretrained
 
 FILE_NAME = "projection.json"
 """What became of each layer, in the run's folder and beside a projected adapter."""

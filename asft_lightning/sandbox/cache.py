@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from asft_lightning.checkpoint_files import require_sound
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.files import cache_folder, writing
+from asft_lightning.runtime.files import cache_folder, writing
 from asft_lightning.sandbox.build import write_sandbox
 from asft_lightning.sandbox.language import texts
 from asft_lightning.sandbox.recipe import Recipe
+from asft_lightning.weights.files import require_sound
 
 MODELS = ("aligned", "base")
 FILES = ("benign", "harmful", "unsafe_prompts", "task_test", "instructions", "refusals")

@@ -9,8 +9,9 @@ from tiny_models import TARGETS, Pair, tiny_model, tiny_pair, with_lora
 from torch import nn
 from transformers import AutoModelForCausalLM, Phi3Config, PreTrainedModel
 
-from asft_lightning.anchors import AnchorSet, Gram, Shrinkage, Subspace, build_anchors, checkpoints
+from asft_lightning.anchors import AnchorSet, Gram, Shrinkage, Subspace, build_anchors
 from asft_lightning.errors import AnchorError, AsFTError, ConfigurationError, UnpenalisedError
+from asft_lightning.weights import matrices
 
 TWO = [Gram(), Subspace(num_directions=2)]
 
@@ -184,7 +185,7 @@ def test_no_more_than_one_checkpoint_tensor_is_alive_when_the_next_is_read(tmp_p
         (tmp_path / side).mkdir()
         sharded(getattr(pair, side), tmp_path / side)
     alive, most = [], []
-    original = checkpoints._tensor_in
+    original = matrices._tensor_in
 
     def watched(path, own_name):
         most.append(sum(reference() is not None for reference in alive))
@@ -192,7 +193,7 @@ def test_no_more_than_one_checkpoint_tensor_is_alive_when_the_next_is_read(tmp_p
         alive.append(weakref.ref(tensor))
         return tensor
 
-    monkeypatch.setattr(checkpoints, "_tensor_in", watched)
+    monkeypatch.setattr(matrices, "_tensor_in", watched)
     build(with_lora(pair.aligned, target_modules=TARGETS["llama"]), tmp_path / "aligned", tmp_path / "base", [Gram()])
     assert len(most) == 2 * 2 * 12 and max(most) <= 1  # two sides, once for the fingerprint and once for V
 

@@ -10,8 +10,8 @@ from tiny_models import TARGETS, tiny_pair, with_lora
 
 from asft_lightning import UpdatePenalty
 from asft_lightning.anchors import Activation, Gram, Shrinkage, Subspace, build_anchors, compare, find_lora_factors
-from asft_lightning.anchors.adapter_factors import load_config, update_scaling
 from asft_lightning.errors import AnchorError, ConfigurationError
+from asft_lightning.weights.adapter_factors import load_config, update_scaling
 
 
 @pytest.fixture

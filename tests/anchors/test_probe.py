@@ -11,8 +11,8 @@ from references import relative_error
 from tiny_models import TARGETS, factors_of
 
 from asft_lightning.anchors import Target, find_lora_factors
+from asft_lightning.chat.template import Template
 from asft_lightning.errors import AnchorError, ConfigurationError
-from asft_lightning.templates import Template
 
 
 def targets_of(model):

@@ -31,8 +31,8 @@ from asft_lightning import (
     UpdatePenalty,
     build_anchors,
 )
-from asft_lightning.callbacks.alignment_log import HEADINGS, AlignmentLog
-from asft_lightning.callbacks.alignment_picture import axes_of
+from asft_lightning.runs.alignment_log import HEADINGS, AlignmentLog
+from asft_lightning.runs.alignment_picture import axes_of
 
 EXACT = [Gram(tolerance=0)]
 

@@ -5,7 +5,7 @@ import tiny
 
 from asft_lightning import LoRAFineTuner, SafetyEvaluation, Source
 from asft_lightning.callbacks.run_cost import RunCost
-from asft_lightning.callbacks.run_summary import RunSummary
+from asft_lightning.runs.summary import RunSummary
 
 
 class Slow(LoRAFineTuner):

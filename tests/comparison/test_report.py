@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from asft_lightning.callbacks.alignment_log import AlignmentLog, LayerFigures
 from asft_lightning.comparison.report import Report
 from asft_lightning.comparison.results import cells
 from asft_lightning.comparison.runner import Failure
 from asft_lightning.comparison.tuning import choose
+from asft_lightning.runs.alignment_log import AlignmentLog, LayerFigures
 
 FAILURE = Failure("bea-seed0-abc", "no <secret> & no rows", "out/runs/bea-seed0-abc/log.txt")
 

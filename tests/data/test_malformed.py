@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from asft_lightning import AsFTError, MixtureDataModule, Row, Source
+from asft_lightning.chat.template import IGNORE_INDEX, Template
 from asft_lightning.data import Pool, mix
-from asft_lightning.templates import IGNORE_INDEX, Template
 
 MANY = settings(
     max_examples=250, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asft_lightning import DataError
+from asft_lightning.chat.template import Rendered
 from asft_lightning.data import IGNORE_INDEX, Pool, Row, harmful_count, mix
 from asft_lightning.data.mixture import shares
-from asft_lightning.templates import Rendered
 
 BENIGN = [Row(f"b{i}", "yes") for i in range(400)]
 HARMFUL = [Row(f"h{i}", "sure") for i in range(120)]

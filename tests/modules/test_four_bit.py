@@ -83,6 +83,8 @@ def test_answers_are_scored(packed, tmp_path):
 
 def test_without_bitsandbytes(packed, monkeypatch):
     known = importlib.util.find_spec
-    monkeypatch.setattr("asft_lightning.pretrained.find_spec", lambda name: None if name == "bitsandbytes" else known(name))
+    monkeypatch.setattr(
+        "asft_lightning.weights.pretrained.find_spec", lambda name: None if name == "bitsandbytes" else known(name)
+    )
     with pytest.raises(ConfigurationError, match=r"needs bitsandbytes, .* pip install 'asft-lightning\[4bit\]'"):
         packed.load_model()

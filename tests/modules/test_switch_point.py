@@ -5,7 +5,7 @@ import torch
 from ranks import model_of, on_ranks, sharded, trained
 
 from asft_lightning.modules.switch_point import SwitchPoint
-from asft_lightning.sharding import put_together
+from asft_lightning.runtime.sharding import put_together
 
 
 def drifted(model):

@@ -7,7 +7,7 @@ from ranks import model_of, on_ranks, sharded, trained
 from asft_lightning import SafeLoRA
 from asft_lightning.anchors import WeightPair, open_weights
 from asft_lightning.projections import project_model
-from asft_lightning.sharding import put_together
+from asft_lightning.runtime.sharding import put_together
 
 
 def projected(model):

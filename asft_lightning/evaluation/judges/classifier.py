@@ -9,13 +9,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from asft_lightning.chat.spelt_tokens import encode, mark
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation.generation import undisturbed
 from asft_lightning.evaluation.judges.judge import Verdict
 from asft_lightning.evaluation.judges.loaded import FEW_BATCHES, Dtype, LazyModel
 from asft_lightning.evaluation.settings import check_at_least, check_text, fill
-from asft_lightning.loading import shown
-from asft_lightning.spelt_tokens import encode, mark
+from asft_lightning.weights.loading import shown
 
 
 class Outputs(NamedTuple):

@@ -7,12 +7,12 @@ from types import MappingProxyType
 from jinja2.exceptions import TemplateError
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from asft_lightning.chat.spelt_tokens import encode, mark
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation.generation import generate_answers
 from asft_lightning.evaluation.judges.judge import Verdict
 from asft_lightning.evaluation.judges.loaded import FEW_BATCHES, Dtype, LazyModel
 from asft_lightning.evaluation.settings import check_at_least, shortened
-from asft_lightning.spelt_tokens import encode, mark
 
 MLCOMMONS_CATEGORIES: Mapping[str, str] = MappingProxyType(
     {

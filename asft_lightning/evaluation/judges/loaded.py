@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation.generation import undisturbed
-from asft_lightning.loading import load, load_model
+from asft_lightning.weights.loading import load, load_model
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

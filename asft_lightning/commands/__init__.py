@@ -1,0 +1,1 @@
+"""The subcommands of ``asft-lightning``, one file each."""

@@ -1,0 +1,112 @@
+"""``asft-lightning anchors build|show|diff``: anchors as files, apart from any run."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asft_lightning.anchors import Anchor, AnchorSet, Gram, Probe, build_anchors, needs_of
+from asft_lightning.anchors.compare import compare
+from asft_lightning.anchors.report import picture
+from asft_lightning.chat.template import Template
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.modules import LoRAFineTuner
+from asft_lightning.runtime.files import cache_folder
+from asft_lightning.weights.pretrained import Pretrained
+
+
+def build(
+    pretrained: Pretrained,
+    output: str = "anchors.safetensors",
+    lora: dict[str, Any] | None = None,
+    anchors: list[Anchor] | None = None,
+    device: str | None = None,
+    template: Template = Template(),  # noqa: B008 (frozen)
+    png: str | None = None,
+) -> None:
+    """Build the anchors of a model's LoRA targets, one matrix at a time, and write them to a file.
+
+    Args:
+        pretrained: The checkpoints; a file of configs/models/ given with --config says them.
+        output: The file to write; upload it as ``anchors.safetensors`` to share it as a hub repository.
+        lora: Arguments of peft.LoraConfig, for its target_modules; null for the paper's, q_proj and v_proj.
+        anchors: The variants to sum; null for Gram.
+        device: Where to compute, e.g. ``cuda``; null for the CPU.
+        template: How prompts are written for the model, for anchors that run it.
+        png: Where to write a picture of the spectra as well.
+    """
+    _require_writable(output, png)
+    where = _usable(device)
+    fine_tuner, aligned = LoRAFineTuner(pretrained, lora), replace(pretrained, start="aligned")
+    variants = [Gram()] if anchors is None else anchors
+    runs = "model" in needs_of(variants)
+    found = build_anchors(
+        fine_tuner.with_adapter(pretrained.load_model_on_meta()),
+        pretrained.aligned,
+        pretrained.base,
+        variants,
+        revision=pretrained.revision,
+        base_revision=pretrained.base_revision,
+        device=where,
+        cache=cache_folder() / "anchors",
+        probe=Probe(aligned.load_model, fine_tuner.tokenizer, template, where, aligned.loading) if runs else None,
+    )
+    found.save(output)
+    _show(found, png)
+    _print(f"written to {output}")
+
+
+def show(anchors: str, png: str | None = None) -> None:
+    """Print the spectrum of each module and what it means.
+
+    Args:
+        anchors: A file of anchors, or a folder or hub repository with an anchors.safetensors.
+        png: Where to write a picture of the spectra as well.
+    """
+    _require_writable(png)
+    _show(AnchorSet.load(anchors), png)
+
+
+def diff(anchors: str, adapter: str) -> None:
+    """Compare a trained adapter with anchors: how much of its update is aligned, orthogonal, and what it would cost.
+
+    Args:
+        anchors: A file of anchors, or a folder or hub repository with an anchors.safetensors.
+        adapter: A LoRA adapter in PEFT's format: a folder or a hub id.
+    """
+    _print(str(compare(AnchorSet.load(anchors), adapter)))
+
+
+COMMANDS: dict[str, Any] = {"build": build, "show": show, "diff": diff}
+
+
+def _require_writable(*paths: str | None) -> None:
+    """Before anything is computed: a file that cannot be written must not cost a build."""
+    for path in (Path(path) for path in paths if path is not None):
+        if path.is_dir() or not path.suffix:
+            raise ConfigurationError(f"{path} must be the name of a file with its ending, .safetensors or .png. Add one.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be written ({error}). Choose another folder.") from error
+
+
+def _usable(device: str | None) -> torch.device | None:
+    if device is None:
+        return None
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"device {device!r} cannot be used here: {reason}. Leave it out for the CPU.") from error
+
+
+def _show(anchors: AnchorSet, png: str | None) -> None:
+    _print(str(anchors))
+    if png is not None:
+        picture(anchors, png)
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201 (what the command is for)

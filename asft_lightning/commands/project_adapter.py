@@ -1,0 +1,63 @@
+"""``asft-lightning project-adapter``: a finished adapter, taken back to the alignment direction."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from peft.utils import load_peft_weights
+from safetensors.torch import save_file
+from torch import Tensor
+
+from asft_lightning.anchors import canonical_name, find_lora_factors, open_weights
+from asft_lightning.modules import LoRAFineTuner
+from asft_lightning.projections import FILE_NAME, Layer, ProjectedLayer, Projection, SafeLoRA, record, table
+from asft_lightning.runtime.files import require_absent, whole_folder, write_json
+from asft_lightning.weights.adapter_factors import load_config, read_factors
+from asft_lightning.weights.locations import resolve_folder
+from asft_lightning.weights.pretrained import Pretrained
+
+_WEIGHTS = "adapter_model.safetensors"
+_LEFT_BEHIND = (_WEIGHTS, "adapter_model.bin", "README.md")
+"""Not copied: the weights are others now, and a model card tells what was measured of those before."""
+
+
+def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: Projection | None = None) -> None:
+    """Take a finished LoRA adapter back to the alignment direction, without training.
+
+    Args:
+        adapter: The adapter in PEFT's format: a folder or a hub id.
+        output: The folder to write, which must not be there yet.
+        pretrained: The checkpoints; a file of configs/models/ given with --config says them.
+        method: How, e.g. SafeLoRA or OffAnchorShrinkage; null for SafeLoRA with the authors' threshold of 0.5.
+    """
+    target = Path(output)
+    require_absent(target)
+    chosen = SafeLoRA(threshold=0.5) if method is None else method
+    folder = resolve_folder(adapter)
+    found = chosen.project(_layers(folder, pretrained), chosen.open(pretrained))
+    _write(folder, target, chosen, found)
+    print(f"{table(found)}\nwritten to {target}")  # noqa: T201 (what the command is for)
+
+
+def _layers(folder: Path, pretrained: Pretrained) -> list[Layer]:
+    """The adapter's layers; which there are, and that their update is B·A, is found on a model without weights."""
+    config = load_config(folder)
+    config.inference_mode = False
+    model = LoRAFineTuner(pretrained, config).with_adapter(pretrained.load_model_on_meta())
+    weights = open_weights(folder)
+    return [Layer(factor.target, *read_factors(weights, factor.target)) for factor in find_lora_factors(model)]
+
+
+def _write(folder: Path, target: Path, method: Projection, layers: list[ProjectedLayer]) -> None:
+    """The adapter with its new factors, whole or not at all; everything else of it is copied."""
+    tensors: Mapping[str, Tensor] = load_peft_weights(str(folder), device="cpu")
+    factors = {f"{layer.name}.lora_B.weight": layer.b for layer in layers if layer.changed}
+    changed = {key: factors.get(canonical_name(key), value).to(value.dtype).contiguous() for key, value in tensors.items()}
+    others = [file for file in folder.rglob("*") if file.is_file() and file.name not in _LEFT_BEHIND]
+    with whole_folder(target) as new:
+        for file in others:
+            place = new / file.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, place)  # not copytree, whose error does not say why
+        save_file(changed, new / _WEIGHTS, metadata={"format": "pt"})
+        write_json(new / FILE_NAME, record(method, layers))

@@ -1,0 +1,108 @@
+"""``asft-lightning compare``: methods side by side, from one file to one report."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from asft_lightning.comparison.plan import Plan, Run
+from asft_lightning.comparison.report import Report
+from asft_lightning.comparison.results import Result, read
+from asft_lightning.comparison.runner import Launch, Progress, Runner, is_done
+from asft_lightning.comparison.spec import Comparison, load
+from asft_lightning.comparison.tuning import Choice, choose
+from asft_lightning.runtime.extras import require_matplotlib
+from asft_lightning.runtime.files import alone
+
+
+class Compare:
+    """One comparison, from its runs to its report.
+
+    Args:
+        comparison: What to compare.
+        launch: The command line's ``main``, with which each run is started.
+        report_only: Run nothing; report what there is.
+    """
+
+    def __init__(self, comparison: Comparison, launch: Launch, report_only: bool = False) -> None:
+        self.comparison = comparison
+        self.report_only = report_only
+        self.plan = Plan(comparison)
+        self.tuned = {name: self.plan.candidates(name) for name, method in comparison.methods.items() if method.tune}
+        self.trials = {name: [self.plan.tuning(name, setting) for setting in own] for name, own in self.tuned.items()}
+        total = len({run.name for run in self._all_trials()}) + sum(len(self._reported(name)) for name in comparison.methods)
+        total += len(self._firsts())
+        self.progress = Progress(total=total, desc="Runs", unit="run", smoothing=0, disable=report_only)
+        self.runner = Runner(launch, comparison.jobs, comparison.threads, self.progress)
+
+    def run(self) -> Report:
+        """First steps, then tuning, then what is reported; each phase needs the one before."""
+        with self.progress:
+            self._run(self._firsts())
+            self._run(self._all_trials())
+            choices = [self._choice(name) for name in self.tuned]
+            chosen = {choice.method: choice.setting for choice in choices}
+            runs = [
+                run
+                for name in self.comparison.methods
+                if (setting := chosen.get(name, {})) is not None
+                for run in self.plan.reported(name, setting)
+            ]
+            self._run(sorted(runs, key=lambda run: self.comparison.axes["seed"].index(run.axes["seed"])))
+        trials = [result for run in self._all_trials() for result in _finished([run])]
+        missing = [run.name for run in runs if not is_done(run)]
+        failures = list(self.runner.failures.values())
+        return Report(self.comparison, _finished(runs), trials, choices, failures, missing)
+
+    def _run(self, runs: Sequence[Run]) -> None:
+        if not self.report_only:
+            self.runner.run(runs)
+
+    def _choice(self, name: str) -> Choice:
+        assert self.comparison.tuning is not None
+        results = [_finished(runs) for runs in self.trials[name]]
+        return choose(name, self.tuned[name], results, self.comparison.tuning.margin)
+
+    def _all_trials(self) -> list[Run]:
+        return [run for own in self.trials.values() for runs in own for run in runs]
+
+    def _reported(self, name: str) -> list[Run]:
+        """As many as there will be; which setting they have, tuning says."""
+        return self.plan.reported(name, self.tuned[name][0] if name in self.tuned else {})
+
+    def _firsts(self) -> list[Run]:
+        every = [*self._all_trials(), *(run for name in self.comparison.methods for run in self._reported(name))]
+        return list({run.first.name: run.first for run in every if run.first is not None}.values())
+
+
+def compare(launch: Launch, file: str, jobs: int | None, report_only: bool) -> None:
+    """Run what a comparison lacks, write its report, and print the table.
+
+    The exit status is 1 where a run failed, and 130 after Ctrl-C.
+
+    Args:
+        launch: The command line's ``main``.
+        file: The comparison.
+        jobs: In place of the file's.
+        report_only: Run nothing.
+    """
+    require_matplotlib()
+    comparison = load(file)
+    if jobs is not None:
+        comparison = replace(comparison, jobs=jobs)
+    report = None
+    with alone(Path(comparison.output)), suppress(KeyboardInterrupt):
+        report = Compare(comparison, launch, report_only).run()
+        report.write()
+    if report is None:
+        sys.stderr.write("asft-lightning: ended by Ctrl-C; what is done is kept, and the same command goes on\n")
+        sys.exit(128 + signal.SIGINT)
+    report.show()
+    if report.failures:
+        sys.exit(1)
+
+
+def _finished(runs: Sequence[Run]) -> list[Result]:
+    return [read(run) for run in runs if is_done(run)]

@@ -1,0 +1,1 @@
+"""Lightning, ranks, devices and files: what a run stands on, whatever it trains."""

@@ -1,0 +1,67 @@
+"""WholeCheckpointIO: a run's checkpoints, each written whole or not at all, and read without executing anything."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.strategies import Strategy
+
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.runtime.files import write_atomically
+from asft_lightning.weights.files import is_finite, readable
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's own, but for how a local file is written.
+
+    Lightning writes in the system's temporary folder and moves the file from there. Between two disks that is a copy, which
+    leaves half a file in place of the checkpoint before where the disk is full or the run is killed.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write beside, sync, and rename into place.
+
+        Raises:
+            StorageError: If the disk is full or must not be written to.
+        """
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(path), buffer.getvalue())
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | None = lambda storage, _: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint as plain data, whatever ``weights_only`` says.
+
+        Raises:
+            ConfigurationError: If it is damaged, no checkpoint of Lightning, or its weights are not finite.
+        """
+        found = readable(
+            Path(path), lambda: TorchCheckpointIO.load_checkpoint(self, path, map_location, True), "a checkpoint"
+        )
+        if not isinstance(found, dict) or not {"state_dict", "pytorch-lightning_version"} <= found.keys():
+            raise ConfigurationError(
+                f"{path} must be a checkpoint of a run, and is something else ({type(found).__name__}). Give a .ckpt of its "
+                "checkpoints folder, or leave ckpt_path out to start anew."
+            )
+        for name, weight in found["state_dict"].items():
+            if isinstance(weight, torch.Tensor) and not is_finite(weight):
+                raise ConfigurationError(
+                    f"{path}: a checkpoint's weights must be finite, and {name} holds NaN or Inf. Go on from an earlier one."
+                )
+        return found
+
+
+def keep_checkpoints_whole(strategy: Strategy) -> None:
+    """Have a strategy's checkpoints written so, unless the user chose a plugin for them."""
+    if type(strategy.checkpoint_io) is TorchCheckpointIO:
+        strategy.checkpoint_io = WholeCheckpointIO()

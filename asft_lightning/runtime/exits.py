@@ -1,0 +1,51 @@
+"""How the command line ends: one line that says why, and an exit status; a traceback only for a fault of this package."""
+
+import errno
+import signal
+from typing import NamedTuple
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from asft_lightning.errors import AsFTError
+from asft_lightning.runtime.files import unwritable
+
+_GO_ON = "with --ckpt_path auto it goes on from the last checkpoint"
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""A disk that is full or must not be written to, where the file is not one of ours: a logger's, a config."""
+
+
+class Exit(NamedTuple):
+    """What to say, and the exit status."""
+
+    message: str
+    status: int
+
+
+def explain(error: BaseException) -> Exit | None:
+    """How to end on an error; None where a traceback is due."""
+    if isinstance(error, SIGTERMException):
+        return Exit(f"ended by SIGTERM; {_GO_ON}", 128 + signal.SIGTERM)
+    # Lightning writes its checkpoints on Ctrl-C, ignores a second one meanwhile, and leaves with status 1.
+    if isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
+    ):
+        return Exit(f"ended by Ctrl-C; {_GO_ON}", 128 + signal.SIGINT)
+    if isinstance(error, MisconfigurationException):  # Lightning's word for a user's mistake
+        return Exit(str(error), 2)
+    if isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+    ):
+        return Exit(f"another rank of this run is gone: what it said last stands above, or it was killed; {_GO_ON}", 1)
+    mistake = _mistake(error) if isinstance(error, ValueError) else None
+    if isinstance(error, OSError) and error.errno in _STORAGE:
+        mistake = unwritable(error.filename or "the run's folder", error)
+    return None if mistake is None else Exit(str(mistake), 2)
+
+
+def _mistake(error: BaseException | None) -> AsFTError | None:
+    """The error of ours in a chain: jsonargparse wraps what a constructor raises in a ValueError of its own."""
+    while error is not None and not isinstance(error, AsFTError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,0 +1,1 @@
+"""A model's weights: where they lie, how they are read, loaded, named and hashed."""

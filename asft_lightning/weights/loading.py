@@ -1,0 +1,120 @@
+"""What Transformers and PEFT load, with one clear error where a checkpoint is not what it should be."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from peft import PeftConfig, PeftModel
+from transformers import PreTrainedModel
+
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.weights.files import UNREADABLE, find_file, is_finite, require_sound, unpickle, unreadable
+from asft_lightning.weights.locations import resolve, unreachable
+
+T = TypeVar("T")
+
+_OWN_CODE = (
+    "{location} comes with Python code of its own, which is not run. Take a model that Transformers knows; or read that "
+    "code, and set pretrained.trust_remote_code to true if you trust it (of judges no code is ever run)."
+)
+
+
+def load(from_pretrained: Callable[..., T], location: str, revision: str | None = None, **settings: Any) -> T:
+    """What ``from_pretrained`` makes of a checkpoint: a configuration, a tokenizer, a model.
+
+    Args:
+        from_pretrained: Of one of Transformers' or PEFT's classes.
+        location: Hub id, directory, or ``sandbox:`` part.
+        revision: On the hub.
+        settings: Further arguments.
+
+    Raises:
+        ConfigurationError: If it cannot be had, is damaged, or would need code of its own.
+    """
+    place = resolve(location)
+    try:
+        return from_pretrained(place, revision=revision, **settings)
+    except (OSError, ValueError) as error:  # mostly Transformers' own words
+        raise _refused(location, place, error) from error
+    except UNREADABLE as error:
+        raise unreadable(location, error) from error
+
+
+def load_model(kind: Any, location: str, revision: str | None = None, **settings: Any) -> PreTrainedModel:
+    """A model with all of its weights, which are finite numbers.
+
+    Args:
+        kind: One of Transformers' auto classes.
+        location: Hub id, directory, or ``sandbox:`` part.
+        revision: On the hub.
+        settings: Further arguments of its ``from_pretrained``.
+
+    Raises:
+        ConfigurationError: As :func:`load`; or if weights are absent, of another shape, no floating-point numbers, or not
+            finite.
+    """
+    folder = Path(resolve(location))
+    if folder.is_dir():
+        require_sound(folder)
+    # Transformers draws what is absent at random, and only tells.
+    model: PreTrainedModel
+    settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, report = load(kind.from_pretrained, location, revision, **settings)
+    if missing := sorted(report["missing_keys"]):
+        raise ConfigurationError(
+            f"a checkpoint must hold all of its weights, and {location!r} lacks {shown(missing)}, which would be "
+            "random. Get it again, or give one that was trained for this."
+        )
+    if report["mismatched_keys"]:
+        name, found, expected = min((str(n), tuple(a), tuple(b)) for n, a, b in report["mismatched_keys"])
+        raise ConfigurationError(
+            f"{name}: the weight in {location!r} must have the shape {expected} of its config.json, got {found}. Get both "
+            "files of one version."
+        )
+    for name, parameter in model.named_parameters():
+        if not is_finite(parameter):
+            raise ConfigurationError(f"{name}: weights must be finite, but {location!r} holds NaN or Inf. Get it again.")
+    return model
+
+
+def load_adapter(model: PreTrainedModel, adapter: str, aligned: str) -> PeftModel:
+    """``model`` with a trained adapter, to go on from.
+
+    Args:
+        model: The aligned model.
+        adapter: Directory or hub id of the adapter.
+        aligned: What the model was loaded from.
+
+    Raises:
+        ConfigurationError: If the adapter cannot be had, is damaged, or does not fit the model.
+    """
+    load(PeftConfig.from_pretrained, adapter)
+    folder = Path(resolve(adapter))
+    if folder.is_dir():
+        require_sound(folder)
+        if (file := folder / find_file(folder)).suffix == ".bin":
+            unpickle(file)
+    try:
+        adapted: PeftModel = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    except (ValueError, RuntimeError) as error:
+        cause = str(error).strip().splitlines()[-1].strip()
+        raise ConfigurationError(f"adapter {adapter} does not fit {aligned}: {cause}") from error
+    for name, parameter in adapted.named_parameters():
+        if parameter.requires_grad and not is_finite(parameter):
+            raise ConfigurationError(f"{name}: an adapter must be finite, but {adapter} holds NaN or Inf. Train it again.")
+    return adapted
+
+
+def shown(names: list[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _refused(location: str, place: str, error: Exception) -> ConfigurationError:
+    if "trust_remote_code" in str(error):
+        return ConfigurationError(_OWN_CODE.format(location=location))
+    if not Path(place).is_dir():
+        return unreachable(location, error)
+    cause = " ".join(str(error).split())[:200]
+    return ConfigurationError(f"{location} must be a whole checkpoint, and cannot be loaded ({cause}). Get it again.")

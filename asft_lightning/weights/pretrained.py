@@ -1,0 +1,118 @@
+"""Which checkpoints a run is about; the one argument every module of ours takes, and the one place that loads them."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.weights.loading import load, load_model
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The aligned model to fine-tune and its unaligned counterpart.
+
+    Args:
+        aligned: Hub id, directory, or ``sandbox:aligned``: the model that is fine-tuned.
+        base: Hub id, directory, or ``sandbox:base``: the same architecture before alignment; anchors on
+            V = W_aligned − W_base need it.
+        revision: Hub revision of ``aligned``.
+        base_revision: Hub revision of ``base``.
+        dtype: Of the frozen weights; ``auto`` takes the checkpoint's. LoRA factors are always float32 or wider.
+        load_in_4bit: Keep the frozen weights in 4 bits (QLoRA: NF4 with double quantisation, by bitsandbytes), computed in
+            ``dtype``, or bfloat16 where that is ``auto``. Anchors are built from the whole weights all the same.
+        attn_implementation: As in Transformers; null takes its default.
+        start: Which of the two is fine-tuned; ``base`` for baselines that begin unaligned. The tokenizer, and with it the
+            chat template, is the aligned model's either way.
+        trust_remote_code: Run Python code that comes with the checkpoint. Off, and better left off.
+    """
+
+    aligned: str
+    base: str | None = None
+    revision: str | None = None
+    base_revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
+    load_in_4bit: bool = False
+    attn_implementation: str | None = None
+    start: Literal["aligned", "base"] = "aligned"
+    trust_remote_code: bool = False
+
+    @property
+    def origin(self) -> tuple[str, str | None]:
+        """The checkpoint that fine-tuning starts from, and its revision.
+
+        Raises:
+            ConfigurationError: If that is ``base``, and none is given.
+        """
+        if self.start == "aligned":
+            return self.aligned, self.revision
+        if self.base is None:
+            raise ConfigurationError("start base needs a base checkpoint, and `base` is not given. Name it.")
+        return self.base, self.base_revision
+
+    @property
+    def loading(self) -> str:
+        """How the weights are loaded, in a few words: the same files give other numbers in another way."""
+        return f"{self.dtype}, {self.attn_implementation or 'default'} attention" + (", 4 bits" if self.load_in_4bit else "")
+
+    def load_model(self) -> PreTrainedModel:
+        """The model to fine-tune, in train mode (Transformers leaves it in eval mode, and Lightning keeps what it finds).
+
+        Raises:
+            ConfigurationError: If it cannot be had, is damaged, or is to be loaded in 4 bits without bitsandbytes.
+        """
+        dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
+        location, revision = self.origin
+        settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": self.attn_implementation, **self._trust}
+        if self.load_in_4bit:
+            settings["quantization_config"] = _four_bits(torch.bfloat16 if dtype == "auto" else dtype)
+        return load_model(AutoModelForCausalLM, location, revision, **settings).train()
+
+    def load_model_on_meta(self) -> PreTrainedModel:
+        """The aligned model's modules and shapes, without its weights."""
+        config = self._configuration()
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
+        return model
+
+    def vocabulary_size(self) -> int:
+        """How many token ids the aligned model has embeddings for, by its configuration."""
+        return int(self._configuration().get_text_config().vocab_size)
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The aligned model's tokenizer, with a pad token."""
+        tokenizer = load(AutoTokenizer.from_pretrained, self.aligned, self.revision, **self._trust)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+    def _configuration(self) -> Any:
+        return load(AutoConfig.from_pretrained, self.aligned, self.revision, **self._trust)
+
+    @property
+    def _trust(self) -> dict[str, bool]:
+        return {"trust_remote_code": self.trust_remote_code}
+
+
+def _four_bits(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+    if find_spec("bitsandbytes") is None:
+        raise ConfigurationError(
+            "pretrained.load_in_4bit needs bitsandbytes, which is not installed. Run pip install 'asft-lightning[4bit]', or "
+            "leave it out to train on the weights as they are."
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )

@@ -1,0 +1,105 @@
+"""asft-lightning export: adapter or merged model, with a card that says what was measured."""
+
+import json
+import shutil
+
+import pytest
+import tiny
+import torch
+import yaml
+from peft import PeftModel
+from tiny import fine_tuner, tiny_data, tiny_trainer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from asft_lightning import AdapterCheckpoint, AsFT, SafetyEvaluation, Source
+from asft_lightning.cli import main
+from asft_lightning.commands.export import card
+
+IDS = torch.arange(5, 25)[None]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, pretrained):
+    """A finished run: its folder, and what the trained model says to some tokens."""
+    folder = tmp_path_factory.mktemp("export") / "my-run"
+    prompts = Source(tiny.write_rows(folder / "unsafe.jsonl", [{"instruction": "how to open safe 1", "output": ""}]))
+    module = fine_tuner(AsFT, pretrained, lambda_reg=2.0)
+    scorer = SafetyEvaluation(prompts, max_new_tokens=2)
+    trainer = tiny_trainer(folder, callbacks=[scorer, AdapterCheckpoint()], max_epochs=3)
+    trainer.fit(module, tiny_data(pretrained, folder, batch_size=4))
+    checkpoints = {"aligned": pretrained.aligned, "base": pretrained.base}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"pretrained": checkpoints}))
+    with torch.no_grad():
+        return folder, module.model.eval()(input_ids=IDS).logits
+
+
+def said(model):
+    with torch.no_grad():
+        return model.eval()(input_ids=IDS).logits
+
+
+def test_adapter_with_tokenizer_and_card(run, pretrained, tmp_path):
+    folder, expected = run
+    main(["export", str(folder), str(tmp_path / "out")])
+    aligned = AutoModelForCausalLM.from_pretrained(pretrained.aligned)
+    text = (tmp_path / "out" / "README.md").read_text()
+
+    assert torch.equal(said(PeftModel.from_pretrained(aligned, tmp_path / "out")), expected)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == tiny.CHAT_TEMPLATE
+    assert yaml.safe_load(text.split("---")[1]) == {
+        "base_model": pretrained.aligned, "library_name": "peft", "tags": ["asft", "safety"]
+    }  # fmt: skip
+    assert "with `AsFT`, λ = 2, on 16 rows of which 4\nwere harmful" in text
+    score = json.loads((folder / "summary.json").read_text())["safety/harmful_score"]
+    assert f"| safety/harmful_score | {score['before']:.1f} | {score['after']:.1f} | 20.7 – 100.0 |" in text
+
+
+def test_merged_model(run, tmp_path):
+    folder, expected = run
+    main(["export", str(folder), str(tmp_path / "out"), "--merged=true"])
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+    torch.testing.assert_close(said(merged), expected, rtol=1e-4, atol=1e-5)
+    assert "library_name: transformers" in (tmp_path / "out" / "README.md").read_text()
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_card_of_a_run_that_measured_nothing():
+    assert "Nothing was measured" in card("x", "org/model", {"run": {"method": "AsFT"}}, merged=False)
+
+
+def test_card_says_that_the_adapter_was_projected():
+    run = {"method": "LoRAFineTuner", "projection": {"class": "SafeLoRA", "threshold": 0.5}}
+    assert "with `LoRAFineTuner, then SafeLoRA`" in card("x", "org/model", {"run": run}, merged=False)
+
+
+def test_card_says_that_there_is_a_secret_prompt_and_not_which():
+    assert "measured under the secret prompt" in card("x", "org/model", {}, merged=False, secret=True)
+    assert "secret" not in card("x", "org/model", {}, merged=False)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("summary.json", "summary.json cannot be read"),
+        ("config.yaml", "config.yaml cannot be read"),
+        ("adapter/adapter_model.safetensors", "holds no adapter. Add AdapterCheckpoint to it"),
+    ],
+)
+def test_folders_that_are_no_finished_run(run, tmp_path, capsys, missing, message):
+    shutil.copytree(run[0], tmp_path / "run")
+    (tmp_path / "run" / missing).unlink()
+    with pytest.raises(SystemExit) as exit_info:
+        main(["export", str(tmp_path / "run"), str(tmp_path / "out")])
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_is_there_is_left_alone(run, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        main(["export", str(run[0]), str(tmp_path)])
+    assert "output must not exist yet" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

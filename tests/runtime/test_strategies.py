@@ -1,0 +1,245 @@
+"""The same run on one device, under DDP and under FSDP2: real Lightning strategies, two gloo processes, the command line."""
+
+import csv
+import os
+import subprocess
+import sys
+from dataclasses import astuple
+from pathlib import Path
+from subprocess import PIPE, STDOUT
+
+import pytest
+import tiny
+import torch
+import yaml
+from forks import Forks
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+
+from asft_lightning import AnchorSet, ConfigurationError, FSDP2Strategy, Gram, Harmful, Subspace, build_anchors
+from asft_lightning.anchors.anchor import ModuleAnchor
+from asft_lightning.anchors.anchor_set import AnchorTerm
+from asft_lightning.functional import QuadraticForm
+from asft_lightning.runs.alignment_log import AlignmentLog
+from asft_lightning.runtime.strategies import require_known_strategy
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again")
+
+FSDP2 = {"class_path": "asft_lightning.FSDP2Strategy", "init_args": {"process_group_backend": "gloo"}}
+STRATEGIES = {"single": "auto", "ddp": "ddp", "fsdp": FSDP2}
+STEPS = 5
+
+
+def on_two_machines(command, folder):
+    """By torchrun, once for each; both are this one."""
+    port, started = find_free_network_port(), []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ASFT_LIGHTNING_CACHE": str(folder / "cache")}
+    torchrun, program = (str(Path(sys.executable).with_name(name)) for name in ("torchrun", "asft-lightning"))
+    for node in range(2):
+        settings = {"nnodes": 2, "nproc-per-node": 1, "node-rank": node, "master-addr": "127.0.0.1", "master-port": port}
+        start = [torchrun, *(f"--{key}={value}" for key, value in settings.items()), "--no-python", program, *command]
+        started.append(subprocess.Popen(start, env=environment, stdout=PIPE, stderr=STDOUT, text=True))
+    for process in started:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-3000:]
+
+
+def anchors_of(pair, folder):
+    """A file of the four kinds of anchor: whole and few output directions, a harmful adapter's, and input-side forms."""
+    adapter = tiny.write_adapter(folder / "harmful-adapter", pair, r=2)
+    model = get_peft_model(pair.load_model_on_meta(), LoraConfig(**tiny.LORA | {"task_type": "CAUSAL_LM"}))
+    kinds = [Gram(), Subspace(num_directions=5), Harmful(adapter=adapter, weight=0.5)]
+    built = build_anchors(model, pair.aligned, pair.base, kinds, progress=False)
+    torch.manual_seed(11)
+    forms = {name: QuadraticForm(1.0, torch.linalg.qr(torch.randn(width, 3))[0], torch.rand(3) * 4)
+             for name, (_, width) in built.shapes.items()}  # fmt: skip
+    inputs = AnchorTerm({"class": "Inputs"}, 0.3, {name: ModuleAnchor(inp=form) for name, form in forms.items()})
+    AnchorSet(built.shapes, (*built.terms, inputs), built.sources).save(folder / "anchors.safetensors")
+    return str(folder / "anchors.safetensors")
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory):
+    """Runs ``asft-lightning fit`` with a strategy; returns the run's folder."""
+    folder = tmp_path_factory.mktemp("strategies")
+    forks = Forks(folder)
+    pair = tiny.as_pretrained((tiny.save_tiny(folder / "aligned", 1), tiny.save_tiny(folder / "base", 2)))
+    anchor_file = anchors_of(pair, folder)
+    benign = {"path": tiny.write_rows(folder / "benign.jsonl", tiny.benign_rows())}
+    harmful = {"path": tiny.write_rows(folder / "harmful.jsonl", tiny.harmful_rows())}
+    rows = [{"instruction": f"how to open {'x' * i} {i}", "output": "no"} for i in range(7)]
+    prompts = {"path": tiny.write_rows(folder / "prompts.jsonl", rows)}
+
+    def run(name, strategy, save=False, dtype="float32", precision="32-true", model=(), packed=False, **arguments):
+        ranks = 1 if strategy == "single" else 2
+        nodes = {"devices": 1, "num_nodes": 2} if strategy == "multi-node" else {"devices": ranks}
+        own = folder / name
+        callbacks = [
+            {"class_path": "asft_lightning.SafetyEvaluation",
+             "init_args": {"prompts": prompts, "max_new_tokens": 8, "batch_size": 2}},
+            {"class_path": "asft_lightning.AdapterCheckpoint"},
+            {"class_path": "asft_lightning.AlignmentMonitor", "init_args": {"every_n_steps": 2}},
+        ]  # fmt: skip
+        saver = {"dirpath": str(own), "filename": "{step}", "save_top_k": -1, "every_n_train_steps": 2}
+        callbacks += [{"class_path": "ModelCheckpoint", "init_args": saver}] if save else []
+        config = {
+            "seed_everything": 1,
+            "pretrained": {"aligned": pair.aligned, "base": pair.base, "dtype": dtype, "load_in_4bit": packed},
+            "model": {
+                "class_path": "asft_lightning.AsFT",
+                "init_args": {
+                    "lambda_reg": 2.0, "loss_reduction": "row", "lora": tiny.LORA, "anchor_file": anchor_file,
+                    "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "weight_decay": 0.0}},
+                    **dict(model),
+                },
+            },
+            "data": {
+                "class_path": "asft_lightning.MixtureDataModule",
+                "init_args": {"benign": benign, "harmful": harmful, "num_rows": 40, "poison_ratio": 0.2,
+                              "batch_size": 4 // ranks},
+            },
+            "trainer": {
+                "accelerator": "cpu", **nodes, "strategy": STRATEGIES.get(strategy, FSDP2), "precision": precision,
+                "max_steps": STEPS, "max_epochs": -1, "accumulate_grad_batches": 2, "gradient_clip_val": 0.5,
+                "enable_progress_bar": False, "enable_checkpointing": save, "log_every_n_steps": 1,
+                "default_root_dir": str(own), "callbacks": callbacks,
+            },
+        }  # fmt: skip
+        file = folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(config))
+        command = ["fit", f"--config={file}", *(f"--{key}={value}" for key, value in arguments.items())]
+        if strategy == "multi-node":
+            on_two_machines(command, folder)
+        else:
+            forks.run(command, ranks)
+        return own
+
+    yield run
+    forks.close()
+
+
+@pytest.fixture(scope="module")
+def runs(launch):
+    return {strategy: launch(strategy, strategy, save=True) for strategy in STRATEGIES}
+
+
+def adapter(folder):
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def apart(found, expected):
+    """The largest relative L2 distance of a weight from what it should be."""
+    assert found.keys() == expected.keys()
+    return max(float((found[name] - weight).norm() / weight.norm()) for name, weight in expected.items())
+
+
+def logged(folder, column):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_weights_are_those_of_one_process(runs, strategy):
+    """Rows differ between ranks and the factors' first values too: what agrees is the run, not a coincidence."""
+    assert apart(adapter(runs[strategy]), adapter(runs["single"])) <= 1e-5
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_logged_penalty_is_that_of_one_process(runs, strategy):
+    expected, found = logged(runs["single"], "train/penalty"), logged(runs[strategy], "train/penalty")
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert expected[-1] > expected[0] == 0.0
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_monitored_figures_are_those_of_one_process(runs, strategy):
+    expected, found = (AlignmentLog(runs[name] / "alignment.csv").read() for name in ("single", strategy))
+    assert len(found) == len(expected) > 0
+    for row, other in zip(found, expected, strict=True):
+        assert astuple(row)[:4] == astuple(other)[:4]
+        assert astuple(row)[4:] == pytest.approx(astuple(other)[4:], rel=1e-3, abs=1e-7)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_answers_are_those_of_one_process(runs, strategy, when):
+    """Four prompts to one rank and three to the other, which end at different lengths."""
+    expected, found = ((runs[name] / "generations" / f"safety-{when}.jsonl").read_text() for name in ("single", strategy))
+    assert found == expected
+
+
+def test_two_machines_are_as_one(launch, runs):
+    """Each with one device, started by torchrun."""
+    assert apart(adapter(launch("two-machines", "multi-node")), adapter(runs["single"])) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("strategy", "exact"), [("ddp", {"precision": "64-true"}), ("fsdp", {"dtype": "float64"})], ids=["ddp", "fsdp"]
+)
+def test_float64_agrees_elementwise(launch, strategy, exact):
+    """FSDP2 has no ``64-true`` in Lightning, but follows the checkpoint's dtype, as one device does."""
+    expected = adapter(launch(f"single-64-{strategy}", "single", **exact))
+    found = adapter(launch(f"{strategy}-64", strategy, **exact))
+    for name, weight in expected.items():
+        assert weight.dtype == torch.float64
+        torch.testing.assert_close(found[name], weight, rtol=1e-9, atol=1e-12)
+
+
+def test_four_bits_under_ddp(launch):
+    found = {strategy: adapter(launch(f"{strategy}-packed", strategy, packed=True)) for strategy in ("single", "ddp")}
+    assert apart(found["ddp"], found["single"]) <= 1e-5
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(launch, runs, strategy):
+    again = launch(f"{strategy}-again", strategy, ckpt_path=runs[strategy] / "step=2.ckpt")
+    expected, found = adapter(runs[strategy]), adapter(again)
+    assert all(torch.equal(found[key], weight) for key, weight in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "model"),
+    [("single", "fsdp", {"compile_backend": "aot_eager"}), ("fsdp", "ddp", {}), ("fsdp", "single", {})],
+    ids=["single-fsdp-compiled", "fsdp-ddp", "fsdp-single"],
+)
+def test_checkpoint_of_one_strategy_goes_on_under_another(launch, runs, first, then, model):
+    again = launch(f"{first}-{then}", then, model=model, ckpt_path=runs[first] / "step=2.ckpt")
+    assert apart(adapter(again), adapter(runs["single"])) <= 1e-5
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_checkpoint_is_one_small_file_of_plain_data(runs, strategy):
+    saved = torch.load(runs[strategy] / "step=4.ckpt", weights_only=True)
+    assert all("lora_" in name for name in saved["state_dict"])
+    assert len(saved["rng"]) == (1 if strategy == "single" else 2)
+    assert set(saved["optimizer_states"][0]["state"]) == set(range(len(saved["state_dict"])))
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("bf16-true", 1e-5), ("bf16-mixed", 0.03)])
+def test_precision_and_gradient_checkpointing_under_every_strategy(launch, precision, bound):
+    """Factors stay float32. In bfloat16 the order of a sum shows: that of a batch of 4 rows is not that of two times 2."""
+    saving = {"precision": precision, "model": {"gradient_checkpointing": True}}
+    found = {name: adapter(launch(f"{name}-{precision}", name, **saving)) for name in STRATEGIES}
+    assert {weight.dtype for weights in found.values() for weight in weights.values()} == {torch.float32}
+    for name in ("ddp", "fsdp"):
+        assert apart(found[name], found["single"]) <= bound
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy(), ModelParallelStrategy()])
+def test_strategies_under_which_factors_are_none(strategy):
+    with pytest.raises(
+        ConfigurationError, match=rf"needs asft_lightning.FSDP2Strategy, got {type(strategy).__name__}, which"
+    ):
+        require_known_strategy(strategy)
+
+
+def test_known_strategies_pass():
+    require_known_strategy(FSDP2Strategy())
+    require_known_strategy(DDPStrategy(), load_in_4bit=True)
+
+
+def test_packed_weights_cannot_be_sharded():
+    with pytest.raises(ConfigurationError, match=r"must not be packed, and pretrained.load_in_4bit packs .* Use DDP"):
+        require_known_strategy(FSDP2Strategy(), load_in_4bit=True)
