@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from chat_templates import FAMILIES
 from pyarrow import parquet
-from test_configs import ROOT, Parsed
+from configs.test_configs import ROOT, Parsed
 from test_conversations import family_tokenizer
 from transformers import LlamaConfig
 
