@@ -8,7 +8,7 @@ import pytest
 from chat_templates import FAMILIES
 from pyarrow import parquet
 from configs.test_configs import ROOT, Parsed
-from test_conversations import family_tokenizer
+from chat.test_conversations import family_tokenizer
 from transformers import LlamaConfig
 
 from asft_lightning import BeaverDamJudge, SafetyEvaluation
