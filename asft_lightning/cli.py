@@ -1,189 +1,119 @@
-"""The command line: LightningCLI's subcommands with what every module of a run shares named once."""
+"""The command line: one table of commands, each in a file of its own that is imported when it is asked for."""
 
-import logging
-import signal
 import sys
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from types import MappingProxyType
 
-from jsonargparse import auto_cli
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-
-from asft_lightning.callbacks.run_cost import RunCost
-from asft_lightning.chat.template import Template
-from asft_lightning.commands import anchors as anchor_commands
-from asft_lightning.commands.export import export
-from asft_lightning.commands.project_adapter import project_adapter
-from asft_lightning.comparison import compare as compare_command
-from asft_lightning.data import MixtureDataModule, show_description
-from asft_lightning.errors import ConfigurationError
-from asft_lightning.modules import LoRAFineTuner
-from asft_lightning.runs.logger import RunLogger
-from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
-from asft_lightning.runtime.exits import explain
-from asft_lightning.weights.pretrained import Pretrained
-
-# What third parties say on every run, that a user of this package can do nothing about.
-_NOISE = (
-    ".*does not have many workers.*",  # rows are token ids already: workers would only cost
-    ".*is_gradient_checkpointing.* is deprecated.*",  # PEFT asking Transformers
-    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning asking torch
-    ".*Checkpoint directory .* exists and is not empty.*",  # one run folder without version numbers, on purpose
-    ".*Experiment logs directory .* exists and is not empty.*",
-    ".*args parameter is intended to run from within Python.*",  # describe takes its own word off the command line
-    ".*Total length of `list` across ranks is zero.*",  # no validation rows were asked for
+COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "fit": ("fit", "train a model, and score it before, while and after"),
+        "validate": ("fit", "the loss on held-out rows"),
+        "test": ("fit", "score a model without training it"),
+        "describe": ("describe", "the rows that a run would train on; takes the arguments of fit"),
+        "compare": ("compare", "run methods side by side from one file, and report"),
+        "export": ("export", "write a run's adapter, or the merged model, with a model card"),
+        "project-adapter": ("project_adapter", "take a finished adapter back to the alignment direction (Safe LoRA)"),
+        "anchors": ("anchors", "build anchors as a file, show them, compare an adapter with them"),
+        "configs": ("configs", "list the package's configs, and copy one to change it"),
+        "sandbox": ("sandbox", "make the embedded pair anew"),
+    }
 )
+"""{command: (its file in commands/, what it does)}."""
 
-_OTHER_COMMANDS = (
-    "Beside these, `asft-lightning anchors {build,show,diff}` makes anchors, shows and compares them, `asft-lightning "
-    "describe`, with the arguments of fit, shows the rows that a run would train on, and `asft-lightning export RUN OUTPUT` "
-    "writes a run's adapter or merged model with a model card, and `asft-lightning project-adapter ADAPTER OUTPUT` takes a "
-    "finished adapter back to the alignment direction (Safe LoRA). `asft-lightning compare FILE` runs methods side by side, "
-    "and reports."
+_LIGHTNING = ("fit", "validate", "test")
+_EXAMPLES = (
+    "fit --config quickstart",
+    "fit --config models/qwen-2-7b-instruct --config data/agnews --config methods/asft "
+    "--config scoring/refusals --config trainer/single",
 )
-
-_CHECKPOINTS = ("last", "auto", "best", "hpc")
-"""What stands for a path of ``ckpt_path``: ``auto`` is ours, the last if there is one; the others are Lightning's."""
-
-
-class AsFTCLI(LightningCLI):
-    """``pretrained`` and ``template`` stand at the top of a config and reach both model and data.
-
-    So files for a model, a data set, a method and a trainer combine in any order.
-    """
-
-    def __init__(self, args: Sequence[str] | None = None, **kwargs: Any) -> None:
-        super().__init__(
-            model_class=LoRAFineTuner,
-            datamodule_class=LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,  # the model's own argument: here parameters would not exist yet
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults={"default_root_dir": "runs/asft", "callbacks": [RunCost()]},
-            seed_everything_default=0,
-            parser_kwargs={"epilog": _OTHER_COMMANDS},
-            args=list(args) if args is not None else None,
-            **kwargs,
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The arguments that belong to no single module."""
-        parser.add_argument("--pretrained", type=Pretrained, help="The checkpoints of the run.")
-        parser.add_argument("--template", type=Template, default=Template(), help="How rows are written for the model.")
-        for shared in ("pretrained", "template"):
-            for module in ("model", "data"):
-                parser.link_arguments(shared, f"{module}.init_args.{shared}")
-
-    def _parse_ckpt_path(self) -> None:
-        """Lightning's own reads the file too, and would end in torch's errors where it is damaged."""
-        command = self.config.get("subcommand")
-        path = self.config[command].get("ckpt_path") if command else None
-        if path and Path(path).is_file():
-            WholeCheckpointIO().load_checkpoint(path)
-        super()._parse_ckpt_path()
-
-    def before_instantiate_classes(self) -> None:
-        """A checkpoint that is not there must show before a model is loaded."""
-        path = self._get(self.config, "ckpt_path")
-        if path and path not in _CHECKPOINTS and "://" not in path and not Path(path).exists():
-            raise ConfigurationError(
-                f"ckpt_path must be a checkpoint file or one of {', '.join(_CHECKPOINTS)}, and {path} does not exist. "
-                "Leave it out to start anew."
-            )
-
-    def before_fit(self) -> None:
-        """Find the last checkpoint: Lightning would start anew where there is none, over what is there."""
-        settings = self._get(self.config_init, "ckpt_path")
-        if settings not in ("last", "auto"):
-            return
-        savers = [saver for saver in self.trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]
-        found = any(saver._find_last_checkpoints(self.trainer) for saver in savers)
-        if not found and settings == "last":
-            raise ConfigurationError(
-                f"--ckpt_path last needs a last checkpoint, and {self.trainer.default_root_dir} has none. Add a "
-                "ModelCheckpoint with save_last: true, as configs/trainer/resumable.yaml does; `auto` begins without one."
-            )
-        self.config_init["fit"]["ckpt_path"] = "last" if found else None
-        for logger in self.trainer.loggers:
-            if isinstance(logger, RunLogger):
-                logger.resumed = found
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """One run folder, without version numbers: what a resumed run looks for is where it was."""
-        settings, command = self._get(self.config_init, "trainer"), self.subcommand or "fit"
-        if settings["logger"] in (None, True):
-            folder = Path(settings["default_root_dir"]) / ("" if command == "fit" else command)  # the fit's figures stay
-            kwargs["logger"] = RunLogger(folder, resumed=command == "fit" and bool(self._get(self.config, "ckpt_path")))
-        return super().instantiate_trainer(**kwargs)
-
-
-class _DataOnly(AsFTCLI):
-    """The same arguments, of which no trainer comes about: this machine need not be the one to train on."""
-
-    def instantiate_classes(self) -> None:
-        """The data module alone."""
-        self.config_init = self.parser.instantiate(self.config)
-        self.datamodule = self._get(self.config_init, "data")
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run ``asft-lightning``; a mistake of the user or the machine ends in one line and status 2."""
-    for message in _NOISE:
-        warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
-    try:
-        _run(sys.argv[1:] if args is None else list(args), args)
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        end = explain(error)
-        if end is None:
-            raise
-        if end.status == 128 + signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not break off what is left to do
-        sys.stderr.write(f"asft-lightning: {end.message}\n")
-        sys.exit(end.status)
-
-
-def compare(file: str, jobs: int | None = None, report_only: bool = False) -> None:
-    """Run the methods of one file side by side, as far as that is not done yet, and write the report.
+    """Run ``asft-lightning``; a mistake of the user or the machine ends in one line and status 2.
 
     Args:
-        file: The comparison, e.g. configs/compare/sandbox.yaml; docs/comparing.md says what it holds.
-        jobs: Runs at once, in place of the file's.
-        report_only: Run nothing; report what there is.
+        args: What follows the program's name; None for this process's own.
     """
-    compare_command.compare(main, file, jobs, report_only)
+    arguments = list(sys.argv[1:] if args is None else args)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return
+    from asft_lightning.runtime.exits import ending_in_one_line
+
+    with ending_in_one_line():
+        _run(arguments)
 
 
-_COMMANDS: Any = {
-    "anchors": anchor_commands.COMMANDS,
-    "compare": compare,
-    "export": export,
-    "project-adapter": project_adapter,
-}
-"""Those that are not a Trainer's, but for describe, which takes the arguments of fit."""
+def usage() -> str:
+    """Every command with one line, and two examples."""
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            "usage: asft-lightning COMMAND [ARGUMENTS]",
+            "",
+            "Keep an aligned language model safe while you fine-tune it.",
+            "",
+            "commands:",
+            *(f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items()),
+            "",
+            "examples:",
+            *(f"  asft-lightning {example}" for example in _EXAMPLES),
+            "",
+            "`asft-lightning COMMAND --help` says what a command takes. --config takes a file or a name, as",
+            "`asft-lightning configs` lists them.",
+            "",
+        ]
+    )
 
 
-def _run(arguments: list[str], args: Sequence[str] | None) -> None:
-    if arguments and arguments[0] in _COMMANDS:
-        auto_cli(_COMMANDS, args=arguments, prog="asft-lightning")
-    elif arguments[:1] == ["describe"]:
-        _describe(_DataOnly(arguments[1:], run=False).datamodule)
-    else:
-        AsFTCLI(args)
+def _run(arguments: list[str]) -> None:
+    from asft_lightning.errors import ConfigurationError
 
-
-def _describe(data: LightningDataModule) -> None:
-    if not isinstance(data, MixtureDataModule):
+    command, *rest = arguments
+    if command not in COMMANDS:
         raise ConfigurationError(
-            f"describe needs the rows of a MixtureDataModule, got {type(data).__name__}. Set data to one."
+            f"a command must be one of {', '.join(COMMANDS)}, got {command!r}. Try asft-lightning --help."
         )
-    show_description(data.describe())
+    rest = _with_found_configs(rest)
+    module = import_module(f"asft_lightning.commands.{COMMANDS[command][0]}")
+    if command in _LIGHTNING:
+        module.run([command, *rest])
+    elif command == "describe":
+        module.run(rest)
+    elif command == "configs" and not rest:
+        module.list_configs()
+    else:
+        _run_function(command, module, rest)
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless cloud" not in record.getMessage()
+def _run_function(command: str, module: object, arguments: list[str]) -> None:
+    """A command that is a function, or several: its parser follows from the signature."""
+    from argparse import RawDescriptionHelpFormatter
+
+    from jsonargparse import DefaultHelpFormatter, auto_cli
+
+    class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        """Examples stay lines."""
+
+    examples = [f"  asft-lightning {example}" for example in getattr(module, "EXAMPLES", ())]
+    auto_cli(
+        module.COMMAND,  # type: ignore[attr-defined]
+        args=arguments,
+        prog=f"asft-lightning {command}",
+        epilog="\n".join(["examples:", *examples]),
+        formatter_class=Formatter,
+    )
+
+
+def _with_found_configs(arguments: list[str]) -> list[str]:
+    """The arguments with the file of each ``--config`` in place of its name."""
+    from asft_lightning.runtime.named_configs import find_config
+
+    found = list(arguments)
+    for i, argument in enumerate(arguments):
+        if argument == "--config" and i + 1 < len(arguments):
+            found[i + 1] = str(find_config(arguments[i + 1]))
+        elif argument.startswith("--config="):
+            found[i] = f"--config={find_config(argument.removeprefix('--config='))}"
+    return found

@@ -25,7 +25,7 @@ from asft_lightning import (
     Template,
     generate_answers,
 )
-from asft_lightning.chat.template import IGNORE_INDEX
+from asft_lightning.functional import IGNORE_INDEX
 from asft_lightning.runtime.files import write_json
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "real-text.json"

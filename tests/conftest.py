@@ -7,7 +7,7 @@ import warnings
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported: no test may depend on a network
 
 import pytest
-import tiny
+from kit import tiny
 
 
 @pytest.fixture(scope="session")
@@ -35,14 +35,6 @@ def seed_stays(monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
 
 
-@pytest.fixture(scope="session")
-def sandbox():
-    """The embedded default, built where it is not in the cache yet."""
-    from asft_lightning.sandbox import build_sandbox
-
-    return build_sandbox()
-
-
 @pytest.fixture
 def shared_data():
     """Real text; the test skips where it is absent."""
@@ -56,8 +48,7 @@ def anchor_cache(tmp_path_factory):
     """The folder of finished anchors: the user's own is left alone."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asft_lightning.modules.asft.cache_folder", lambda: folder)
-        patch.setattr("asft_lightning.callbacks.alignment_monitor.cache_folder", lambda: folder)
+        patch.setattr("asft_lightning.anchors.build.cache_folder", lambda: folder)
         yield folder / "anchors"
 
 

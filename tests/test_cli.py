@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-import tiny
 import torch
 import yaml
+from kit import tiny
 from peft import PeftModel
 
 from asft_lightning.cli import main

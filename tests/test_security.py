@@ -4,9 +4,9 @@ import json
 import pickle
 
 import pytest
-import tiny
 import torch
-from commands import Exploit, said, write_config
+from kit import tiny
+from kit.commands import Exploit, said, write_config
 from safetensors.torch import load_file
 
 from asft_lightning import ConfigurationError, GuardJudge, Pretrained

@@ -7,15 +7,13 @@ from itertools import islice
 from typing import ClassVar, get_args
 
 import torch
-from torch import Tensor
 
-from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, Spectrum, WeightPair
+from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair, naming
 from asft_lightning.anchors.probe import Probe, Tokens
-from asft_lightning.anchors.second_moment import Principal
 from asft_lightning.chat.rows import Row, prompt_hash
 from asft_lightning.data import Source
 from asft_lightning.errors import AnchorError
-from asft_lightning.functional import QuadraticForm
+from asft_lightning.functional import Principal, relative_change
 from asft_lightning.weights.hashing import content_hash, text_hash
 from asft_lightning.weights.matrices import Weights
 from asft_lightning.weights.targets import Target
@@ -92,8 +90,8 @@ class Activation(Anchor):
         share = len(targets) * probe.sensitivity(self.rows, targets, self.batch_size)
         del probe  # and the model, before the weights are read again
         for target in targets:
-            found = moments.pop(target.name).principal(self.tolerance)
-            yield self._anchor(target, found, weights, share)
+            moment = moments.pop(target.name).principal(self.tolerance)
+            yield self._anchor(target, moment, weights, share)
 
     def prompt_hashes(self) -> tuple[str, ...]:
         """A hash of each prompt, to tell them among others without keeping them."""
@@ -105,26 +103,11 @@ class Activation(Anchor):
         ids = ((str(i), torch.tensor(ids)) for i, ids in enumerate(probe.prompt_ids(self.rows)))
         return text_hash(content_hash(ids), _aligned(weights).whole_fingerprint(), probe.loading)
 
-    def _anchor(self, target: Target, found: Principal, weights: WeightPair, share: float) -> ModuleAnchor:
-        if not found.trace > 0:
-            raise AnchorError(f"{target.name}: unsafe prompts must put something into the layer, and its inputs are all 0.")
-        noise = self.ridge * found.trace / target.shape[1]
-        floor = found.bound + noise
-        values = found.values + floor
-        w = _aligned(weights).matrix(target).to(found.directions.device)
-        put_out = _cost_of(w, found.directions, found.values + noise, noise)
-        if not put_out > 0:
-            raise AnchorError(f"{target.name}: a change is measured against what the layer puts out, and its weight is 0.")
-        unit = floor or float(values[0])  # so that β is 0 or 1, and layers go through one product
-        form = QuadraticForm(1.0 if floor else 0.0, found.directions.float().cpu(), (values / unit).float().cpu())
-        spectrum = Spectrum(
-            norm=found.trace**0.5,
-            largest=float(found.values[0]) / found.trace,
-            kept=len(values),
-            energy=float(found.values.sum()) / found.trace,
-            error_bound=found.bound / found.trace,
-        )
-        return ModuleAnchor(inp=form, spectrum=spectrum, scale=unit * share / put_out, relative=True)
+    def _anchor(self, target: Target, moment: Principal, weights: WeightPair, share: float) -> ModuleAnchor:
+        weight = _aligned(weights).matrix(target).to(moment.directions.device)
+        with naming(target):
+            change = relative_change(weight, moment, self.ridge)
+        return ModuleAnchor(inp=change.form.cpu(), spectrum=change.spectrum, scale=change.scale * share, relative=True)
 
 
 def _probe(weights: WeightPair) -> Probe:
@@ -139,10 +122,3 @@ def _aligned(weights: WeightPair) -> Weights:
     if weights.aligned is None:
         raise AnchorError("Activation measures against the aligned model's weights, and `aligned` is not given. Name it.")
     return weights.aligned
-
-
-def _cost_of(weight: Tensor, directions: Tensor, values: Tensor, floor: float) -> float:
-    """tr(W M Wᵀ) with M = floor·(I − UUᵀ) + U diag(values) Uᵀ."""
-    along = torch.stack([(rows.double() @ directions).square().sum(0) for rows in torch.split(weight, 256)]).sum(0)
-    outside = float(torch.linalg.vector_norm(weight.float(), dtype=torch.float64) ** 2 - along.sum())
-    return float((values * along).sum()) + floor * max(0.0, outside)

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -10,33 +11,11 @@ from torch import Tensor
 
 from asft_lightning.anchors.probe import Probe
 from asft_lightning.errors import AnchorError, AsFTError
-from asft_lightning.functional import AlignmentMap, QuadraticForm, working_dtype
+from asft_lightning.functional import AlignmentMap, QuadraticForm, Spectrum, working_dtype
 from asft_lightning.weights.matrices import Weights
 from asft_lightning.weights.targets import Target
 
 _ROWS = 256
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """What a user has to see of one module's map C.
-
-    Args:
-        norm: ‖V‖_F (or ‖d_harm‖_F).
-        trace: Trace of C.
-        largest: Largest eigenvalue of C; near 0 the penalty is plain shrinkage, above 2 the anchor repels.
-        kept: Directions kept.
-        energy: Share of ‖V‖²_F along them.
-        error_bound: Proven bound on the relative error of the penalty from those not kept (of ``Activation``: on what its
-            inputs have along any one of them, as a share of all they have).
-    """
-
-    norm: float = 0.0
-    trace: float = 0.0
-    largest: float = 0.0
-    kept: int = 0
-    energy: float = 0.0
-    error_bound: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +34,7 @@ class ModuleAnchor:
     out: QuadraticForm | None = None
     inp: QuadraticForm | None = None
     eigenvalues: Tensor | None = None
-    spectrum: Spectrum = Spectrum()
+    spectrum: Spectrum = field(default_factory=Spectrum)
     scale: float = 1.0
     relative: bool = False
 
@@ -71,9 +50,8 @@ class ModuleAnchor:
     @classmethod
     def of_map(cls, found: AlignmentMap) -> "ModuleAnchor":
         """The anchor of a map onto output directions, on the CPU, wherever it was computed."""
-        form = QuadraticForm(found.form.beta, found.form.directions.cpu(), found.form.weights.cpu())
-        spectrum = Spectrum(found.norm, found.trace, found.largest, len(found.eigenvalues), found.energy, found.error_bound)
-        return cls(out=form, eigenvalues=found.eigenvalues.cpu(), spectrum=spectrum)
+        form = found.form.cpu()
+        return cls(out=form, eigenvalues=found.eigenvalues.cpu(), spectrum=found.spectrum)
 
     @property
     def num_bytes(self) -> int:
@@ -159,12 +137,8 @@ class Anchor(ABC):
     def build_all(self, targets: Sequence[Target], weights: WeightPair) -> Iterator[ModuleAnchor]:
         """The anchors of all matrices in their order; a variant that finds them together overrides this."""
         for target in targets:
-            try:
+            with naming(target):
                 built = self.build(target, weights)
-            except AsFTError:
-                raise
-            except ValueError as error:  # the pure functions know the rule, not the module
-                raise AnchorError(f"{target.name}: {error}") from error
             yield built
 
     def fingerprint(self, targets: Sequence[Target], weights: WeightPair) -> str | None:
@@ -180,16 +154,31 @@ class Anchor(ABC):
         return {"class": type(self).__name__, **asdict(self)}
 
 
+@contextmanager
+def naming(target: Target) -> Iterator[None]:
+    """Turn a ``ValueError`` of the pure functions, which know the rule and not the module, into one that names it.
+
+    Raises:
+        AnchorError: In its place.
+    """
+    try:
+        yield
+    except AsFTError:
+        raise
+    except ValueError as error:
+        raise AnchorError(f"{target.name}: {error}") from error
+
+
 def needs_of(anchors: Sequence[Anchor]) -> frozenset[str]:
     """What some of the anchors need."""
     return frozenset().union(*(anchor.needs for anchor in anchors))
 
 
-def describe(anchors: Sequence[Anchor]) -> str:
+def sum_label(anchors: Sequence[Anchor]) -> str:
     """A sum of anchors in a few words, e.g. ``Gram + 0.5 Shrinkage``.
 
     >>> from asft_lightning.anchors import Gram, Shrinkage
-    >>> describe([Gram(), Shrinkage(weight=0.5)])
+    >>> sum_label([Gram(), Shrinkage(weight=0.5)])
     'Gram + 0.5 Shrinkage'
     """
     return " + ".join(("" if a.weight == 1 else f"{a.weight:g} ") + type(a).__name__ for a in anchors)

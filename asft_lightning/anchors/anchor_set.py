@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,43 +11,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from asft_lightning.anchors.anchor import ModuleAnchor, Spectrum
-from asft_lightning.anchors.report import remarks, table
+from asft_lightning.anchors.anchor import ModuleAnchor
+from asft_lightning.anchors.report import remarks, spectrum_table
+from asft_lightning.anchors.term import AnchorTerm
 from asft_lightning.errors import AnchorError
-from asft_lightning.functional import QuadraticForm
+from asft_lightning.functional import QuadraticForm, Spectrum
+from asft_lightning.runs.folder import ANCHORS
 from asft_lightning.runtime.files import write_atomically
 from asft_lightning.weights.hashing import content_hash
 from asft_lightning.weights.locations import resolve_folder
-
-FILE_NAME = "anchors.safetensors"
-"""Of anchors in a run's folder or in a repository."""
-
-
-@dataclass(frozen=True)
-class AnchorTerm:
-    """One anchor of a sum, built.
-
-    Args:
-        settings: The anchor's class name and arguments, as plain data.
-        weight: Its factor in the sum.
-        modules: Its anchor for each canonical module name.
-        prompts: A hash of each prompt it looked at (:func:`prompt_hash`).
-    """
-
-    settings: Mapping[str, Any]
-    weight: float
-    modules: Mapping[str, ModuleAnchor]
-    prompts: tuple[str, ...] = ()
-
-    @property
-    def relative(self) -> bool:
-        """Whether it measures a change relative to what the layers put out."""
-        return all(anchor.relative for anchor in self.modules.values())
-
-    @property
-    def label(self) -> str:
-        """The anchor's class name."""
-        return str(self.settings["class"])
 
 
 @dataclass(frozen=True)
@@ -86,7 +58,7 @@ class AnchorSet:
         """
         path = Path(location)
         if path.suffix != ".safetensors" and not path.is_file():
-            path = resolve_folder(str(location), revision) / FILE_NAME
+            path = resolve_folder(str(location), revision) / ANCHORS
         try:
             with safe_open(path, framework="pt") as handle:
                 metadata = handle.metadata() or {}
@@ -114,17 +86,11 @@ class AnchorSet:
     @property
     def num_bytes(self) -> int:
         """What the anchors take in memory and on disk."""
-        return sum(anchor.num_bytes for term in self.terms for anchor in term.modules.values())
-
-    def rows(self) -> Iterator[tuple[str, str, ModuleAnchor]]:
-        """(module, the anchor's class, its anchor of the module) for each module and anchor."""
-        for name in self.shapes:
-            for term in self.terms:
-                yield name, term.label, term.modules[name]
+        return sum(term.num_bytes for term in self.terms)
 
     def __str__(self) -> str:
         """The spectrum of each module as a table of plain text, and what it means in plain words."""
-        return "\n".join([table(self), "", *remarks(self)])
+        return "\n".join([spectrum_table(self.terms), "", *remarks(self.terms, self.shapes)])
 
     def _contents(self) -> tuple[dict[str, Tensor], str]:
         tensors: dict[str, Tensor] = {}
@@ -134,8 +100,8 @@ class AnchorSet:
             for name, anchor in term.modules.items():
                 modules[name] = _plain(anchor)
                 tensors.update({f"{i}|{name}|{key}": value for key, value in _tensors_of(anchor).items()})
-            own = {"settings": dict(term.settings), "weight": float(term.weight), "prompts": term.prompts}
-            terms.append({**own, "modules": modules})
+            header = {"settings": dict(term.settings), "weight": float(term.weight), "prompts": term.prompts}
+            terms.append({**header, "modules": modules})
         return tensors, json.dumps({"shapes": self.shapes, "terms": terms, "sources": dict(self.sources)})
 
 

@@ -1,18 +1,25 @@
 """From two checkpoints to an AnchorSet, one matrix at a time."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from asft_lightning.anchors.anchor import Anchor, WeightPair, describe, needs_of
-from asft_lightning.anchors.anchor_set import AnchorSet, AnchorTerm
+from asft_lightning.anchors.anchor import Anchor, WeightPair, needs_of, sum_label
+from asft_lightning.anchors.anchor_set import AnchorSet
 from asft_lightning.anchors.cache import AnchorCache, cache_key
 from asft_lightning.anchors.probe import Probe
+from asft_lightning.anchors.term import AnchorTerm
+from asft_lightning.chat.template import Template
 from asft_lightning.errors import AnchorError
+from asft_lightning.runtime.files import cache_folder
 from asft_lightning.weights.matrices import Weights, WeightSource, open_weights
+from asft_lightning.weights.pretrained import Pretrained
 from asft_lightning.weights.targets import Target, find_lora_factors
 
 
@@ -63,15 +70,60 @@ def build_anchors(
     )
     shapes, sources = {target.name: target.shape for target in targets}, _sources(anchors, targets, weights)
     key = cache_key([anchor.settings() for anchor in anchors], shapes, sources)
-    if cache is not None and (found := AnchorCache(cache).get(key)):
-        return found
-    names, count = describe(anchors), len(targets) * len(anchors)
-    with tqdm(total=count, desc=f"Anchors ({names})", unit="matrix", disable=not progress, leave=False) as bar:
+    if cache is not None and (cached := AnchorCache(cache).get(key)):
+        return cached
+    label, count = sum_label(anchors), len(targets) * len(anchors)
+    with tqdm(total=count, desc=f"Anchors ({label})", unit="matrix", disable=not progress, leave=False) as bar:
         terms = tuple(_term(anchor, targets, weights, bar.update) for anchor in anchors)
     anchor_set = AnchorSet(shapes, terms, sources)
     if cache is not None:
         AnchorCache(cache).put(key, anchor_set)
     return anchor_set
+
+
+def build_anchors_of(
+    pretrained: Pretrained,
+    model: nn.Module,
+    anchors: Sequence[Anchor],
+    tokenizer: Callable[[], PreTrainedTokenizerBase],
+    template: Template,
+    device: torch.device | str | None = None,
+    run_on: torch.device | str | None = None,
+    running: nn.Module | None = None,
+) -> AnchorSet:
+    """:func:`build_anchors` of the checkpoints that a run names, kept in the user's cache.
+
+    Args:
+        pretrained: The checkpoints.
+        model: A model with PEFT LoRA layers, on the meta device or not.
+        anchors: The variants to sum.
+        tokenizer: Loads the model's tokenizer, where an anchor runs the model.
+        template: How prompts are written for it.
+        device: Where to compute; None for the CPU.
+        run_on: Where the aligned model is run by anchors that do; None for ``device``.
+        running: The aligned model where it is in memory, to be run in place of one that is loaded.
+
+    Raises:
+        AnchorError: As :func:`build_anchors`.
+        UnpenalisedError: As there.
+        ConfigurationError: As there.
+    """
+    probe = None
+    if "model" in needs_of(anchors):
+        loader = replace(pretrained, start="aligned").load_model
+        aligned = loader if running is None else cast(PreTrainedModel, running)
+        probe = Probe(aligned, tokenizer(), template, run_on or device, pretrained.loading)
+    return build_anchors(
+        model,
+        pretrained.aligned,
+        pretrained.base,
+        anchors,
+        revision=pretrained.revision,
+        base_revision=pretrained.base_revision,
+        device=device,
+        cache=cache_folder() / "anchors",
+        probe=probe,
+    )
 
 
 def require_built_from(anchors: AnchorSet, model: nn.Module, aligned: WeightSource, revision: str | None = None) -> None:
@@ -95,9 +147,9 @@ def require_built_from(anchors: AnchorSet, model: nn.Module, aligned: WeightSour
 def _sources(anchors: Sequence[Anchor], targets: Sequence[Target], weights: WeightPair) -> dict[str, str]:
     """{what was read: its hash}; a side that no target reads is not in it."""
     sides = {"aligned": weights.aligned, "base": weights.base}
-    found = {side: opened.fingerprint(targets) for side, opened in sides.items() if opened is not None}
-    own = {f"{type(a).__name__} {i}": a.fingerprint(targets, weights) for i, a in enumerate(anchors)}
-    return found | {name: value for name, value in own.items() if value is not None}
+    checkpoints = {side: opened.fingerprint(targets) for side, opened in sides.items() if opened is not None}
+    others = {f"{type(a).__name__} {i}": a.fingerprint(targets, weights) for i, a in enumerate(anchors)}
+    return checkpoints | {name: value for name, value in others.items() if value is not None}
 
 
 def _open(source: WeightSource | None, revision: str | None) -> Weights | None:

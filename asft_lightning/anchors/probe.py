@@ -1,26 +1,29 @@
 """Probe: the aligned model at work, for anchors on what prompts activate in it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.anchors.second_moment import SecondMoment
 from asft_lightning.anchors.sensitivity import Sensitivity
+from asft_lightning.anchors.watching import InputWatch, hooked, layers_of
+from asft_lightning.chat.batching import PaddedBatch, batches_by_length, padded
 from asft_lightning.chat.rows import Row
 from asft_lightning.chat.template import Template
 from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.errors import AnchorError
-from asft_lightning.evaluation import generate_ids, undisturbed
-from asft_lightning.weights.targets import Target, canonical_name
+from asft_lightning.evaluation import generate_ids
+from asft_lightning.runtime.undisturbed import undisturbed
+from asft_lightning.weights.targets import Target
 
 Tokens = Literal["all", "last", "answer"]
 """Whose inputs count: every token's of a prompt, its last one's, or that and the model's own first answer tokens'."""
@@ -67,35 +70,36 @@ class Probe:
             ConfigurationError: If a prompt has token ids that the model has no embedding for.
         """
         prompts = self.prompt_ids(rows)
-        found = {target.name: SecondMoment(target.shape[1], capacity) for target in targets}
+        moments = {target.name: SecondMoment(target.shape[1], capacity) for target in targets}
         with self._running() as model:
             texts, firsts = prompts, [0 if tokens == "all" else len(ids) - 1 for ids in prompts]
             if tokens == "answer":
                 texts = self._begun(model, prompts, batch_size)
             require_known(texts, model.config.get_text_config().vocab_size, "prompts")
-            self._run(model, texts, firsts, found, batch_size)
+            watch = InputWatch(moments)
+            with hooked(layer.register_forward_pre_hook(watch.of(name)) for name, layer in layers_of(model, moments)):
+                for places, batch in _batches(texts, batch_size, model, "Activations"):
+                    place = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
+                    first = torch.tensor([firsts[i] for i in places], device=place.device)
+                    watch.counted = batch.attention_mask.bool() & (place >= first[:, None])
+                    model(**batch._asdict(), use_cache=False)
         expected = sum(len(text) - first for text, first in zip(texts, firsts, strict=True))
-        if fewer := [name for name, moment in found.items() if moment.count < expected]:
+        if fewer := [name for name, moment in moments.items() if moment.count < expected]:
             raise AnchorError(
                 f"{fewer[0]}: Activation needs layers that every token goes through, and this one saw "
-                f"{found[fewer[0]].count} of {expected}. Leave it out of target_modules, or use another anchor."
+                f"{moments[fewer[0]].count} of {expected}. Leave it out of target_modules, or use another anchor."
             )
-        return found
+        return moments
 
     def sensitivity(self, rows: Sequence[Row], targets: Sequence[Target], batch_size: int) -> float:
         """How the way the model begins its answers depends on these layers, see :class:`Sensitivity`; one pass and back."""
-        prompts = self.prompt_ids(rows)
         with self._running() as model:
             model.requires_grad_(False)
-            layers = _layers(model, {target.name: None for target in targets})
-            found = Sensitivity(model, [layer for _, layer in layers])
-            device = next(model.parameters()).device
-            order = sorted(prompts, key=len)
-            for start in tqdm(range(0, len(order), batch_size), desc="Sensitivity", unit="batch", leave=False):
-                chosen = order[start : start + batch_size]
-                ids, mask, _ = _padded(chosen, [0] * len(chosen), device)
-                found.add(ids, mask)
-        return found.value()
+            layers = layers_of(model, [target.name for target in targets])
+            sensitivity = Sensitivity(model, [layer for _, layer in layers])
+            for _, batch in _batches(self.prompt_ids(rows), batch_size, model, "Sensitivity"):
+                sensitivity.add(batch.input_ids, batch.attention_mask)
+        return sensitivity.value()
 
     def loaded(self) -> "Probe":
         """This probe with its model in memory, as long as it is kept."""
@@ -121,47 +125,14 @@ class Probe:
         )
         return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
 
-    def _run(
-        self,
-        model: PreTrainedModel | PeftModel,
-        texts: Sequence[list[int]],
-        firsts: Sequence[int],
-        found: Mapping[str, SecondMoment],
-        batch_size: int,
-    ) -> None:
-        """One forward pass; of each text the tokens from ``firsts`` on count."""
-        counted = torch.empty(0)  # of the batch that is being run
 
-        def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-            def add(_: nn.Module, args: tuple[Any, ...]) -> None:
-                inputs: Tensor = args[0]
-                if inputs.shape[:-1] != counted.shape:
-                    raise AnchorError(
-                        f"{name}: Activation needs layers that see every token at its place, and this one sees "
-                        f"{tuple(inputs.shape)} where {tuple(counted.shape)} tokens are (experts that tokens are routed "
-                        "to?). Leave it out of target_modules, or use another anchor."
-                    )
-                chosen = inputs[counted]
-                if not bool(chosen.isfinite().all()):
-                    raise AnchorError(
-                        f"{name}: what the aligned model puts into the layer must be finite, and holds NaN or Inf on some "
-                        "prompts. Load it in bfloat16 or float32."
-                    )
-                found[name].add(chosen)
-
-            return add
-
-        handles = [module.register_forward_pre_hook(watch(name)) for name, module in _layers(model, found)]
-        device = next(model.parameters()).device
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        try:
-            for start in tqdm(range(0, len(order), batch_size), desc="Activations", unit="batch", leave=False):
-                chosen = order[start : start + batch_size]
-                ids, mask, counted = _padded([texts[i] for i in chosen], [firsts[i] for i in chosen], device)
-                model(input_ids=ids, attention_mask=mask, use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
+def _batches(
+    texts: Sequence[list[int]], batch_size: int, model: nn.Module, caption: str
+) -> Iterator[tuple[list[int], PaddedBatch]]:
+    """The texts' places and the texts, a batch at a time, where the model is; with a progress bar."""
+    device = next(model.parameters()).device
+    for places in tqdm(batches_by_length(texts, batch_size), desc=caption, unit="batch", leave=False):
+        yield places, padded([texts[i] for i in places], 0, device)
 
 
 @contextmanager
@@ -182,23 +153,3 @@ def _without_adapters(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
         for parameter, flag in trainable:
             parameter.requires_grad_(flag)
-
-
-def _layers(model: nn.Module, wanted: Mapping[str, Any]) -> list[tuple[str, nn.Module]]:
-    """The modules of these names; of a layer with an adapter the whole, not the weight inside."""
-    layers: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        if (plain := canonical_name(name)) in wanted:
-            layers.setdefault(plain, module)
-    if absent := [name for name in wanted if name not in layers]:
-        raise AnchorError(f"{absent[0]}: the model to run must have every targeted layer, and lacks this one.")
-    return list(layers.items())
-
-
-def _padded(texts: Sequence[list[int]], firsts: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, attention mask and which tokens count, each (n, longest), padded on the right: positions are as without."""
-    ids = nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], batch_first=True)
-    place = torch.arange(ids.shape[1])
-    mask = place < torch.tensor([len(text) for text in texts])[:, None]
-    counted = mask & (place >= torch.tensor(firsts)[:, None])
-    return ids.to(device), mask.long().to(device), counted.to(device)

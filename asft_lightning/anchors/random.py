@@ -34,7 +34,7 @@ class Random(Anchor):
         turned = self._directions(target, len(found.eigenvalues)).to(v)
         share = float((turned.mT @ v).double().square().sum() / energy)
         form = replace(found.form, directions=turned.float())
-        return ModuleAnchor.of_map(found._replace(form=form, energy=share))
+        return ModuleAnchor.of_map(found._replace(form=form, spectrum=replace(found.spectrum, energy=share)))
 
     def _directions(self, target: Target, k: int) -> Tensor:
         """(d_out, k), orthonormal, drawn on the CPU in float64: a QR of Gaussian numbers knows no preferred direction."""

@@ -1,17 +1,13 @@
 """Anchors for people: the spectrum of each module as a table, what it means in plain words, and a picture of it."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from asft_lightning.anchors.anchor import ModuleAnchor
+from asft_lightning.anchors.term import AnchorTerm, by_module
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.runtime.extras import require_matplotlib
-
-if TYPE_CHECKING:
-    from asft_lightning.anchors.anchor_set import AnchorSet, AnchorTerm
+from asft_lightning.runtime.extras import require_extra
+from asft_lightning.runtime.terminal import as_text
 
 _MEANINGS = (
     (0.05, "no eigenvalue of C reaches 0.05, so the anchor does not anchor: the penalty is plain shrinkage of the update."),
@@ -21,43 +17,48 @@ _MEANINGS = (
 _LIKE_SHRINKAGE = 0.99
 
 
-def table(anchors: AnchorSet) -> str:
+def spectrum_table(terms: Sequence[AnchorTerm]) -> str:
     """A line for each module and anchor: ‖V‖_F, trace and largest eigenvalue of C, directions kept, energy, bound, size."""
-    width, wide = max(map(len, anchors.shapes)), max(9, *(len(term.label) for term in anchors.terms))
-    head = f"{'module':{width}}  {'anchor':{wide}}   ‖V‖_F  trace C  largest c  kept  energy  error bound       KiB"
-    lines = [f"{name:{width}}  {label:{wide}}  {_figures(anchor)}" for name, label, anchor in anchors.rows()]
-    return "\n".join([head, *lines])
+    headings = ["module", "anchor", "‖V‖_F", "trace C", "largest c", "kept", "energy", "error bound", "KiB"]
+    return as_text(headings, [[name, label, *_figures(anchor)] for name, label, anchor in by_module(terms)], texts=2)
 
 
-def remarks(anchors: AnchorSet) -> list[str]:
-    """Where an anchor is plain shrinkage, where it over-anchors, and what the anchors weigh."""
-    found = [remark for term in anchors.terms for remark in _remarks(term, anchors)]
-    weights = sum(d_out * d_in for d_out, d_in in anchors.shapes.values())
-    mib, share = anchors.num_bytes / 2**20, anchors.num_bytes / (2 * weights)
-    return [*found, f"Size: {mib:.2f} MiB, {share:.2%} of the targeted weights at two bytes each."]
+def remarks(terms: Sequence[AnchorTerm], shapes: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Where an anchor is plain shrinkage, where it over-anchors, and what the anchors weigh.
+
+    Args:
+        terms: The anchors.
+        shapes: {module: (d_out, d_in)} of the weights that they are for.
+    """
+    told = [remark for term in terms for remark in _remarks(term, shapes)]
+    weights = sum(d_out * d_in for d_out, d_in in shapes.values())
+    num_bytes = sum(term.num_bytes for term in terms)
+    size = f"Size: {num_bytes / 2**20:.2f} MiB, {num_bytes / (2 * weights):.2%} of the targeted weights at two bytes each."
+    return [*told, size]
 
 
-def picture(anchors: AnchorSet, path: str | Path) -> None:
+def spectrum_picture(terms: Sequence[AnchorTerm], path: str | Path) -> None:
     """Write a PNG: the eigenvalues of C, one panel a kind of projection, one line a layer.
 
     Raises:
         ConfigurationError: If matplotlib is not installed, or no anchor has a map.
     """
-    require_matplotlib()
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    require_extra("matplotlib", "a picture")
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure  # no pyplot: a notebook's backend stays as it is
+    from matplotlib.ticker import MaxNLocator
 
     panels: dict[str, list[ModuleAnchor]] = {}
-    for name, label, anchor in anchors.rows():
+    for name, label, anchor in by_module(terms):
         if anchor.eigenvalues is not None and len(anchor.eigenvalues):
             panels.setdefault(f"{label}, {name.rpartition('.')[2]}", []).append(anchor)
     if not panels:
         raise ConfigurationError("a picture shows the eigenvalues of C, and these anchors have no map. Show the table only.")
-    figure = pyplot.figure(figsize=(4 * len(panels) + 1, 3.6), layout="constrained")
+    figure = Figure(figsize=(4 * len(panels) + 1, 3.6), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)
-    colours = pyplot.get_cmap("viridis")
+    colours = colormaps["viridis"]
     for axis, (title, layers) in zip(axes[0], panels.items(), strict=True):
         for i, anchor in enumerate(layers):
             assert anchor.eigenvalues is not None
@@ -68,19 +69,18 @@ def picture(anchors: AnchorSet, path: str | Path) -> None:
             axis.annotate(text, (1.0, limit), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
         axis.set(title=title, xlabel="direction, of those kept", xscale="log", yscale="log")
     axes[0][0].set_ylabel("eigenvalue c of C")
-    depth = pyplot.cm.ScalarMappable(pyplot.Normalize(0, max(1, max(map(len, panels.values())) - 1)), colours)
-    figure.colorbar(depth, ax=axes[0].tolist(), label="layer", ticks=pyplot.MaxNLocator(integer=True))
+    depth = ScalarMappable(Normalize(0, max(1, max(map(len, panels.values())) - 1)), colours)
+    figure.colorbar(depth, ax=axes[0].tolist(), label="layer", ticks=MaxNLocator(integer=True))
     figure.savefig(path, dpi=120, format="png")
-    pyplot.close(figure)
 
 
-def _figures(anchor: ModuleAnchor) -> str:
+def _figures(anchor: ModuleAnchor) -> list[str]:
     s = anchor.spectrum
-    figures = f"{s.norm:6.3f}  {s.trace:7.3f}  {s.largest:9.4f}  {s.kept:4d}  {s.energy:6.1%}  {s.error_bound:11.2%}"
-    return f"{figures}  {anchor.num_bytes / 2**10:8.1f}"
+    sizes = [f"{s.norm:.3f}", f"{s.trace:.3f}", f"{s.largest:.4f}", str(s.kept)]
+    return [*sizes, f"{s.energy:.1%}", f"{s.error_bound:.2%}", f"{anchor.num_bytes / 2**10:.1f}"]
 
 
-def _remarks(term: AnchorTerm, anchors: AnchorSet) -> Iterator[str]:
+def _remarks(term: AnchorTerm, shapes: Mapping[str, tuple[int, int]]) -> Iterator[str]:
     if term.relative:
         kept = [anchor.spectrum.kept for anchor in term.modules.values()]
         yield (
@@ -90,7 +90,7 @@ def _remarks(term: AnchorTerm, anchors: AnchorSet) -> Iterator[str]:
     maps = {name: a for name, a in term.modules.items() if a.eigenvalues is not None and a.out and a.out.beta}
     if not maps:
         return
-    costs = [_mean_cost(anchor, anchors.shapes[name][0]) for name, anchor in maps.items()]
+    costs = [_mean_cost(anchor, shapes[name][0]) for name, anchor in maps.items()]
     yield (
         f"{term.label}: an update in no particular direction costs {min(costs):.1%} to {max(costs):.1%} of what Shrinkage "
         f"asks for it, from module to module."

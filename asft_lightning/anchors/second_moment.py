@@ -1,27 +1,9 @@
 """SecondMoment: what the inputs of a layer are like, as a factor that grows batch by batch."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from asft_lightning.functional import left_singular
-
-
-class Principal(NamedTuple):
-    """The leading part of a second moment G (d, d).
-
-    Attributes:
-        directions: U (d, k), orthonormal, float64.
-        values: g (k,), eigenvalues of G along them, largest first.
-        bound: 0 ⪯ G − U diag(g) Uᵀ ⪯ bound·I.
-        trace: tr G, the mean of ‖x‖².
-    """
-
-    directions: Tensor
-    values: Tensor
-    bound: float
-    trace: float
+from asft_lightning.functional import Principal, left_singular
 
 
 class SecondMoment:

@@ -1,15 +1,17 @@
 """Sensitivity: how far the aligned model's way of beginning an answer depends on what its layers put out."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from asft_lightning.anchors.watching import hooked
 from asft_lightning.errors import AnchorError
+from asft_lightning.functional import top_token_margin
 
 
 class Sensitivity:
@@ -35,9 +37,9 @@ class Sensitivity:
         """Count prompts, ``input_ids`` and ``attention_mask`` (n, T), padded on the right."""
         last = mask.sum(dim=1) - 1
         self._changes.append(torch.zeros(len(ids), dtype=torch.float64))
-        with self._watched(), torch.enable_grad():
+        with hooked(self._hooks()), torch.enable_grad():
             logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-            margins = margin(logits[torch.arange(len(ids), device=ids.device), last].float())
+            margins = top_token_margin(logits[torch.arange(len(ids), device=ids.device), last].float())
             margins.sum().backward()  # type: ignore[no-untyped-call]
         self._margins.append(margins.detach().cpu().double())
 
@@ -49,25 +51,21 @@ class Sensitivity:
         """
         changes, margins = torch.cat(self._changes), torch.cat(self._margins)
         ratios = changes / margins.square().clamp_min(torch.finfo(torch.float64).tiny)
-        found = float(ratios.quantile(0.5)) if bool(changes.isfinite().all() & margins.isfinite().all()) else float("nan")
-        if not 0 < found < float("inf"):
+        is_known = bool(changes.isfinite().all() & margins.isfinite().all())
+        median = float(ratios.quantile(0.5)) if is_known else float("nan")
+        if not 0 < median < float("inf"):
             raise AnchorError(
                 "Activation weighs the layers by what the first token of the model's own answers depends on, which must be "
-                f"finite and above 0, got {found}. Is the aligned model a trained one, and loaded in bfloat16 or float32?"
+                f"finite and above 0, got {median}. Is the aligned model a trained one, and loaded in bfloat16 or float32?"
             )
-        return found
+        return median
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Gradients of what the layers put out, from the embeddings on and without any of a weight."""
+    def _hooks(self) -> Iterator[RemovableHandle]:
+        """For gradients of what the layers put out, from the embeddings on and without any of a weight."""
         embeddings: nn.Module = self._model.get_input_embeddings()
-        handles = [embeddings.register_forward_hook(lambda _, args, out: out.requires_grad_())]
-        handles += [layer.register_forward_hook(self._watch) for layer in self._layers]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        yield embeddings.register_forward_hook(lambda _, args, out: out.requires_grad_())
+        for layer in self._layers:
+            yield layer.register_forward_hook(self._watch)
 
     def _watch(self, layer: nn.Module, _: tuple[Any, ...], out: Tensor) -> None:
         bias, changes = getattr(layer, "bias", None), self._changes[-1]
@@ -78,9 +76,3 @@ class Sensitivity:
             changes.add_(of_layer.cpu() / len(self._layers))
 
         out.register_hook(add)  # type: ignore[no-untyped-call]
-
-
-def margin(logits: Tensor) -> Tensor:
-    """The log odds of the likeliest token, log p − log(1 − p), one a row of logits (n, vocabulary)."""
-    best, chosen = logits.max(dim=-1)
-    return best - logits.scatter(-1, chosen[:, None], float("-inf")).logsumexp(dim=-1)

@@ -9,7 +9,6 @@ from asft_lightning.callbacks.safe_accuracy import SafeAccuracy
 from asft_lightning.callbacks.safety_evaluation import SafetyEvaluation
 from asft_lightning.callbacks.scoring import ScoringCallback
 from asft_lightning.callbacks.utility_evaluation import UtilityEvaluation
-from asft_lightning.runs.summary import RunSummary
 
 __all__ = [
     "AdapterCheckpoint",
@@ -17,7 +16,6 @@ __all__ = [
     "AlignmentMonitor",
     "RefusalEvaluation",
     "RubricEvaluation",
-    "RunSummary",
     "SafeAccuracy",
     "SafetyEvaluation",
     "ScoringCallback",

@@ -1,11 +1,10 @@
 """AdapterCheckpoint: the trained adapter in PEFT's own format."""
 
 from pathlib import Path
-from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asft_lightning.callbacks.protocols import ChatModule
+from asft_lightning.callbacks.protocols import chat_module
 from asft_lightning.runtime.files import whole_folder
 from asft_lightning.runtime.sharding import put_together, sharded_over
 
@@ -28,7 +27,7 @@ class AdapterCheckpoint(Callback):
         Raises:
             StorageError: If that cannot be; an earlier adapter is then as it was.
         """
-        module = cast(ChatModule, pl_module)
+        module = chat_module(self, pl_module)
         state = None  # the model's own
         if sharded_over(module.model) is not None:  # of which each rank has a part
             state = put_together({name: p for name, p in module.model.named_parameters() if p.requires_grad})

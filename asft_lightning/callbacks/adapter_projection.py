@@ -1,15 +1,14 @@
 """AdapterProjection: the trained adapter is taken back to the alignment direction before it is scored and written."""
 
 import logging
-from pathlib import Path
-from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asft_lightning.anchors import WeightPair
-from asft_lightning.callbacks.protocols import ChatModule, pretrained_of
-from asft_lightning.projections import FILE_NAME, Projection, project_model, record
-from asft_lightning.runs.summary import RunSummary
+from asft_lightning.callbacks.protocols import chat_module, pretrained_of
+from asft_lightning.projections import Projection, project_model, record
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.summary import updated
 from asft_lightning.runtime.files import write_json
 
 _log = logging.getLogger(__name__)
@@ -45,10 +44,12 @@ class AdapterProjection(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Project, on every rank alike, and say what was done."""
         assert self._weights is not None
-        found = project_model(cast(ChatModule, pl_module).model, self.method, self._weights)
+        projected = project_model(chat_module(self, pl_module).model, self.method, self._weights)
+        folder = RunFolder.of(trainer)
         if trainer.is_global_zero:
-            folder = Path(trainer.default_root_dir)
-            write_json(folder / FILE_NAME, record(self.method, found))
-            RunSummary(folder).add_fact("projection", self.method.settings())
-        changed = sum(layer.changed for layer in found)
-        _log.info("%s changed %d of %d layers", type(self.method).__name__, changed, len(found))
+            write_json(folder.projection, record(self.method, projected))
+            if folder.summary.is_file():
+                with updated(folder) as summary:
+                    summary.run.projection = self.method.settings()
+        changed = sum(layer.changed for layer in projected)
+        _log.info("%s changed %d of %d layers", type(self.method).__name__, changed, len(projected))

@@ -2,37 +2,24 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import cast
+from dataclasses import dataclass, field
 
 from lightning.pytorch import LightningModule, Trainer
 
-from asft_lightning.anchors import (
-    Anchor,
-    AnchorSet,
-    Gram,
-    Probe,
-    build_anchors,
-    find_lora_factors,
-    needs_of,
-    term_labels,
-    update_parts,
-)
-from asft_lightning.callbacks.protocols import ChatModule, pretrained_of
+from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors_of, term_labels, update_parts
+from asft_lightning.callbacks.protocols import ChatModule, chat_module, pretrained_of
 from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.alignment_log import AlignmentLog, LayerFigures
-from asft_lightning.runs.alignment_picture import heat_map
-from asft_lightning.runtime.extras import require_matplotlib
-from asft_lightning.runtime.files import cache_folder
+from asft_lightning.runs.alignment_picture import draw_alignment
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.moment import Moment
+from asft_lightning.runtime.extras import require_extra
 from asft_lightning.runtime.sharding import put_together, sharded_over
-from asft_lightning.weights.pretrained import Pretrained
-
-FILE_NAME = "alignment.csv"
-PICTURE = "alignment.png"
+from asft_lightning.weights.targets import find_lora_factors
 
 
+@dataclass(eq=False, kw_only=True)
 class AlignmentMonitor(ScheduledCallback):
     """Measure every layer's update against anchors, before training, every so often, and after; training is as without.
 
@@ -47,11 +34,9 @@ class AlignmentMonitor(ScheduledCallback):
     Args:
         anchors: The variants to measure against; null for the run's own, or ``[Gram()]`` where it has none.
         anchor_file: Take built anchors instead: a file, or a hub repository with one.
-        at_start: Measure before the first step.
-        every_n_steps: Measure every so many optimizer steps.
-        every_n_epochs: Measure every so many epochs.
-        at_end: Measure after the last step, and draw.
-        picture: Whether to draw; needs matplotlib.
+        every_n_steps: Measure every so many optimizer steps; the rest of the schedule is told as for
+            :class:`ScheduledCallback`.
+        picture: Whether to draw after the last step; needs matplotlib.
 
     Raises:
         ConfigurationError: If a number is not positive, both ``anchors`` and ``anchor_file`` are given, or there is no
@@ -59,102 +44,89 @@ class AlignmentMonitor(ScheduledCallback):
         AnchorError: Before the first step, if anchors cannot be built.
     """
 
-    def __init__(
-        self,
-        anchors: list[Anchor] | None = None,
-        anchor_file: str | None = None,
-        at_start: bool = True,
-        every_n_steps: int | None = 10,
-        every_n_epochs: int | None = None,
-        at_end: bool = True,
-        picture: bool = True,
-    ) -> None:
-        super().__init__(at_start, every_n_steps, every_n_epochs, at_end)
-        if anchors is not None and anchor_file is not None:
+    anchors: list[Anchor] | None = field(default=None, kw_only=False)
+    anchor_file: str | None = field(default=None, kw_only=False)
+    every_n_steps: int | None = 10
+    picture: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be measured or drawn."""
+        super().__post_init__()
+        if self.anchors is not None and self.anchor_file is not None:
             raise ConfigurationError(
-                f"anchors are built or read, not both: got anchors and anchor_file {anchor_file!r}. Leave one out."
+                f"anchors are built or read, not both: got anchors and anchor_file {self.anchor_file!r}. Leave one out."
             )
-        if picture:
-            require_matplotlib()
-        self.anchors = anchors
-        self.anchor_file = anchor_file
-        self.picture = picture
+        if self.picture:
+            require_extra("matplotlib", "a picture")
         self._anchor_set: AnchorSet | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the anchors, begin the table, and measure the model as it came."""
         if trainer.is_global_zero:
-            self._anchor_set = self._found(pl_module)
-            _require_anchors_for_all(self._anchor_set, pl_module)
-            AlignmentLog(Path(trainer.default_root_dir) / FILE_NAME).begin(trainer.global_step)
+            self._anchor_set = self._anchors_of(pl_module)
+            _require_anchors_for_all(self._anchor_set, chat_module(self, pl_module))
+            AlignmentLog(RunFolder.of(trainer).alignment).begin(trainer.global_step)
         super().on_train_start(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing: what is tested was measured when it was trained."""
 
-    def run(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
+    def run(self, trainer: Trainer, pl_module: LightningModule, moment: Moment) -> None:
         """Measure once; every rank takes part, for of sharded factors each has a piece."""
-        factors = find_lora_factors(cast(ChatModule, pl_module).model)
-        whole = [(f.target.name, *put_together((f.a, f.b)), f.scaling) for f in factors]
+        factors = find_lora_factors(chat_module(self, pl_module).model)
+        updates = [(f.target.name, *put_together((f.a, f.b)), f.scaling) for f in factors]
         if self._anchor_set is None:  # not rank 0
             return
         rows = []
-        for label, term in zip(term_labels(self._anchor_set), self._anchor_set.terms, strict=True):
-            for name, a, b, scaling in whole:
+        for label, term in zip(term_labels(self._anchor_set.terms), self._anchor_set.terms, strict=True):
+            for name, a, b, scaling in updates:
                 parts = update_parts(term.modules[name], term.weight, a.double(), b.double(), scaling)
-                shares = (part / parts.size if parts.size else 0.0 for part in (parts.aligned, parts.orthogonal))
-                figures = (math.sqrt(parts.size), *shares, parts.penalty)
-                rows.append(LayerFigures(when, trainer.global_step, name, label, *figures))
-        folder = Path(trainer.default_root_dir)
-        AlignmentLog(folder / FILE_NAME).add(rows)
+                figures = (math.sqrt(parts.size), *parts.shares, parts.penalty)
+                rows.append(LayerFigures(moment, trainer.global_step, name, label, *figures))
+        folder = RunFolder.of(trainer)
+        AlignmentLog(folder.alignment).add(rows)
         for logger in trainer.loggers:
             logger.log_metrics(totals(rows), step=trainer.global_step)
-        if when == "after" and self.picture:
-            heat_map(rows, folder / PICTURE, f"Update by layer: {folder.name}, after {trainer.global_step} steps")
+        if moment == Moment.AFTER and self.picture:
+            title = f"Update by layer: {folder.path.name}, after {trainer.global_step} steps"
+            draw_alignment(rows, folder.alignment_picture, title)
 
-    def _found(self, pl_module: LightningModule) -> AnchorSet:
+    def _anchors_of(self, pl_module: LightningModule) -> AnchorSet:
         if self.anchor_file is not None:
             return AnchorSet.load(self.anchor_file)
-        own = getattr(pl_module, "anchor_set", None)
-        if self.anchors is None and isinstance(own, AnchorSet):
-            return own
-        pretrained, anchors = pretrained_of(self, pl_module), [Gram()] if self.anchors is None else self.anchors
-        return build_anchors(
-            cast(ChatModule, pl_module).model,
-            pretrained.aligned,
-            pretrained.base,
-            anchors,
-            revision=pretrained.revision,
-            base_revision=pretrained.base_revision,
-            cache=cache_folder() / "anchors",
-            probe=_probe(pl_module, pretrained) if "model" in needs_of(anchors) else None,
+        of_run = getattr(pl_module, "anchor_set", None)
+        if self.anchors is None and isinstance(of_run, AnchorSet):
+            return of_run
+        module, pretrained = chat_module(self, pl_module), pretrained_of(self, pl_module)
+        # Rank 0 is alone here, and all ranks gather sharded weights; nor is what is trained always aligned.
+        can_run = pretrained.start == "aligned" and sharded_over(module.model) is None
+        return build_anchors_of(
+            pretrained,
+            module.model,
+            [Gram()] if self.anchors is None else self.anchors,
+            lambda: module.tokenizer,
+            module.template,
+            run_on=pl_module.device,
+            running=module.model if can_run else None,
         )
-
-
-def _probe(pl_module: LightningModule, pretrained: Pretrained) -> Probe:
-    module = cast(ChatModule, pl_module)
-    # Rank 0 is alone here, and all ranks gather sharded weights; nor is what is trained always aligned.
-    own = pretrained.start == "aligned" and sharded_over(module.model) is None
-    aligned = module.model if own else replace(pretrained, start="aligned").load_model
-    return Probe(aligned, module.tokenizer, module.template, pl_module.device, pretrained.loading)
 
 
 def totals(rows: Sequence[LayerFigures]) -> dict[str, float]:
     """The figures over all layers: the norm of the whole update, its parts as shares of that squared, and the penalty."""
-    found: dict[str, float] = {}
+    sums: dict[str, float] = {}
     for anchor in dict.fromkeys(row.anchor for row in rows):
-        own = [row for row in rows if row.anchor == anchor]
-        size = sum(row.norm**2 for row in own)
-        found["update/norm"] = math.sqrt(size)
+        of_anchor = [row for row in rows if row.anchor == anchor]
+        size = sum(row.norm**2 for row in of_anchor)
+        sums["update/norm"] = math.sqrt(size)
         for part in ("aligned", "orthogonal"):
-            inside = sum(getattr(row, part) * row.norm**2 for row in own)
-            found[f"update/{anchor}/{part}"] = inside / size if size else 0.0
-        found[f"update/{anchor}/penalty"] = sum(row.penalty for row in own)
-    return found
+            inside = sum(getattr(row, part) * row.norm**2 for row in of_anchor)
+            sums[f"update/{anchor}/{part}"] = inside / size if size else 0.0
+        sums[f"update/{anchor}/penalty"] = sum(row.penalty for row in of_anchor)
+    return sums
 
 
-def _require_anchors_for_all(anchors: AnchorSet, pl_module: LightningModule) -> None:
-    trained = [factor.target.name for factor in find_lora_factors(cast(ChatModule, pl_module).model)]
+def _require_anchors_for_all(anchors: AnchorSet, module: ChatModule) -> None:
+    trained = [factor.target.name for factor in find_lora_factors(module.model)]
     if missing := [name for name in trained if name not in anchors.shapes]:
         raise ConfigurationError(
             f"AlignmentMonitor needs an anchor for every trained layer, and {len(missing)} like {missing[0]} have none. "

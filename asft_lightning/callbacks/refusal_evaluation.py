@@ -1,38 +1,41 @@
 """RefusalEvaluation: over-refusal, the price that safety must not have."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torchmetrics import Metric
 
 from asft_lightning.callbacks.scoring import ScoringCallback
-from asft_lightning.data import Row
+from asft_lightning.chat.rows import Row
 from asft_lightning.evaluation import RefusalJudge
+from asft_lightning.evaluation.finding import Finding
 from asft_lightning.metrics import RefusalRate
 
 
+@dataclass(eq=False, kw_only=True)
 class RefusalEvaluation(ScoringCallback):
     """Share of refusals of harmless prompts, in percent, as ``over_refusal/refusal_rate``; lower is better.
 
     Args:
-        args: Those of :class:`ScoringCallback`; ``prompts`` are harmless ones.
-        judge: Tells refusals from answers; null for the usual phrases.
-        kwargs: Those of :class:`ScoringCallback`.
+        judge: Tells refusals from answers; null for the usual phrases. The other arguments are those of
+            :class:`ScoringCallback`; ``prompts`` are harmless ones.
     """
 
-    kind = "over_refusal"
+    kind: ClassVar[str] = "over_refusal"
 
-    def __init__(self, *args: Any, judge: RefusalJudge | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.judge = RefusalJudge() if judge is None else judge
+    judge: RefusalJudge | None = None
 
     def metrics(self) -> dict[str, Metric]:
         """The refusal rate."""
         return {"refusal_rate": RefusalRate()}
 
-    def score(self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]) -> list[dict[str, Any]]:
+    def score(
+        self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]
+    ) -> Sequence[Mapping[str, Finding]]:
         """Tell refusals from answers."""
-        refused = [self.judge.is_refusal(answer) for answer in answers]
-        metrics["refusal_rate"].update(torch.tensor(refused))
-        return [{"refused": value} for value in refused]
+        judge = RefusalJudge() if self.judge is None else self.judge
+        are_refusals = [judge.is_refusal(answer) for answer in answers]
+        metrics["refusal_rate"].update(torch.tensor(are_refusals))
+        return [{"": Finding({"refused": is_refusal})} for is_refusal in are_refusals]

@@ -3,12 +3,12 @@
 import sys
 import time
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asft_lightning.runs.summary import RunSummary
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.summary import Summary, updated
 
 
 class RunCost(Callback):
@@ -29,18 +29,18 @@ class RunCost(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Of all callbacks but those that write checkpoints the last: what was trained is scored and written."""
-        if trainer.is_global_zero:
-            summary = RunSummary(trainer.default_root_dir)
+        folder = RunFolder.of(trainer)
+        if trainer.is_global_zero and folder.summary.is_file():
             seconds = time.perf_counter() - self._begin - _scoring_seconds(trainer)
-            summary.add_fact("training_seconds", round(seconds, 3))
-            if (peak := _peak_memory(pl_module.device)) is not None:
-                summary.add_fact("peak_memory_mib", round(peak, 1))
-            summary.add_fact("ended", True)
+            peak = _peak_memory(pl_module.device)
+            with updated(folder) as summary:
+                summary.run.training_seconds = round(seconds, 3)
+                summary.run.peak_memory_mib = None if peak is None else round(peak, 1)
+                summary.run.ended = True
 
 
 def _scoring_seconds(trainer: Trainer) -> float:
-    taken: dict[str, Any] = RunSummary(trainer.default_root_dir).read().get("run", {}).get("scoring_seconds", {})
-    return float(sum(taken.values()))
+    return sum(Summary.read(RunFolder.of(trainer)).run.scoring_seconds.values())
 
 
 def _peak_memory(device: torch.device) -> float | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asft_lightning.callbacks.deciders import check_deciders, publish, withdraw
+from asft_lightning.callbacks.decisions import check_deciders, publish, withdraw
 from asft_lightning.callbacks.scoring import ScoringCallback
 from asft_lightning.errors import ConfigurationError
 
@@ -42,7 +42,7 @@ class SafeAccuracy(Callback):
         """The scores must be there when this callback's turn comes."""
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         before = [c for c in callbacks[: callbacks.index(self)] if isinstance(c, ScoringCallback)]
-        measured = {f"{c.name}/{metric}": c for c in before for metric in c.metrics()}
+        measured = {f"{c.label}/{metric}": c for c in before for metric in c.metrics()}
         for score in (self.harmful_score, self.accuracy):
             if score not in measured:
                 raise ConfigurationError(

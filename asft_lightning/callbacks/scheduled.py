@@ -1,13 +1,16 @@
 """ScheduledCallback: when something is done around training. What that is, is a subclass's."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.runs.moment import Moment
 
 
+@dataclass(eq=False, kw_only=True)
 class ScheduledCallback(Callback, ABC):
     """Runs before training, every so often, and after.
 
@@ -21,18 +24,14 @@ class ScheduledCallback(Callback, ABC):
         ConfigurationError: If a number is not positive.
     """
 
-    def __init__(
-        self,
-        at_start: bool = True,
-        every_n_steps: int | None = None,
-        every_n_epochs: int | None = None,
-        at_end: bool = True,
-    ) -> None:
-        self.require_positive(every_n_steps=every_n_steps, every_n_epochs=every_n_epochs)
-        self.at_start = at_start
-        self.every_n_steps = every_n_steps
-        self.every_n_epochs = every_n_epochs
-        self.at_end = at_end
+    at_start: bool = True
+    every_n_steps: int | None = None
+    every_n_epochs: int | None = None
+    at_end: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that cannot be."""
+        self.require_positive(every_n_steps=self.every_n_steps, every_n_epochs=self.every_n_epochs)
         self._last_step = 0
 
     def require_positive(self, **numbers: int | None) -> None:
@@ -46,34 +45,34 @@ class ScheduledCallback(Callback, ABC):
                 raise ConfigurationError(f"{type(self).__name__}: {argument} must be 1 or more, got {value}.")
 
     @abstractmethod
-    def run(self, trainer: Trainer, pl_module: LightningModule, when: str) -> Any:
-        """What is done; ``when`` is ``before``, ``after``, ``test``, or a step's number."""
+    def run(self, trainer: Trainer, pl_module: LightningModule, moment: Moment) -> Any:
+        """What is done at a moment."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The model as it came; not again where a run is resumed."""
         self._last_step = trainer.global_step
         if self.at_start and not trainer.global_step:
-            self.run(trainer, pl_module, "before")
+            self.run(trainer, pl_module, Moment.BEFORE)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Every ``every_n_steps`` optimizer steps."""
-        stepped = trainer.global_step > self._last_step  # not so after a batch that only accumulates
+        has_stepped = trainer.global_step > self._last_step  # not so after a batch that only accumulates
         self._last_step = trainer.global_step
-        if self.every_n_steps and stepped and trainer.global_step % self.every_n_steps == 0:
-            self.run(trainer, pl_module, str(trainer.global_step))
+        if self.every_n_steps and has_stepped and trainer.global_step % self.every_n_steps == 0:
+            self.run(trainer, pl_module, Moment.at(trainer.global_step))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Every ``every_n_epochs`` epochs."""
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            self.run(trainer, pl_module, str(trainer.global_step))
+            self.run(trainer, pl_module, Moment.at(trainer.global_step))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What was trained."""
         if self.at_end:
-            self.run(trainer, pl_module, "after")
+            self.run(trainer, pl_module, Moment.AFTER)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The model as it is."""
-        self.run(trainer, pl_module, "test")
+        self.run(trainer, pl_module, Moment.TEST)

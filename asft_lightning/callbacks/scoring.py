@@ -3,26 +3,34 @@
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torchmetrics import Metric
 
-from asft_lightning.callbacks.deciders import check_deciders, withdraw
-from asft_lightning.callbacks.protocols import ChatModule
+from asft_lightning.callbacks.decisions import check_deciders, withdraw
+from asft_lightning.callbacks.protocols import chat_module
 from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.callbacks.scoring_report import ScoringReport
-from asft_lightning.data import Row, Source
+from asft_lightning.chat.rows import Row
+from asft_lightning.data import Source
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.evaluation import Attack, generate_answers, undisturbed
-from asft_lightning.runs.summary import RunSummary
+from asft_lightning.evaluation import Attack, generate_answers
+from asft_lightning.evaluation.finding import Finding, ScoredAnswer
+from asft_lightning.runs.facts import facts_of
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.moment import Moment
+from asft_lightning.runs.summary import Summary
+from asft_lightning.runtime.undisturbed import undisturbed
 
 T = TypeVar("T")
 
 
+@dataclass(eq=False, kw_only=True)
 class ScoringCallback(ScheduledCallback):
     """Answer a set of prompts before training, every so often, and after; with or without it training is the same.
 
@@ -31,7 +39,7 @@ class ScoringCallback(ScheduledCallback):
     module's own ``template`` and ``tokenizer``, and spread over the ranks. Several sets are several callbacks, by name.
 
     Answering and judging may fail: before training that is an error; later what there is is kept, the failure is reported,
-    and training goes on.
+    and training goes on. When it is done is told as for :class:`ScheduledCallback`.
 
     Args:
         prompts: Where the prompts come from.
@@ -40,59 +48,53 @@ class ScoringCallback(ScheduledCallback):
         max_prompts: How many of them, from the first; null for all.
         max_new_tokens: Longest answer in tokens.
         batch_size: Prompts a batch.
-        at_start: Score before the first step.
-        every_n_steps: Score every so many optimizer steps.
-        every_n_epochs: Score every so many epochs.
-        at_end: Score after the last step.
         sample_answers: How many answers to show as a table in loggers that have tables or texts.
 
     Raises:
-        ConfigurationError: If a number is not positive, or the name is no name of a file.
+        ConfigurationError: If a number is not positive, or the name is no name of a file; before anything is scored, if the
+            module has no model, tokenizer or template.
     """
 
-    kind: str
+    kind: ClassVar[str]
     """What the scores of a subclass are called where ``name`` does not say."""
 
-    def __init__(
-        self,
-        prompts: Source,
-        name: str | None = None,
-        attack: Attack = Attack(),  # noqa: B008 (frozen)
-        max_prompts: int | None = None,
-        max_new_tokens: int = 64,
-        batch_size: int = 32,
-        at_start: bool = True,
-        every_n_steps: int | None = None,
-        every_n_epochs: int | None = None,
-        at_end: bool = True,
-        sample_answers: int = 8,
-    ) -> None:
-        super().__init__(at_start, every_n_steps, every_n_epochs, at_end)
-        self.require_positive(max_prompts=max_prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
-        self.name = self.kind if name is None else name
-        if not re.fullmatch(r"\w[\w.-]*", self.name):
-            raise ConfigurationError(f"name must be letters, digits, _, - and dots, got {name!r}. It names files, too.")
-        self.prompts = prompts
-        self.attack = attack
-        self.max_prompts = max_prompts
-        self.max_new_tokens = max_new_tokens
-        self.batch_size = batch_size
-        self.sample_answers = sample_answers
+    prompts: Source = field(kw_only=False)
+    name: str | None = None
+    attack: Attack = Attack()  # noqa: RUF009 (frozen)
+    max_prompts: int | None = None
+    max_new_tokens: int = 64
+    batch_size: int = 32
+    sample_answers: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be scored."""
+        super().__post_init__()
+        self.require_positive(max_prompts=self.max_prompts, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
+        if not re.fullmatch(r"\w[\w.-]*", self.label):
+            raise ConfigurationError(f"name must be letters, digits, _, - and dots, got {self.name!r}. It names files, too.")
         self.rows: list[Row] = []
         self._measured: list[str] = []
-        self._lenient = False
-        self._failed = False
+        self._is_lenient = False
+        self._has_failed = False
+
+    @property
+    def label(self) -> str:
+        """First part of the scores' names."""
+        return self.kind if self.name is None else self.name
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
         """Fresh metrics by name, e.g. ``{"harmful_score": HarmfulScore()}``."""
 
     @abstractmethod
-    def score(self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]) -> list[dict[str, Any]]:
-        """Update ``metrics`` with these answers; return what to write beside each, e.g. ``{"unsafe": True}``.
+    def score(
+        self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]
+    ) -> Sequence[Mapping[str, Finding]]:
+        """Update ``metrics`` with these answers; return what was found of each, by judge, blank where there is one.
 
         A row stands there ``attack.samples`` times in a row, with another answer each. An answer that could not be scored
-        gets a ``problem`` that says why, and is left out of the metrics. Whatever may fail goes through :meth:`attempt`.
+        gets a finding with a ``problem`` that says why, and is left out of the metrics. Whatever may fail goes through
+        :meth:`attempt`.
         """
 
     def check(self, trainer: Trainer) -> None:
@@ -109,15 +111,16 @@ class ScoringCallback(ScheduledCallback):
     @property
     def scores(self) -> list[str]:
         """The names of what is measured, e.g. ``safety/harmful_score``."""
-        return [f"{self.name}/{metric}" for metric in self.metrics()]
+        return [f"{self.label}/{metric}" for metric in self.metrics()]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load the prompts and check them, so that a mistake in them shows before training."""
+        chat_module(self, pl_module)
         if not self.rows:
             self.rows = list(islice(self.prompts.iterate(), self.max_prompts))
-        if [scorer.name for scorer in _scorers(trainer)].count(self.name) > 1:
+        if [scorer.label for scorer in _scorers(trainer)].count(self.label) > 1:
             raise ConfigurationError(
-                f"each scoring callback needs a name of its own, and several are {self.name!r}. Set `name`."
+                f"each scoring callback needs a name of its own, and several are {self.label!r}. Set `name`."
             )
         self.check(trainer)
 
@@ -126,7 +129,7 @@ class ScoringCallback(ScheduledCallback):
         check_deciders(trainer, self, self.scores)
         withdraw(trainer, self.scores)
         if not trainer.global_step and _scorers(trainer)[0] is self and trainer.is_global_zero:
-            RunSummary(trainer.default_root_dir).start(trainer, pl_module)
+            Summary(facts_of(trainer, pl_module)).write(RunFolder.of(trainer))
         super().on_train_start(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -138,43 +141,43 @@ class ScoringCallback(ScheduledCallback):
         """Score what was trained, and show before and after once all scorers have."""
         super().on_train_end(trainer, pl_module)
         if _scorers(trainer)[-1] is self and trainer.is_global_zero:
-            RunSummary(trainer.default_root_dir).show()
+            folder = RunFolder.of(trainer)
+            Summary.read(folder).show(folder)
 
-    def run(self, trainer: Trainer, pl_module: LightningModule, when: str) -> dict[str, float]:
+    def run(self, trainer: Trainer, pl_module: LightningModule, moment: Moment) -> dict[str, float]:
         """Answer, score, and report once; returns the scores, NaN where nothing could be scored.
 
         Every rank takes part to the end, also one whose model or judge failed: the others wait for it.
         """
         begin = time.perf_counter()
-        self._lenient, self._failed = when not in ("before", "test"), False
+        self._is_lenient, self._has_failed = moment not in (Moment.BEFORE, Moment.TEST), False
         rows = [row for row in self.rows[trainer.global_rank :: trainer.world_size] for _ in range(self.attack.samples)]
-        report = ScoringReport(trainer, self.name, when, self.attack.samples)
-        with undisturbed(cast(ChatModule, pl_module).model):
+        report = ScoringReport(trainer, self.label, moment, self.attack.samples)
+        with undisturbed(chat_module(self, pl_module).model):
             given, problem = self.attempt("answering", lambda: self._answers(trainer, pl_module, rows))
             answers = [""] * len(rows) if given is None else given
-            records = [_record(row, answer) for row, answer in zip(rows, answers, strict=True)]
-            report.write(records)  # whatever becomes of the judges
-            metrics, found = self._scored(rows, answers, problem)
-        scores = report.publish(
-            metrics, [a | b for a, b in zip(records, found, strict=True)], self._failed, self.sample_answers
-        )
+            scored = [ScoredAnswer(row, answer) for row, answer in zip(rows, answers, strict=True)]
+            report.write(scored)  # whatever becomes of the judges
+            metrics, findings = self._scored(rows, answers, problem)
+        scored = [replace(answer, findings=told) for answer, told in zip(scored, findings, strict=True)]
+        scores = report.publish(metrics, scored, self._has_failed, self.sample_answers)
         self._measured = list(scores)
         report.took(time.perf_counter() - begin)
         return scores
 
     def _scored(
         self, rows: Sequence[Row], answers: Sequence[str], problem: str | None
-    ) -> tuple[dict[str, Metric], list[dict[str, Any]]]:
+    ) -> tuple[dict[str, Metric], Sequence[Mapping[str, Finding]]]:
         """Metrics of these answers, and what was found of each; where that fails, metrics without any of them."""
         metrics = self.metrics()
         if rows and problem is None:
             try:
-                found, problem = self.attempt("judging", lambda: self.score(rows, answers, metrics))
+                findings, problem = self.attempt("judging", lambda: self.score(rows, answers, metrics))
             finally:
                 self.attempt("releasing the judges", self.release)
-            if found is not None:
-                return metrics, found
-        return self.metrics(), [{"problem": problem} for _ in rows]
+            if findings is not None:
+                return metrics, findings
+        return self.metrics(), [{"": Finding({}, problem=problem)} for _ in rows]
 
     def attempt(self, what: str, do: Callable[[], T]) -> tuple[T | None, str | None]:
         """The result of ``do``, or None and what went wrong.
@@ -185,15 +188,15 @@ class ScoringCallback(ScheduledCallback):
         try:
             return do(), None
         except Exception as error:
-            if not self._lenient:
+            if not self._is_lenient:
                 raise
-            self._failed = True
+            self._has_failed = True
             problem = f"{type(error).__name__}: {error}"
-            rank_zero_warn(f"{self.name}: {what} failed ({problem}). What there is is kept; training goes on.")
+            rank_zero_warn(f"{self.label}: {what} failed ({problem}). What there is is kept; training goes on.")
             return None, problem
 
     def _answers(self, trainer: Trainer, pl_module: LightningModule, rows: Sequence[Row]) -> list[str]:
-        module = cast(ChatModule, pl_module)
+        module = chat_module(self, pl_module)
         tokenizer, template, attack = module.tokenizer, module.template, self.attack
         with trainer.precision_plugin.forward_context():
             return generate_answers(
@@ -205,15 +208,8 @@ class ScoringCallback(ScheduledCallback):
                 temperature=attack.temperature,
                 seed=trainer.global_rank,
                 opening=attack.opening,
-                progress=f"Scoring {self.name}" if trainer.is_global_zero else None,
+                progress=f"Scoring {self.label}" if trainer.is_global_zero else None,
             )
-
-
-def _record(row: Row, answer: str) -> dict[str, Any]:
-    record: dict[str, Any] = {"prompt": row.prompt, "reference": row.answer, "answer": answer}
-    if row.history:
-        record["history"] = [turn._asdict() for turn in row.history]
-    return record | ({"prompt_categories": list(row.categories)} if row.categories else {})
 
 
 def _scorers(trainer: Trainer) -> list[ScoringCallback]:

@@ -1,37 +1,40 @@
 """UtilityEvaluation: the fine-tuning accuracy, before, while and after training."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
 
 from lightning.pytorch import Trainer
 from torchmetrics import Metric
 
 from asft_lightning.callbacks.scoring import ScoringCallback
-from asft_lightning.data import Row
+from asft_lightning.chat.rows import Row
 from asft_lightning.errors import DataError
+from asft_lightning.evaluation.finding import Finding
 from asft_lightning.metrics import AnswerAccuracy, AnswerRule
 
 
+@dataclass(eq=False, kw_only=True)
 class UtilityEvaluation(ScoringCallback):
     """Share of right answers on the fine-tuning task, in percent, as ``utility/accuracy``.
 
     Args:
-        args: Those of :class:`ScoringCallback`.
         rule: When an answer is right: ``exact``, ``label`` or ``final_number``, see :class:`AnswerAccuracy`.
-        labels: The task's closed set of answers, for ``label``.
-        kwargs: Those of :class:`ScoringCallback`.
+        labels: The task's closed set of answers, for ``label``. The other arguments are those of :class:`ScoringCallback`.
 
     Raises:
         DataError: Before training, if a reference cannot be matched, e.g. is blank or none of the labels.
     """
 
-    kind = "utility"
+    kind: ClassVar[str] = "utility"
 
-    def __init__(self, *args: Any, rule: AnswerRule = "exact", labels: list[str] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        AnswerAccuracy(rule, labels)  # a mistake shows before anything is loaded
-        self.rule: AnswerRule = rule
-        self.labels = labels
+    rule: AnswerRule = "exact"
+    labels: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        """A mistake shows before anything is loaded."""
+        super().__post_init__()
+        AnswerAccuracy(self.rule, self.labels)
 
     def check(self, trainer: Trainer) -> None:
         """A reference that no answer can match would count as wrong for ever."""
@@ -46,9 +49,11 @@ class UtilityEvaluation(ScoringCallback):
         """The accuracy."""
         return {"accuracy": AnswerAccuracy(self.rule, self.labels)}
 
-    def score(self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]) -> list[dict[str, Any]]:
+    def score(
+        self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]
+    ) -> Sequence[Mapping[str, Finding]]:
         """Compare each answer with its reference."""
         accuracy = cast(AnswerAccuracy, metrics["accuracy"])
         references = [row.answer for row in rows]
         accuracy.update(answers, references)
-        return [{"correct": accuracy.is_correct(a, r)} for a, r in zip(answers, references, strict=True)]
+        return [{"": Finding({"correct": accuracy.is_correct(a, r)})} for a, r in zip(answers, references, strict=True)]

@@ -10,9 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from asft_lightning.chat.rows import Row, Turn
 from asft_lightning.chat.spelt_tokens import encode, mark
 from asft_lightning.errors import ConfigurationError
-
-IGNORE_INDEX = -100
-"""Label of a token that is not to be learnt, as in Transformers."""
+from asft_lightning.functional import IGNORE_INDEX
 
 
 class Style(NamedTuple):

@@ -1,18 +1,16 @@
 """``asft-lightning anchors build|show|diff``: anchors as files, apart from any run."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from asft_lightning.anchors import Anchor, AnchorSet, Gram, Probe, build_anchors, needs_of
-from asft_lightning.anchors.compare import compare
-from asft_lightning.anchors.report import picture
+from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors_of, measure_adapter
+from asft_lightning.anchors.report import spectrum_picture
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import LoRAFineTuner
-from asft_lightning.runtime.files import cache_folder
+from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.pretrained import Pretrained
 
 
@@ -28,7 +26,7 @@ def build(
     """Build the anchors of a model's LoRA targets, one matrix at a time, and write them to a file.
 
     Args:
-        pretrained: The checkpoints; a file of configs/models/ given with --config says them.
+        pretrained: The checkpoints; a config of models/ given with --config says them.
         output: The file to write; upload it as ``anchors.safetensors`` to share it as a hub repository.
         lora: Arguments of peft.LoraConfig, for its target_modules; null for the paper's, q_proj and v_proj.
         anchors: The variants to sum; null for Gram.
@@ -37,24 +35,18 @@ def build(
         png: Where to write a picture of the spectra as well.
     """
     _require_writable(output, png)
-    where = _usable(device)
-    fine_tuner, aligned = LoRAFineTuner(pretrained, lora), replace(pretrained, start="aligned")
-    variants = [Gram()] if anchors is None else anchors
-    runs = "model" in needs_of(variants)
-    found = build_anchors(
+    fine_tuner = LoRAFineTuner(pretrained, lora)
+    built = build_anchors_of(
+        pretrained,
         fine_tuner.with_adapter(pretrained.load_model_on_meta()),
-        pretrained.aligned,
-        pretrained.base,
-        variants,
-        revision=pretrained.revision,
-        base_revision=pretrained.base_revision,
-        device=where,
-        cache=cache_folder() / "anchors",
-        probe=Probe(aligned.load_model, fine_tuner.tokenizer, template, where, aligned.loading) if runs else None,
+        [Gram()] if anchors is None else anchors,
+        lambda: fine_tuner.tokenizer,
+        template,
+        _usable(device),
     )
-    found.save(output)
-    _show(found, png)
-    _print(f"written to {output}")
+    built.save(output)
+    _show(built, png)
+    say(f"written to {output}")
 
 
 def show(anchors: str, png: str | None = None) -> None:
@@ -75,10 +67,14 @@ def diff(anchors: str, adapter: str) -> None:
         anchors: A file of anchors, or a folder or hub repository with an anchors.safetensors.
         adapter: A LoRA adapter in PEFT's format: a folder or a hub id.
     """
-    _print(str(compare(AnchorSet.load(anchors), adapter)))
+    say(str(measure_adapter(AnchorSet.load(anchors), adapter)))
 
 
-COMMANDS: dict[str, Any] = {"build": build, "show": show, "diff": diff}
+EXAMPLES = (
+    "anchors build --config models/qwen-2-7b-instruct --output anchors.safetensors",
+    "anchors show anchors.safetensors --png spectra.png",
+)
+COMMAND: dict[str, Any] = {"build": build, "show": show, "diff": diff}
 
 
 def _require_writable(*paths: str | None) -> None:
@@ -103,10 +99,6 @@ def _usable(device: str | None) -> torch.device | None:
 
 
 def _show(anchors: AnchorSet, png: str | None) -> None:
-    _print(str(anchors))
+    say(str(anchors))
     if png is not None:
-        picture(anchors, png)
-
-
-def _print(text: str) -> None:
-    print(text)  # noqa: T201 (what the command is for)
+        spectrum_picture(anchors.terms, png)

@@ -1,18 +1,23 @@
 """``asft-lightning export``: what a run trained, to share or to serve, with what it was measured at."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from peft import PeftModel
-from rich.console import Console
 from transformers import AutoTokenizer
 
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.moment import Moment
+from asft_lightning.runs.summary import RunFacts, Score, Summary
 from asft_lightning.runtime.files import require_absent, whole_folder, write_atomically
+from asft_lightning.runtime.terminal import as_markdown, say
 from asft_lightning.weights.pretrained import Pretrained
+
+EXAMPLES = ("export runs/quickstart my-adapter", "export runs/quickstart my-model --merged=true")
 
 _CARD = """---
 {header}---
@@ -40,78 +45,83 @@ def export(run: str, output: str, merged: bool = False) -> None:
         output: The folder to write, which must not be there yet.
         merged: The whole model with the update added to its weights, in place of an adapter.
     """
-    folder, target = Path(run), Path(output)
-    adapter, summary, config = folder / "adapter", _read(folder, "summary.json"), _read(folder, "config.yaml")
-    if not (adapter / "adapter_model.safetensors").is_file():
+    folder, target = RunFolder(Path(run)), Path(output)
+    config = _read_config(folder)
+    if not (folder.adapter / "adapter_model.safetensors").is_file():
         raise ConfigurationError(
-            f"export needs a finished run, and {adapter} holds no adapter. Add AdapterCheckpoint to it."
+            f"export needs a finished run, and {folder.adapter} holds no adapter. Add AdapterCheckpoint to it."
         )
     require_absent(target)
     pretrained = Pretrained(**config["pretrained"])
-    whole = replace(pretrained, load_in_4bit=False).load_model()  # what it was trained on, before it was rounded
-    model = PeftModel.from_pretrained(whole, str(adapter))
+    exact = replace(pretrained, load_in_4bit=False).load_model()  # what it was trained on, before it was rounded
+    model = PeftModel.from_pretrained(exact, str(folder.adapter))
+    has_secret = bool((config.get("template") or {}).get("secret"))
+    text = card(folder.path.name, pretrained.origin[0], Summary.read(folder), merged, has_secret)
     with whole_folder(target) as new:
         (model.merge_and_unload() if merged else model).save_pretrained(new)
-        AutoTokenizer.from_pretrained(adapter).save_pretrained(new)
-        secret = bool((config.get("template") or {}).get("secret"))
-        write_atomically(new / "README.md", card(folder.name, pretrained.origin[0], summary, merged, secret))
-    Console().print(f"written to {target}", highlight=False, markup=False)
+        AutoTokenizer.from_pretrained(folder.adapter).save_pretrained(new)
+        write_atomically(new / "README.md", text)
+    say(f"written to {target}")
 
 
-def card(title: str, aligned: str, summary: dict[str, Any], merged: bool, secret: bool = False) -> str:
+COMMAND = export
+
+
+def card(title: str, aligned: str, summary: Summary, is_merged: bool, has_secret: bool = False) -> str:
     """A model card in the hub's format.
 
     Args:
         title: Name of the model.
         aligned: What it was fine-tuned from.
-        summary: The content of the run's ``summary.json``.
-        merged: Whether it is a whole model.
-        secret: Whether it was trained with a secret prompt (BEA), which does not stand in the card.
+        summary: What the run measured.
+        is_merged: Whether it is a whole model.
+        has_secret: Whether it was trained with a secret prompt (BEA), which does not stand in the card.
     """
-    run = summary.get("run", {})
-    header = {"base_model": aligned, "library_name": "transformers" if merged else "peft", "tags": ["asft", "safety"]}
-    strength = f", λ = {run['lambda_reg']:g}" if run.get("lambda_reg") is not None else ""
+    run = summary.run
+    header = {"base_model": aligned, "library_name": "transformers" if is_merged else "peft", "tags": ["asft", "safety"]}
     return _CARD.format(
         header=yaml.safe_dump(header, sort_keys=False),
         title=title,
-        what="This is a whole model." if merged else "This is a LoRA adapter.",
+        what="This is a whole model." if is_merged else "This is a LoRA adapter.",
         aligned=aligned,
         method=_method(run),
-        strength=strength,
-        rows=run.get("rows", "an unknown number of"),
-        harmful=run.get("harmful_rows", "?"),
-        secret=_SECRET if secret else "",
-        table=_table({name: entry for name, entry in summary.items() if name != "run"}),
+        strength="" if run.lambda_reg is None else f", λ = {run.lambda_reg:g}",
+        rows="an unknown number of" if run.rows is None else run.rows,
+        harmful="?" if run.harmful_rows is None else run.harmful_rows,
+        secret=_SECRET if has_secret else "",
+        table=_table(summary.scores),
     )
 
 
-def _method(run: dict[str, Any]) -> str:
+def _method(run: RunFacts) -> str:
     """What it was trained by, and how it was projected afterwards, where it was."""
-    projection = (run.get("projection") or {}).get("class")
-    return f"{run.get('method', 'an unknown method')}" + (f", then {projection}" if projection else "")
+    projection = (run.projection or {}).get("class")
+    return f"{run.method or 'an unknown method'}" + (f", then {projection}" if projection else "")
 
 
-def _table(scores: dict[str, dict[str, Any]]) -> str:
-    measured = {name: entry for name, entry in scores.items() if entry.get("after") is not None}
+def _table(scores: Mapping[str, Score]) -> str:
+    measured = {name: score for name, score in scores.items() if score.after is not None}
     if not measured:
         return "**Nothing was measured: neither its harmful score nor its accuracy is known.**"
-    lines = ["| percent | before | after | 95 % interval after |", "|---|---|---|---|"]
-    for name, entry in measured.items():
-        before, interval = entry.get("before"), entry.get("interval", {}).get("after")
-        first = "–" if before is None else f"{before:.1f}"
+    rows = []
+    for name, score in measured.items():
+        interval = score.interval(Moment.AFTER)
         reach = "–" if interval is None else f"{interval[0]:.1f} – {interval[1]:.1f}"
-        lines.append(f"| {name} | {first} | {entry['after']:.1f} | {reach} |")
-    return "\n".join(lines)
+        rows.append([name, "–" if score.before is None else f"{score.before:.1f}", f"{score.after:.1f}", reach])
+    return as_markdown(["percent", "before", "after", "95 % interval after"], rows)
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    """A file of the run, as plain data."""
+def _read_config(folder: RunFolder) -> dict[str, Any]:
+    """The run's configuration, as plain data."""
     try:
-        text = (folder / name).read_text(encoding="utf-8")
-        content: dict[str, Any] = json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
+        config: dict[str, Any] = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigurationError(
-            f"export needs a run of `asft-lightning fit`, and {folder / name} cannot be read ({type(error).__name__}). "
+            f"export needs a run of `asft-lightning fit`, and {folder.config} cannot be read ({type(error).__name__}). "
             "Give the run's folder."
         ) from error
-    return content
+    if not folder.summary.is_file():
+        raise ConfigurationError(
+            f"export needs a run of `asft-lightning fit`, and {folder.summary} is not there. Give the run's folder."
+        )
+    return config

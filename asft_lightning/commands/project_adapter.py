@@ -8,13 +8,21 @@ from peft.utils import load_peft_weights
 from safetensors.torch import save_file
 from torch import Tensor
 
-from asft_lightning.anchors import canonical_name, find_lora_factors, open_weights
 from asft_lightning.modules import LoRAFineTuner
-from asft_lightning.projections import FILE_NAME, Layer, ProjectedLayer, Projection, SafeLoRA, record, table
+from asft_lightning.projections import Layer, ProjectedLayer, Projection, SafeLoRA, projection_table, record
+from asft_lightning.runs.folder import PROJECTION
 from asft_lightning.runtime.files import require_absent, whole_folder, write_json
+from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.adapter_factors import load_config, read_factors
 from asft_lightning.weights.locations import resolve_folder
+from asft_lightning.weights.matrices import open_weights
 from asft_lightning.weights.pretrained import Pretrained
+from asft_lightning.weights.targets import canonical_name, find_lora_factors
+
+EXAMPLES = (
+    "project-adapter runs/single/adapter safer --config models/qwen-2-7b-instruct",
+    "project-adapter runs/single/adapter safer --config models/qwen-2-7b-instruct --method OffAnchorShrinkage",
+)
 
 _WEIGHTS = "adapter_model.safetensors"
 _LEFT_BEHIND = (_WEIGHTS, "adapter_model.bin", "README.md")
@@ -27,16 +35,19 @@ def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: P
     Args:
         adapter: The adapter in PEFT's format: a folder or a hub id.
         output: The folder to write, which must not be there yet.
-        pretrained: The checkpoints; a file of configs/models/ given with --config says them.
+        pretrained: The checkpoints; a config of models/ given with --config says them.
         method: How, e.g. SafeLoRA or OffAnchorShrinkage; null for SafeLoRA with the authors' threshold of 0.5.
     """
     target = Path(output)
     require_absent(target)
     chosen = SafeLoRA(threshold=0.5) if method is None else method
     folder = resolve_folder(adapter)
-    found = chosen.project(_layers(folder, pretrained), chosen.open(pretrained))
-    _write(folder, target, chosen, found)
-    print(f"{table(found)}\nwritten to {target}")  # noqa: T201 (what the command is for)
+    projected = chosen.project(_layers(folder, pretrained), chosen.open(pretrained))
+    _write(folder, target, chosen, projected)
+    say(projection_table(projected), f"written to {target}")
+
+
+COMMAND = project_adapter
 
 
 def _layers(folder: Path, pretrained: Pretrained) -> list[Layer]:
@@ -60,4 +71,4 @@ def _write(folder: Path, target: Path, method: Projection, layers: list[Projecte
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, place)  # not copytree, whose error does not say why
         save_file(changed, new / _WEIGHTS, metadata={"format": "pt"})
-        write_json(new / FILE_NAME, record(method, layers))
+        write_json(new / PROJECTION, record(method, layers))

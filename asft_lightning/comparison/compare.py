@@ -1,20 +1,13 @@
-"""``asft-lightning compare``: methods side by side, from one file to one report."""
+"""Compare: methods side by side, from one file to one report."""
 
-import signal
-import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
 
 from asft_lightning.comparison.plan import Plan, Run
 from asft_lightning.comparison.report import Report
-from asft_lightning.comparison.results import Result, read
-from asft_lightning.comparison.runner import Launch, Progress, Runner, is_done
-from asft_lightning.comparison.spec import Comparison, load
+from asft_lightning.comparison.results import Result, read_result
+from asft_lightning.comparison.runner import Launch, Runner, RunsBar, is_done
+from asft_lightning.comparison.spec import Comparison
 from asft_lightning.comparison.tuning import Choice, choose
-from asft_lightning.runtime.extras import require_matplotlib
-from asft_lightning.runtime.files import alone
 
 
 class Compare:
@@ -34,7 +27,7 @@ class Compare:
         self.trials = {name: [self.plan.tuning(name, setting) for setting in own] for name, own in self.tuned.items()}
         total = len({run.name for run in self._all_trials()}) + sum(len(self._reported(name)) for name in comparison.methods)
         total += len(self._firsts())
-        self.progress = Progress(total=total, desc="Runs", unit="run", smoothing=0, disable=report_only)
+        self.progress = RunsBar(total=total, desc="Runs", unit="run", smoothing=0, disable=report_only)
         self.runner = Runner(launch, comparison.jobs, comparison.threads, self.progress)
 
     def run(self) -> Report:
@@ -77,32 +70,5 @@ class Compare:
         return list({run.first.name: run.first for run in every if run.first is not None}.values())
 
 
-def compare(launch: Launch, file: str, jobs: int | None, report_only: bool) -> None:
-    """Run what a comparison lacks, write its report, and print the table.
-
-    The exit status is 1 where a run failed, and 130 after Ctrl-C.
-
-    Args:
-        launch: The command line's ``main``.
-        file: The comparison.
-        jobs: In place of the file's.
-        report_only: Run nothing.
-    """
-    require_matplotlib()
-    comparison = load(file)
-    if jobs is not None:
-        comparison = replace(comparison, jobs=jobs)
-    report = None
-    with alone(Path(comparison.output)), suppress(KeyboardInterrupt):
-        report = Compare(comparison, launch, report_only).run()
-        report.write()
-    if report is None:
-        sys.stderr.write("asft-lightning: ended by Ctrl-C; what is done is kept, and the same command goes on\n")
-        sys.exit(128 + signal.SIGINT)
-    report.show()
-    if report.failures:
-        sys.exit(1)
-
-
 def _finished(runs: Sequence[Run]) -> list[Result]:
-    return [read(run) for run in runs if is_done(run)]
+    return [read_result(run) for run in runs if is_done(run)]

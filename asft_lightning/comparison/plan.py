@@ -14,6 +14,7 @@ import yaml
 
 from asft_lightning.comparison.spec import SEED, Comparison, Method
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.runtime.named_configs import find_config
 
 _FIRST = "first"
 
@@ -196,9 +197,9 @@ def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
 @cache
 def _content(file: str) -> Any:
     try:
-        return yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        return yaml.safe_load(find_config(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise ConfigurationError(
             f"a config must be a YAML file, and {file} cannot be read ({type(error).__name__}). Its path is relative to "
-            "where the command is run: for configs/ that is the repository's root."
+            "where the command is run."
         ) from error

@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from asft_lightning.comparison.pictures import over_steps, pareto
 from asft_lightning.comparison.results import COSTS, Cell, Result, cells, over_settings
@@ -20,8 +17,9 @@ from asft_lightning.comparison.runner import Failure
 from asft_lightning.comparison.series import axes_but_poison, by_poison, poison_title, variant
 from asft_lightning.comparison.spec import Comparison
 from asft_lightning.comparison.tuning import Choice, rule
-from asft_lightning.comparison.update_picture import update_parts
+from asft_lightning.comparison.update_picture import draw_update_parts
 from asft_lightning.runtime.files import write_atomically, write_json
+from asft_lightning.runtime.terminal import make_table, say, show
 
 COLUMNS = {
     "harmful_score": "HS (%)",
@@ -89,7 +87,7 @@ class Report:
             "pareto.png": pareto(self.cells, folder / "pareto.png", "HS against FA"),
             "pareto-tuning.png": pareto(cells(self.trials), folder / "pareto-tuning.png", "HS against FA, tuning runs"),
             "steps.png": over_steps(self.cells, folder / "steps.png"),
-            "update.png": update_parts(self.cells, folder / "update.png"),
+            "update.png": draw_update_parts(self.cells, folder / "update.png"),
         }
         page = folder / "report.html"
         write_atomically(page, self._html(folder, [name for name, is_drawn in drawn.items() if is_drawn]))
@@ -118,28 +116,22 @@ class Report:
 
     def show(self) -> None:
         """Print the table, what failed, and where everything is."""
-        console = Console()
-        table = Table(title="Mean ± standard deviation over n seeds", title_justify="left", box=box.SIMPLE_HEAD)
-        table.add_column("method")
-        table.add_column("n", justify="right")
         columns = self._columns()
-        for name in columns:
-            table.add_column(COLUMNS[name].replace("-", "-\n").replace(" ", "\n"), justify="right", no_wrap=True)
-        for heading, own in self.sections:
-            table.add_row(heading, style="bold")
-            for cell in own:
-                name = self._marked(cell.method, variant(cell, own))
-                table.add_row(name, str(cell.seeds), *(_shown(cell, column) for column in columns))
-            table.add_section()
-        console.print(table)
+        headings = ["method", "n", *(COLUMNS[name].replace("-", "-\n").replace(" ", "\n") for name in columns)]
+        for heading, cells_shown in self.sections:
+            rows = [
+                [self._marked(cell.method, variant(cell, cells_shown)), str(cell.seeds), *(_shown(cell, c) for c in columns)]
+                for cell in cells_shown
+            ]
+            show(make_table(headings, rows, f"{heading or 'all'}: mean ± standard deviation over n seeds"))
         for choice in self.choices:
             setting = "nothing yet" if choice.setting is None else axes_but_poison(choice.setting)
-            console.print(f"tuned: {choice.method}: {setting}", highlight=False, markup=False)
+            say(f"tuned: {choice.method}: {setting}")
         for failure in self.failures:
-            console.print(f"failed: {failure.run}: {failure.reason}\n  {failure.log}", soft_wrap=True, markup=False)
+            say(f"failed: {failure.run}: {failure.reason}", f"  {failure.log}")
         if self.missing:
-            console.print(f"{len(self.missing)} reported runs are missing; the same command runs them", highlight=False)
-        console.print(f"written to {self.comparison.output}", soft_wrap=True, highlight=False, markup=False)
+            say(f"{len(self.missing)} reported runs are missing; the same command runs them")
+        say(f"written to {self.comparison.output}")
 
     def _line(self, cell: Cell, columns: Sequence[str]) -> dict[str, Any]:
         figures = [(found.mean if (found := cell.spread(name)) else None, _shown(cell, name)) for name in columns]

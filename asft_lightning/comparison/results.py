@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from asft_lightning.callbacks import RunSummary
 from asft_lightning.comparison.plan import Run
 from asft_lightning.comparison.spec import SEED
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.moment import Moment
+from asft_lightning.runs.summary import Summary
 
 SCORES = {
     "safety/harmful_score": "harmful_score",
@@ -107,31 +108,27 @@ class Cell:
         }
 
 
-def read(run: Run) -> Result:
+def read_result(run: Run) -> Result:
     """What a finished run measured."""
-    content = RunSummary(run.folder).read()
-    facts = content.pop("run")
+    summary = Summary.read(RunFolder(run.folder))
     scores: dict[str, float | None] = {}
-    steps: dict[str, dict[int, float]] = {}
-    for metric, entry in content.items():
+    steps: dict[str, Mapping[int, float]] = {}
+    for metric, score in summary.scores.items():
         name = SCORES.get(metric, metric)
-        scores |= {name + suffix: entry[when] for when, suffix in (("after", ""), ("before", "_before")) if when in entry}
-        if taken := {int(step): value for step, value in entry.get("steps", {}).items() if value is not None}:
-            steps[name] = taken
-    costs = {name: facts[name] for name in COSTS if name in facts}
+        told = ((Moment.AFTER, ""), (Moment.BEFORE, "_before"))
+        scores |= {name + suffix: score.values[moment] for moment, suffix in told if moment in score.values}
+        if score.steps:
+            steps[name] = score.steps
+    costs = {name: cost for name in COSTS if (cost := getattr(summary.run, name)) is not None}
     return Result(run.method, run.axes, scores, steps, costs, run.resolved, str(run.folder))
 
 
 def cells(results: Sequence[Result]) -> list[Cell]:
     """Runs that differ in their seed alone together, in the order in which they come."""
-    found: dict[tuple[str, str], list[Result]] = {}
+    by_setting: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        axes = {name: value for name, value in result.axes.items() if name != SEED}
-        found.setdefault((result.method, repr(axes)), []).append(result)
-    return [
-        Cell(own[0].method, {name: value for name, value in own[0].axes.items() if name != SEED}, own)
-        for own in found.values()
-    ]
+        by_setting.setdefault((result.method, repr(_without_seed(result.axes))), []).append(result)
+    return [Cell(runs[0].method, _without_seed(runs[0].axes), runs) for runs in by_setting.values()]
 
 
 def over_settings(results: Sequence[Result], axes: Collection[str]) -> list[Cell]:
@@ -139,15 +136,19 @@ def over_settings(results: Sequence[Result], axes: Collection[str]) -> list[Cell
 
     A seed counts if it has a run at every setting that the method has runs at.
     """
-    found: dict[tuple[str, str, Any], list[Result]] = {}
+    by_seed: dict[tuple[str, str, Any], list[Result]] = {}
     settings: dict[tuple[str, str], set[str]] = {}
     for result in results:
-        own = {name: value for name, value in result.axes.items() if name not in axes}
-        at = {name: value for name, value in result.axes.items() if name in axes and name != SEED}
-        found.setdefault((result.method, repr(own), result.axes[SEED]), []).append(result)
-        settings.setdefault((result.method, repr(own)), set()).add(repr(at))
-    whole = [runs for (method, own, _), runs in found.items() if len(runs) == len(settings[method, own]) > 1]
-    return cells([_averaged(runs, axes) for runs in whole])
+        variant = repr({name: value for name, value in result.axes.items() if name not in axes})
+        setting = repr({name: value for name, value in result.axes.items() if name in axes and name != SEED})
+        by_seed.setdefault((result.method, variant, result.axes[SEED]), []).append(result)
+        settings.setdefault((result.method, variant), set()).add(setting)
+    complete = [runs for (method, of, _), runs in by_seed.items() if len(runs) == len(settings[method, of]) > 1]
+    return cells([_averaged(runs, axes) for runs in complete])
+
+
+def _without_seed(axes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in axes.items() if name != SEED}
 
 
 def _averaged(results: Sequence[Result], axes: Collection[str]) -> Result:
@@ -156,8 +157,3 @@ def _averaged(results: Sequence[Result], axes: Collection[str]) -> Result:
     means = {name: mean(values) for name, values in scores.items() if len(values) == len(results)}
     kept = {name: value for name, value in results[0].axes.items() if name == SEED or name not in axes}
     return Result(results[0].method, kept, means)
-
-
-def alignment_of(result: Result) -> Path:
-    """Where ``AlignmentMonitor`` wrote, if the run had one."""
-    return Path(result.folder) / "alignment.csv"

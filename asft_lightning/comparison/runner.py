@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from asft_lightning.callbacks import RunSummary
 from asft_lightning.comparison.plan import Run
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.summary import Summary
 from asft_lightning.runtime.files import write_atomically
 
 Launch = Callable[[list[str]], None]
@@ -47,7 +48,7 @@ class Failure:
     log: str
 
 
-class Progress(tqdm):  # type: ignore[misc]
+class RunsBar(tqdm):  # type: ignore[misc]
     """A bar over the whole comparison with the time left; without tqdm's thread, which a fork would not take along."""
 
     monitor_interval = 0
@@ -68,15 +69,15 @@ class Runner:
         progress: Moved on by one for each run that is done or failed.
     """
 
-    def __init__(self, launch: Launch, jobs: int | None, threads: int, progress: Progress) -> None:
-        gpu = torch.cuda.is_available()
+    def __init__(self, launch: Launch, jobs: int | None, threads: int, progress: RunsBar) -> None:
+        has_gpu = torch.cuda.is_available()
         self.launch = launch
-        self.jobs = jobs or (1 if gpu else max(1, (os.cpu_count() or 1) // threads))
+        self.jobs = jobs or (1 if has_gpu else max(1, (os.cpu_count() or 1) // threads))
         self.threads = threads
         self.progress = progress
         self.failures: dict[str, Failure] = {}
         # A fork has all modules loaded; but CUDA cannot be used in one, nor may macOS's libraries.
-        self._start_method = "fork" if sys.platform == "linux" and not gpu else "spawn"
+        self._start_method = "fork" if sys.platform == "linux" and not has_gpu else "spawn"
 
     def run(self, runs: Iterable[Run]) -> None:
         """Run what is missing, each once; return when all have ended, failed ones noted in ``failures``."""
@@ -139,12 +140,12 @@ def _ctrl_c_waits() -> Iterator[None]:
 
 def is_done(run: Run) -> bool:
     """Whether the run came to its end, as its summary says."""
-    return bool(RunSummary(run.folder).read().get("run", {}).get("ended"))
+    return bool(Summary.read(RunFolder(run.folder)).run.ended)
 
 
 def log_of(run: Run) -> Path:
     """What a run says on its way, after its command line."""
-    return run.folder / "log.txt"
+    return RunFolder(run.folder).log
 
 
 def _work(launch: Launch, arguments: list[str], log: str, threads: int) -> None:
@@ -180,7 +181,7 @@ def _reason(status: int | None, log: Path) -> str:
         return f"killed by {signal.Signals(-status).name}" + ("; out of memory?" if -status == signal.SIGKILL else "")
     said = _CONTROL.sub("", log.read_text(encoding="utf-8", errors="replace"))
     lines = [line.strip() for line in said.splitlines()[1:] if line.strip()]
-    own = [line.removeprefix("asft-lightning: ") for line in lines if line.startswith("asft-lightning: ")]
-    if not status and not own:
+    of_command = [line.removeprefix("asft-lightning: ") for line in lines if line.startswith("asft-lightning: ")]
+    if not status and not of_command:
         return "it ended without a summary; the report needs scores: add SafetyEvaluation to its config"
-    return (own or lines or [f"it ended with status {status} without a word"])[-1]
+    return (of_command or lines or [f"it ended with status {status} without a word"])[-1]

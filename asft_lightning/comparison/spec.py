@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.runtime.named_configs import find_config
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ class Comparison:
         axes: {name: values} that settings name as ``$NAME``; ``seed`` among them. A method varies along the axes that its
             settings name.
         output: Folder of the runs and of the report.
-        configs: Config files of every run.
+        configs: Config files of every run, by path or by name.
         settings: Settings of every run, by their dotted names.
         around: Further values of axes, one factor at a time.
         default_method: The one that is recommended, marked in the report.
@@ -166,15 +167,13 @@ class Comparison:
             )
 
 
-def load(file: str | Path) -> Comparison:
+def load_comparison(file: str | Path) -> Comparison:
     """Read a comparison.
 
     Raises:
         ConfigurationError: If it is no such file, or says what a comparison cannot.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise ConfigurationError(f"compare needs a YAML file, and {path} does not exist. configs/compare/ has examples.")
+    path = find_config(str(file))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:

@@ -7,10 +7,13 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from asft_lightning.comparison.results import Cell, alignment_of
+from asft_lightning.comparison.results import Cell
 from asft_lightning.comparison.series import by_poison, poison_title, variant
 from asft_lightning.runs.alignment_log import AlignmentLog, LayerFigures
 from asft_lightning.runs.alignment_picture import cell_of
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.heat_map import draw_heat_map
+from asft_lightning.runs.moment import Moment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,9 +25,11 @@ _PANELS = {
 }
 _WRITTEN_UP_TO = 16
 """Layers × projections up to which each cell has its number in it."""
+_LABELS = 24
+"""Names that fit below a panel."""
 
 
-def update_parts(cells: Sequence[Cell], path: Path) -> bool:
+def draw_update_parts(cells: Sequence[Cell], path: Path) -> bool:
     """Write a PNG: methods × layers, of the poison ratio in the middle; means over seeds of what AlignmentMonitor wrote.
 
     Returns:
@@ -41,7 +46,7 @@ def update_parts(cells: Sequence[Cell], path: Path) -> bool:
     from matplotlib.figure import Figure
 
     modules = sorted({module for figures in rows.values() for module in figures}, key=_order)
-    width = max(2.6, 0.42 * min(len(modules), 24) + 0.4)
+    width = max(2.6, 0.42 * min(len(modules), _LABELS) + 0.4)
     figure = Figure(figsize=(width * len(_PANELS) + 2.0, 0.28 * len(rows) + 1.6), layout="constrained")
     anchors = ", ".join(sorted({one.anchor for figures in rows.values() for one in figures.values()}))
     heading = ", ".join(filter(None, ["Update after training by layer", poison_title(ratio), f"measured against {anchors}"]))
@@ -56,8 +61,8 @@ def update_parts(cells: Sequence[Cell], path: Path) -> bool:
 
 def _figures(cell: Cell) -> dict[str, LayerFigures]:
     """{module: means over seeds after training}, against ``Gram`` where it was measured, else against the first anchor."""
-    runs = [[row for row in AlignmentLog(alignment_of(result)).read() if row.when == "after"] for result in cell.results]
-    rows = [row for run in runs for row in run]
+    logs = [AlignmentLog(RunFolder(Path(result.folder)).alignment) for result in cell.results]
+    rows = [row for log in logs for row in log.read() if row.moment == Moment.AFTER]
     anchors = list(dict.fromkeys(row.anchor for row in rows))
     if not anchors:
         return {}
@@ -74,7 +79,7 @@ def _mean(rows: Sequence[LayerFigures]) -> LayerFigures:
         mean(getattr(row, name) for row in rows) for name in ("norm", "aligned", "orthogonal", "penalty")
     )
     first = rows[0]
-    return LayerFigures("after", first.step, first.module, first.anchor, norm, aligned, orthogonal, penalty)
+    return LayerFigures(Moment.AFTER, first.step, first.module, first.anchor, norm, aligned, orthogonal, penalty)
 
 
 def _order(module: str) -> tuple[str, int, str]:
@@ -84,22 +89,8 @@ def _order(module: str) -> tuple[str, int, str]:
 
 def _draw(axis: Axes, name: str, rows: Sequence[Mapping[str, LayerFigures]], modules: Sequence[str]) -> None:
     heading, form = _PANELS[name]
-    values = [[getattr(figures[m], name) if m in figures else float("nan") for m in modules] for figures in rows]
-    top = max((value for line in values for value in line if value == value), default=0.0) or 1.0
-    image = axis.imshow(values, cmap="viridis", vmin=0.0, vmax=top, aspect="auto", interpolation="nearest")
-    every = -(-len(modules) // 24)
+    values = [[getattr(figures[m], name) if m in figures else None for m in modules] for figures in rows]
+    draw_heat_map(axis, values, heading, form, len(modules) <= _WRITTEN_UP_TO, "vertical")
+    every = -(-len(modules) // _LABELS)
     labels = ["{1} {0}".format(*cell_of(module)) for module in modules]
     axis.set_xticks(range(0, len(modules), every), labels[::every], fontsize=8, rotation=90)
-    axis.set_title(heading, fontsize=9)
-    axis.tick_params(length=0)
-    for side in axis.spines.values():
-        side.set_visible(False)
-    if len(modules) <= _WRITTEN_UP_TO:
-        for y, line in enumerate(values):
-            for x, value in enumerate(line):
-                if value == value:
-                    colour = "black" if value > 0.6 * top else "white"
-                    axis.text(x, y, form.format(value), ha="center", va="center", fontsize=6, color=colour)
-    bar = axis.figure.colorbar(image, ax=axis, orientation="vertical", pad=0.01, fraction=0.04)
-    bar.set_ticks([0.0, top], labels=["0", form.format(top)], fontsize=8)
-    bar.outline.set_visible(False)

@@ -1,7 +1,5 @@
 """Rows in, batches out: sources, mixtures, collation, and the DataModule over them."""
 
-from asft_lightning.chat.rows import Row, Turn
-from asft_lightning.chat.template import IGNORE_INDEX
 from asft_lightning.data.catalogue import CATALOGUE
 from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.description import describe, show_description
@@ -13,16 +11,13 @@ from asft_lightning.data.source import Source
 
 __all__ = [
     "CATALOGUE",
-    "IGNORE_INDEX",
     "AnswerOnlyCollator",
     "EndlessBatches",
     "Example",
     "Mixture",
     "MixtureDataModule",
     "Pool",
-    "Row",
     "Source",
-    "Turn",
     "describe",
     "harmful_count",
     "mix",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asft_lightning.chat.template import IGNORE_INDEX
 from asft_lightning.data.draw import Example
+from asft_lightning.functional import IGNORE_INDEX
 
 
 @dataclass(frozen=True)

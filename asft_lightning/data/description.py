@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from statistics import quantiles
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
-from asft_lightning.chat.template import IGNORE_INDEX
 from asft_lightning.data.draw import Example
 from asft_lightning.data.mixture import Mixture
+from asft_lightning.functional import IGNORE_INDEX
+from asft_lightning.runtime.terminal import make_table, say, show
 
 _PASSED_OVER = {"where": "not where", "repeated": "repeated", "too_long": "too long", "blank_answer": "without answer"}
 """{count of a pool: how it reads}."""
@@ -52,27 +50,24 @@ def describe(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, examples: int
 
 def show_description(description: dict[str, Any]) -> None:
     """Print :func:`describe`'s result as a table, with the first row of each source below it."""
-    console = Console()
-    table = Table(title="Training rows", title_justify="left")
-    for heading in ("source", "kind", "rows", "cut", "passed over", "tokens of prompt", "of answer"):
-        table.add_column(heading, justify="left" if heading in ("source", "kind") else "right", overflow="fold")
-    for source in description["sources"]:
-        counts, tokens = source["counts"], source["tokens"]
-        passed = [f"{counts[key]} {reading}" for key, reading in _PASSED_OVER.items() if counts.get(key)]
-        lengths = [f"{tokens[part]['median']:.0f} to {tokens[part]['most']}" for part in ("prompt", "answer")]
-        rows = f"{counts['trained']} of {counts.get('read', '?')}"
-        table.add_row(
-            escape(source["name"]), source["kind"], rows, str(counts["truncated"]), ", ".join(passed) or "–", *lengths
-        )
-    console.print(table)
+    headings = ["source", "kind", "rows", "cut", "passed over", "tokens of prompt", "of answer"]
+    show(make_table(headings, [_cells(source) for source in description["sources"]], "Training rows", texts=2))
     kinds = ", ".join(f"{number} {kind}" for kind, number in description["rows"].items())
-    console.print(
-        f"{sum(description['rows'].values())} in all: {kinds}; {description['held_out']} held out", highlight=False
-    )
+    say(f"{sum(description['rows'].values())} in all: {kinds}; {description['held_out']} held out")
     for source in description["sources"]:
-        console.rule(f"{escape(source['name'])}, {source['kind']}: first row, then what of it is learnt", align="left")
-        for text in source["examples"][0].values():
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(
+            "",
+            f"── {source['name']}, {source['kind']}: first row, then what of it is learnt",
+            *source["examples"][0].values(),
+        )
+
+
+def _cells(source: dict[str, Any]) -> list[str]:
+    counts, tokens = source["counts"], source["tokens"]
+    passed = [f"{counts[key]} {reading}" for key, reading in _PASSED_OVER.items() if counts.get(key)]
+    lengths = [f"{tokens[part]['median']:.0f} to {tokens[part]['most']}" for part in ("prompt", "answer")]
+    rows = f"{counts['trained']} of {counts.get('read', '?')}"
+    return [source["name"], source["kind"], rows, str(counts["truncated"]), ", ".join(passed) or "–", *lengths]
 
 
 def _token_counts(examples: Sequence[Example]) -> dict[str, dict[str, float]]:

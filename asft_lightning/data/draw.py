@@ -8,8 +8,9 @@ from heapq import heappush, heapreplace
 from itertools import islice
 
 from asft_lightning.chat.rows import Kind, Row
-from asft_lightning.chat.template import IGNORE_INDEX, Rendered
+from asft_lightning.chat.template import Rendered
 from asft_lightning.errors import DataError
+from asft_lightning.functional import IGNORE_INDEX
 
 Encode = Callable[[Row], Rendered]
 """Row → its token ids and labels."""

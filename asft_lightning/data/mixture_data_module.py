@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import LightningDataModule
@@ -22,6 +21,7 @@ from asft_lightning.data.mixture_sources import named, pools, require_source
 from asft_lightning.data.resumable_loader import ResumableLoader, epoch_sampler
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
+from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.files import write_json
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -138,7 +138,7 @@ class MixtureDataModule(LightningDataModule):
         """Read everything once before models are loaded, so that a mistake in the data shows first."""
         self.setup()
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            write_json(Path(self.trainer.default_root_dir) / "data.json", self.describe())
+            write_json(RunFolder.of(self.trainer).data, self.describe())
 
     def setup(self, stage: str | None = None) -> None:
         """Load, render and draw the rows; the same on every rank."""

@@ -1,7 +1,9 @@
 """Answers, and judges and raters of answers."""
 
 from asft_lightning.evaluation.attacks import Attack
-from asft_lightning.evaluation.generation import generate_answers, generate_ids, undisturbed
+from asft_lightning.evaluation.endpoint_client import Endpoint
+from asft_lightning.evaluation.finding import Finding
+from asft_lightning.evaluation.generation import generate_answers, generate_ids
 from asft_lightning.evaluation.judges import (
     BeaverDamJudge,
     ClassifierJudge,
@@ -18,8 +20,10 @@ __all__ = [
     "Attack",
     "BeaverDamJudge",
     "ClassifierJudge",
+    "Endpoint",
     "EndpointJudge",
     "EndpointRater",
+    "Finding",
     "GuardJudge",
     "Judge",
     "Rater",
@@ -29,5 +33,4 @@ __all__ = [
     "generate_answers",
     "generate_ids",
     "parse_guard",
-    "undisturbed",
 ]

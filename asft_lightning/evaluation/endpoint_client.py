@@ -12,8 +12,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.evaluation.generation import undisturbed
 from asft_lightning.evaluation.settings import check_at_least, shortened
+from asft_lightning.runtime.extras import require_extra
+from asft_lightning.runtime.undisturbed import undisturbed
 
 
 class Reply(NamedTuple):
@@ -41,7 +42,7 @@ class Endpoint:
         concurrency: Requests at a time.
         timeout: Seconds a request.
         retries: How often a request is made again where the server fails, with growing pauses.
-        max_tokens: Longest reply in tokens.
+        max_tokens: Longest reply in tokens; null for what the question needs.
 
     Raises:
         ConfigurationError: If a setting cannot be used or the ``openai`` package is absent.
@@ -53,7 +54,7 @@ class Endpoint:
     concurrency: int = 8
     timeout: float = 60
     retries: int = 3
-    max_tokens: int = 20
+    max_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
@@ -67,19 +68,24 @@ class Endpoint:
                 "api_key_env must be the name of an environment variable, got something else, not shown since it may be a "
                 "key. Put the key into a variable such as OPENAI_API_KEY and name that."
             )
-        check_at_least(1, concurrency=self.concurrency, max_tokens=self.max_tokens)
+        check_at_least(1, concurrency=self.concurrency, max_tokens=1 if self.max_tokens is None else self.max_tokens)
         check_at_least(0, retries=self.retries)
         check_at_least(0.001, timeout=self.timeout)
         _openai()
 
-    def ask(self, conversations: Sequence[list[dict[str, str]]]) -> list[Reply]:
+    def ask(self, conversations: Sequence[list[dict[str, str]]], max_tokens: int) -> list[Reply]:
         """The greedy replies, in order. A server that fails raises nothing, and leaves every global RNG as it was.
 
         After as many failures in a row as there are requests at a time, or four, the rest are not made: a server that is
         down would take ``retries`` pauses, or timeouts, for each.
+
+        Args:
+            conversations: What is asked.
+            max_tokens: Longest reply that is needed, where the endpoint's own setting does not say.
         """
+        longest = max_tokens if self.max_tokens is None else self.max_tokens
         # Pauses between retries have a random length, from Python's global generator.
-        with undisturbed(nn.Identity()), _Asking(self) as asking, ThreadPoolExecutor(self.concurrency) as pool:
+        with undisturbed(nn.Identity()), _Asking(self, longest) as asking, ThreadPoolExecutor(self.concurrency) as pool:
             replies = pool.map(asking.reply, conversations)
             few = len(conversations) <= 2 * self.concurrency
             done = list(tqdm(replies, desc="Endpoint", total=len(conversations), leave=False, disable=few))
@@ -91,8 +97,9 @@ class Endpoint:
 class _Asking:
     """One round of requests: its client, and how many of them have failed in a row."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, max_tokens: int) -> None:
         self.endpoint = endpoint
+        self.max_tokens = max_tokens
         self.key = os.environ.get(endpoint.api_key_env, "").strip()
         self.patience = max(4, endpoint.concurrency)
         self.failures = 0
@@ -119,7 +126,7 @@ class _Asking:
 
     def _reply(self, conversation: list[dict[str, str]]) -> Reply:
         openai = _openai()
-        settings = {"model": self.endpoint.model, "max_tokens": self.endpoint.max_tokens, "temperature": 0}
+        settings = {"model": self.endpoint.model, "max_tokens": self.max_tokens, "temperature": 0}
         try:
             completion = self.client.chat.completions.create(messages=conversation, **settings)
         except (openai.APIConnectionError, openai.InternalServerError) as error:
@@ -156,11 +163,7 @@ def _said(completion: Any) -> str | None:
 
 
 def _openai() -> Any:
-    try:
-        import openai  # an optional extra
-    except ImportError as error:
-        raise ConfigurationError(
-            "an endpoint must be asked through the openai package, and it is not installed. "
-            'Run pip install "asft-lightning[endpoint]".'
-        ) from error
+    require_extra("openai", "an endpoint")
+    import openai  # an optional extra
+
     return openai

@@ -1,11 +1,9 @@
 """Batched answers, without a trace in the training that goes on around them."""
 
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 
-import numpy as np
 import torch
 from peft import PeftModel
 from torch import nn
@@ -13,29 +11,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from asft_lightning.chat.batching import batches_by_length, padded
 from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.runtime.sharding import sharded_over
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside; afterwards each module's own mode and every global RNG are as they were.
-
-    A DataLoader's iterator, dropout and sampling all draw from the global generators: without this, scoring a model
-    would change how its training goes on.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    states = random.getstate(), np.random.get_state()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices), torch.no_grad():
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
-            random.setstate(states[0])
-            np.random.set_state(states[1])
+from asft_lightning.runtime.undisturbed import undisturbed
 
 
 def generate_answers(
@@ -112,8 +91,7 @@ def _generated(
         [*prompts, [int(config.pad_token_id)]], model.config.get_text_config().vocab_size, "prompts and their padding"
     )
     device = next(model.parameters()).device
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = batches_by_length(prompts, batch_size)
     mesh = sharded_over(model)
     answers: list[list[int]] = [[] for _ in prompts]
     bar = tqdm(total=len(prompts), desc=progress, leave=False, disable=progress is None)
@@ -121,14 +99,13 @@ def _generated(
         torch.manual_seed(seed)
         for chosen in batches if mesh is None else _as_many_on_every_rank(batches, mesh):
             rows = [prompts[i] for i in chosen] or [[int(config.pad_token_id)]]
-            input_ids, attention_mask = _left_padded(rows, int(config.pad_token_id), device)
+            batch = padded(rows, int(config.pad_token_id), device, side="left")
             output = model.generate(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
+                **batch._asdict(),
                 generation_config=config,
                 synced_gpus=mesh is not None,  # each rank goes on until the last has finished: the weights are shared
             )
-            for i, ids in zip(chosen, output[:, input_ids.shape[1] :].tolist(), strict=False):
+            for i, ids in zip(chosen, output[:, batch.input_ids.shape[1] :].tolist(), strict=False):
                 answers[i] = ids
             bar.update(len(chosen))
     return answers
@@ -183,10 +160,3 @@ def _config(
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
     )
-
-
-def _left_padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-    return ids, mask

@@ -1,6 +1,6 @@
 """Pure tensor functions: the mathematics of the penalty. No state, no Lightning, no I/O."""
 
-from asft_lightning.functional.alignment import AlignmentMap, gram_map, harmful_map, split_factor, subspace_map
+from asft_lightning.functional.alignment import AlignmentMap, Spectrum, gram_map, harmful_map, split_factor, subspace_map
 from asft_lightning.functional.decomposition import (
     LeftSingular,
     leading_left_singular,
@@ -9,14 +9,21 @@ from asft_lightning.functional.decomposition import (
     working_dtype,
 )
 from asft_lightning.functional.drift import budget_multiplier, without_share
+from asft_lightning.functional.loss import IGNORE_INDEX, mean_over_rows, mean_over_tokens
+from asft_lightning.functional.margin import top_token_margin
 from asft_lightning.functional.penalty import update_penalty
 from asft_lightning.functional.projection import gram_applied, shrunk, update_cosine, update_product
 from asft_lightning.functional.quadratic_form import QuadraticForm, Total, applied_and_gram, whole
+from asft_lightning.functional.relative_change import Principal, RelativeChange, relative_change
 
 __all__ = [
+    "IGNORE_INDEX",
     "AlignmentMap",
     "LeftSingular",
+    "Principal",
     "QuadraticForm",
+    "RelativeChange",
+    "Spectrum",
     "Total",
     "applied_and_gram",
     "budget_multiplier",
@@ -26,9 +33,13 @@ __all__ = [
     "leading_left_singular",
     "left_singular",
     "low_rank_left_singular",
+    "mean_over_rows",
+    "mean_over_tokens",
+    "relative_change",
     "shrunk",
     "split_factor",
     "subspace_map",
+    "top_token_margin",
     "update_cosine",
     "update_penalty",
     "update_product",

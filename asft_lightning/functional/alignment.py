@@ -5,6 +5,7 @@ of one weight, ``k`` the number of directions kept.
 """
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -19,26 +20,40 @@ from asft_lightning.functional.decomposition import (
 from asft_lightning.functional.quadratic_form import QuadraticForm
 
 
+@dataclass(frozen=True)
+class Spectrum:
+    """What a user has to see of one module's map C.
+
+    Args:
+        norm: ‖V‖_F (or ‖d_harm‖_F) of the whole matrix.
+        trace: Trace of C before any direction was dropped.
+        largest: Largest eigenvalue of C; near 0 the penalty is plain shrinkage, above 2 the anchor repels.
+        kept: Directions kept.
+        energy: Share of ‖V‖²_F along them.
+        error_bound: Proven bound on (penalty with the kept directions) / (penalty with all) − 1, for any update (of
+            ``Activation``: on what its inputs have along any one direction not kept, as a share of all they have).
+    """
+
+    norm: float = 0.0
+    trace: float = 0.0
+    largest: float = 0.0
+    kept: int = 0
+    energy: float = 0.0
+    error_bound: float = 0.0
+
+
 class AlignmentMap(NamedTuple):
     """A map C = U diag(c) Uᵀ and the form it penalises an update with.
 
     Attributes:
         form: float32 ``QuadraticForm``; its directions are U (d_out, k).
         eigenvalues: c (k,) of C on those directions.
-        norm: ‖V‖_F of the whole matrix.
-        trace: trace of C before any direction was dropped.
-        largest: largest eigenvalue of C.
-        energy: share of ‖V‖²_F along the kept directions.
-        error_bound: bound on (penalty with the kept directions) / (penalty with all) − 1, for any update.
+        spectrum: Figures of the map, for people.
     """
 
     form: QuadraticForm
     eigenvalues: Tensor
-    norm: float
-    trace: float
-    largest: float
-    energy: float
-    error_bound: float
+    spectrum: Spectrum
 
 
 def gram_map(v: Tensor, tolerance: float = 0.01) -> AlignmentMap:
@@ -69,7 +84,8 @@ def gram_map(v: Tensor, tolerance: float = 0.01) -> AlignmentMap:
     _require_directions(found.sigma)
     c, keep, error_bound = cut(found)
     form = QuadraticForm(1.0, found.u[:, :keep].float(), (1 - c[:keep]).square().float())
-    return AlignmentMap(form, c[:keep].float(), norm, norm, float(c[0]), float(c[:keep].sum()) / norm, error_bound)
+    spectrum = Spectrum(norm, norm, float(c[0]), keep, float(c[:keep].sum()) / norm, error_bound)
+    return AlignmentMap(form, c[:keep].float(), spectrum)
 
 
 def _error_bound(c: Tensor, keep: int, leak: Tensor, rest: float) -> float:
@@ -127,7 +143,7 @@ def subspace_map(v: Tensor, num_directions: int | None = None, explained_varianc
             "Keep fewer num_directions or a smaller explained_variance."
         )
     form = QuadraticForm(1.0, u[:, :k].float(), _filled(sigma, k, 0.0))
-    return AlignmentMap(form, _filled(sigma, k, 1.0), norm, float(k), 1.0, _energy(sigma, k, norm), 0.0)
+    return AlignmentMap(form, _filled(sigma, k, 1.0), Spectrum(norm, float(k), 1.0, k, _energy(sigma, k, norm)))
 
 
 def harmful_map(lora_a: Tensor, lora_b: Tensor, num_directions: int | None = None) -> AlignmentMap:
@@ -150,7 +166,7 @@ def harmful_map(lora_a: Tensor, lora_b: Tensor, num_directions: int | None = Non
         )
     norm = float(sigma.norm())
     form = QuadraticForm(0.0, u[:, :k].float(), _filled(sigma, k, 1.0))
-    return AlignmentMap(form, _filled(sigma, k, 1.0), norm, float(k), 1.0, _energy(sigma, k, norm), 0.0)
+    return AlignmentMap(form, _filled(sigma, k, 1.0), Spectrum(norm, float(k), 1.0, k, _energy(sigma, k, norm)))
 
 
 def split_factor(lora_b: Tensor, directions: Tensor, eigenvalues: Tensor) -> tuple[Tensor, Tensor]:

@@ -50,6 +50,10 @@ class QuadraticForm:
         """The same form in another dtype."""
         return QuadraticForm(self.beta, self.directions.to(dtype), self.weights.to(dtype))
 
+    def cpu(self) -> "QuadraticForm":
+        """The same form on the CPU."""
+        return QuadraticForm(self.beta, self.directions.cpu(), self.weights.cpu())
+
     def dense(self) -> Tensor:
         """M as a (..., d, d) matrix: for tests and plots only."""
         u = self.directions

@@ -2,29 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from peft import LoraConfig
 from torch import Tensor
 
-from asft_lightning.anchors import (
-    FILE_NAME,
-    Anchor,
-    AnchorSet,
-    Gram,
-    Probe,
-    build_anchors,
-    needs_of,
-    require_built_from,
-)
+from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors_of, require_built_from
+from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError, UnpenalisedError
+from asft_lightning.modules.decay import Decay
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
+from asft_lightning.modules.task_loss import LossReduction
 from asft_lightning.penalty.drift_budget import DriftBudget, require_budget
 from asft_lightning.penalty.update_penalty import UpdatePenalty
-from asft_lightning.runtime.files import cache_folder
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.weights.pretrained import Pretrained
 
 
 class AsFT(LoRAFineTuner):
@@ -32,6 +29,8 @@ class AsFT(LoRAFineTuner):
 
     λ means the same at any accumulation, batch size, world size and precision: the penalty is part of every
     micro-batch's loss, which Lightning divides by their number.
+
+    The arguments up to ``lr_scheduler`` are those of :class:`LoRAFineTuner`.
 
     Args:
         lambda_reg: λ ≥ 0; the paper's 1, useful from 0.1 to 10 there. 0 trains without protection, and says so.
@@ -44,7 +43,6 @@ class AsFT(LoRAFineTuner):
         scale_update: Penalise (α/r)·BA, the true update, instead of the authors' bare BA.
         allow_unpenalised: Let other parameters be trained as well, unseen by the penalty.
         anchors_on_host: Keep the anchors in host memory: device memory for time.
-        kwargs: Those of :class:`LoRAFineTuner`.
 
     Raises:
         ConfigurationError: If ``lambda_reg`` or ``lambda_warmup_steps`` is negative, ``drift_budget`` is not positive, or
@@ -56,7 +54,15 @@ class AsFT(LoRAFineTuner):
 
     def __init__(
         self,
-        *args: Any,
+        pretrained: Pretrained,
+        lora: dict[str, Any] | LoraConfig | None = None,
+        template: Template = Template(),  # noqa: B008 (frozen)
+        adapter: str | None = None,
+        loss_reduction: LossReduction = "token",
+        gradient_checkpointing: bool = False,
+        compile_backend: str | None = None,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-5, weight_decay=0.0),
+        lr_scheduler: Decay | LRSchedulerCallable | None = None,
         lambda_reg: float = 1.0,
         anchors: list[Anchor] | None = None,
         drift_budget: float | None = None,
@@ -65,9 +71,9 @@ class AsFT(LoRAFineTuner):
         scale_update: bool = False,
         allow_unpenalised: bool = False,
         anchors_on_host: bool = False,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        tuning = (loss_reduction, gradient_checkpointing, compile_backend, optimizer, lr_scheduler)
+        super().__init__(pretrained, lora, template, adapter, *tuning)
         if not (lambda_reg >= 0 and lambda_warmup_steps >= 0):
             raise ConfigurationError(
                 f"lambda_reg and lambda_warmup_steps must be ≥ 0, got {lambda_reg} and {lambda_warmup_steps}. "
@@ -100,7 +106,7 @@ class AsFT(LoRAFineTuner):
     def prepare_data(self) -> None:
         """Build the anchors on rank 0 and keep them in the run's folder; the others wait here, without a timeout."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            self.build_anchors().save(self._kept_anchors())
+            self.build_anchors().save(RunFolder.of(self.trainer).anchors)
 
     def build_anchors(self) -> AnchorSet:
         """The anchors of this run's targets, found on a model without weights; from the cache or the given file if there.
@@ -113,26 +119,14 @@ class AsFT(LoRAFineTuner):
             anchors = AnchorSet.load(self.anchor_file)
             require_built_from(anchors, model, self.pretrained.aligned, self.pretrained.revision)
             return anchors
-        return build_anchors(
-            model,
-            self.pretrained.aligned,
-            self.pretrained.base,
-            self.anchors,
-            revision=self.pretrained.revision,
-            base_revision=self.pretrained.base_revision,
-            cache=cache_folder() / "anchors",
-            probe=self._probe() if "model" in needs_of(self.anchors) else None,
-        )
-
-    def _probe(self) -> Probe:
         device = None if self._trainer is None else self._trainer.strategy.root_device
-        return Probe(self.pretrained.load_model, self.tokenizer, self.template, device, self.pretrained.loading)
+        return build_anchors_of(self.pretrained, model, self.anchors, lambda: self.tokenizer, self.template, run_on=device)
 
     def configure_model(self) -> None:
         """Load the model and, for training, bind the anchors to it."""
         super().configure_model()
         if self.anchor_set is None and self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self.bind(AnchorSet.load(self._kept_anchors()))
+            self.bind(AnchorSet.load(RunFolder.of(self.trainer).anchors))
 
     def bind(self, anchors: AnchorSet) -> None:
         """Protect the configured model with these anchors."""
@@ -187,11 +181,6 @@ class AsFT(LoRAFineTuner):
             return self.lambda_reg
         return self.lambda_reg * min(1.0, (self.global_step + 1) / self.lambda_warmup_steps)
 
-    @property
-    def probed_prompts(self) -> frozenset[str]:
-        """A hash of each prompt that the anchors were built from, which must not be scored."""
-        return frozenset(h for term in (self.anchor_set.terms if self.anchor_set else ()) for h in term.prompts)
-
     def fingerprint(self) -> dict[str, object]:
         """What was trained, how, and what protected it."""
         if self.anchor_set is None:
@@ -200,6 +189,3 @@ class AsFT(LoRAFineTuner):
             terms = [dict(term.settings) for term in self.anchor_set.terms]
             anchors = {"anchors": terms, "anchors_sha256": self.anchor_set.sha256()}
         return {**super().fingerprint(), "lambda_reg": self.lambda_reg, "drift_budget": self.drift_budget, **anchors}
-
-    def _kept_anchors(self) -> Path:
-        return Path(self.trainer.default_root_dir) / FILE_NAME

@@ -4,13 +4,20 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from peft import LoraConfig
 from torch import Tensor, nn
 
+from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.modules.decay import Decay
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
 from asft_lightning.modules.switch_point import SwitchPoint
+from asft_lightning.modules.task_loss import LossReduction
+from asft_lightning.weights.pretrained import Pretrained
 
 
 class _Batches(Protocol):
@@ -29,12 +36,13 @@ class Lisa(LoRAFineTuner):
     Alignment rows are the data module's safety rows, kept apart (``safety_apart``). Lisa-base and Lisa-aligned are this
     module with ``pretrained.start`` at ``base`` and at ``aligned``.
 
+    The arguments up to ``lr_scheduler`` are those of :class:`LoRAFineTuner`.
+
     Args:
         rho: ρ ≥ 0; 0 is bi-state optimisation without a proximal term. The authors' script has 1.
         alignment_steps: Optimizer steps of an alignment state; 100 in the authors' script.
         task_steps: Optimizer steps of a task state; 900 there.
         proximal_start: Share of the run's optimizer steps before which there is no proximal term; 0.1 in their code.
-        kwargs: Those of :class:`LoRAFineTuner`.
 
     Raises:
         ConfigurationError: If a setting is out of its range; before training, if the data keeps no safety rows apart.
@@ -42,14 +50,22 @@ class Lisa(LoRAFineTuner):
 
     def __init__(
         self,
-        *args: Any,
+        pretrained: Pretrained,
+        lora: dict[str, Any] | LoraConfig | None = None,
+        template: Template = Template(),  # noqa: B008 (frozen)
+        adapter: str | None = None,
+        loss_reduction: LossReduction = "token",
+        gradient_checkpointing: bool = False,
+        compile_backend: str | None = None,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-5, weight_decay=0.0),
+        lr_scheduler: Decay | LRSchedulerCallable | None = None,
         rho: float = 1.0,
         alignment_steps: int = 100,
         task_steps: int = 900,
         proximal_start: float = 0.1,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        tuning = (loss_reduction, gradient_checkpointing, compile_backend, optimizer, lr_scheduler)
+        super().__init__(pretrained, lora, template, adapter, *tuning)
         if not (rho >= 0 and 0 <= proximal_start <= 1):
             raise ConfigurationError(
                 f"Lisa needs rho ≥ 0 and proximal_start in 0..1, got {rho} and {proximal_start}. The authors' are 1 and 0.1."
@@ -82,7 +98,7 @@ class Lisa(LoRAFineTuner):
             if self._batches is None:
                 raise ConfigurationError(
                     "Lisa needs alignment rows that are kept apart from the task's, and the data has none. Set safety, "
-                    "safety_rows and safety_apart: true, as configs/methods/lisa-aligned.yaml does."
+                    "safety_rows and safety_apart: true, as --config methods/lisa-aligned does."
                 )
 
     def on_train_start(self) -> None:

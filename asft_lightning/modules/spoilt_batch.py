@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from lightning.pytorch import Trainer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from asft_lightning.errors import TrainingError
+from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.files import write_atomically
 
 
@@ -32,7 +32,7 @@ def spoilt_batch(
             f"the loss must be a finite number on every rank, and at step {step} it is not on another one. "
             f"Its rows are in that rank's spoilt-batch file in {folder}; read its message."
         )
-    file = Path(folder) / f"spoilt-batch-rank{trainer.global_rank}.jsonl"
+    file = RunFolder.of(trainer).spoilt_batch(trainer.global_rank)
     lines = tokenizer.batch_decode(batch["input_ids"])
     write_atomically(file, "".join(json.dumps({"text": line}, ensure_ascii=False) + "\n" for line in lines))
     values = ", ".join(f"{name} {float(value.detach())}" for name, value in parts.items() if value is not None)

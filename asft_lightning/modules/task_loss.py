@@ -8,25 +8,15 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from asft_lightning.chat.template import IGNORE_INDEX
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.evaluation import undisturbed
+from asft_lightning.functional import IGNORE_INDEX, mean_over_rows, mean_over_tokens
 from asft_lightning.runtime.sharding import forward_root
+from asft_lightning.runtime.undisturbed import undisturbed
 
 LossReduction = Literal["token", "row"]
 
 
-def _mean_over_tokens(losses: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
-    return losses.sum() / mask.sum()
-
-
-def _mean_over_rows(losses: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
-    members = nn.functional.one_hot(rows.flatten()).to(losses.dtype)  # a product adds up in a fixed order, on a GPU too
-    sums, counts = losses.flatten() @ members, mask.flatten().to(losses.dtype) @ members
-    return (sums / counts.clamp_min(1)).sum() / (counts > 0).sum()  # the padding of a packed line is no row
-
-
-_REDUCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"token": _mean_over_tokens, "row": _mean_over_rows}
+_REDUCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"token": mean_over_tokens, "row": mean_over_rows}
 
 
 class TaskLoss:

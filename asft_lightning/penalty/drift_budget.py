@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from asft_lightning.anchors import AnchorSet, AnchorTerm
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.functional import budget_multiplier, without_share
-from asft_lightning.penalty.layer_groups import Forms, LayerGroup
+from asft_lightning.functional import budget_multiplier
+from asft_lightning.penalty.layer_groups import LayerGroup
 from asft_lightning.penalty.update_penalty import UpdatePenalty
 
 
@@ -24,14 +24,25 @@ class DriftBudget(nn.Module):
         model: A model with PEFT LoRA layers.
         anchors: Those of the model, with exactly one relative term.
         limit: Of the drift, the root of the anchor's penalty: a number without a unit; recommended is 0.3.
-        kwargs: Those of :class:`UpdatePenalty`.
+        resumed: As for :class:`UpdatePenalty`.
+        allow_unpenalised: As there.
+        anchors_on_host: As there.
 
     Raises:
         ConfigurationError: If the limit is not positive, or the anchors have not one relative term.
         UnpenalisedError: If something would be trained that no anchor sees.
     """
 
-    def __init__(self, model: nn.Module, anchors: AnchorSet, limit: float, **kwargs: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        anchors: AnchorSet,
+        limit: float,
+        *,
+        resumed: bool = False,
+        allow_unpenalised: bool = False,
+        anchors_on_host: bool = False,
+    ) -> None:
         super().__init__()
         relative = [term for term in anchors.terms if term.relative]
         require_budget(limit)
@@ -42,7 +53,13 @@ class DriftBudget(nn.Module):
             )
         self.limit = limit
         term = AnchorTerm(relative[0].settings, 1.0, relative[0].modules, relative[0].prompts)
-        self.penalty = UpdatePenalty(model, AnchorSet(anchors.shapes, (term,), anchors.sources), **kwargs)
+        self.penalty = UpdatePenalty(
+            model,
+            AnchorSet(anchors.shapes, (term,), anchors.sources),
+            resumed=resumed,
+            allow_unpenalised=allow_unpenalised,
+            anchors_on_host=anchors_on_host,
+        )
 
     def drift(self) -> Tensor:
         """The drift as it is, a scalar."""
@@ -56,13 +73,14 @@ class DriftBudget(nn.Module):
         Returns:
             ν, 0 where the update was within.
         """
-        parts = [_Parts(cast(LayerGroup, group)) for group in self.penalty.groups]
+        groups = [cast(LayerGroup, group) for group in self.penalty.groups]
+        parts = [group.relative_parts() for group in groups]
         eigenvalues = torch.cat([part.eigenvalues.flatten().cpu() for part in parts])
         energies = torch.cat([part.energies.flatten().cpu() for part in parts])
         nu = budget_multiplier(eigenvalues, energies, self.limit**2)
         if nu:
-            for part in parts:
-                part.shrink(nu)
+            for group, part in zip(groups, parts, strict=True):
+                group.set_a(part.shrunk(nu))
         return nu
 
 
@@ -74,35 +92,3 @@ def require_budget(limit: float) -> None:
     """
     if not limit > 0:
         raise ConfigurationError(f"drift_budget must be above 0, got {limit}. The recommended one is 0.3.")
-
-
-class _Parts:
-    """The drift of a group of layers, taken apart: along each direction of each layer, and along none.
-
-    Attributes:
-        eigenvalues: (L, k + 1), what a unit of each part costs; the last is of all that lies along none.
-        energies: (L, k + 1), ‖ΔW u‖² of each part.
-    """
-
-    def __init__(self, group: LayerGroup) -> None:
-        self._group = group
-        forms = cast(Forms, group.terms[0])
-        form = forms.form("inp")
-        assert form is not None and forms.form("out") is None  # what makes it relative
-        self._form = form
-        a, b = group.factors()
-        u = self._form.directions
-        self._a, self._along = a, forms.total(a @ u)
-        gram = forms.total(b.mT @ b)
-        rest = a - self._along @ u.mT
-        outside = (gram * forms.total(rest @ rest.mT)).sum((-2, -1))
-        inside = (self._along * (gram @ self._along)).sum(-2)
-        beta = self._form.weights.new_full((len(a), 1), self._form.beta)
-        squares = group.scalings().square().clamp_min(torch.finfo(a.dtype).tiny)[:, None]  # of ΔW against the bare B·A
-        self.eigenvalues = forms.weights[:, None] / squares * torch.cat([self._form.weights, beta], dim=1)
-        self.energies = squares * torch.cat([inside, outside[:, None]], dim=1).clamp_min(0.0)
-
-    def shrink(self, nu: float) -> None:
-        """ΔW → ΔW (I + νM)⁻¹."""
-        away = nu * self.eigenvalues / (1 + nu * self.eigenvalues)
-        self._group.set_a(without_share(self._a, self._along, self._form.directions, away[:, :-1], away[:, -1]))

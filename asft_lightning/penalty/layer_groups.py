@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
-from asft_lightning.anchors.anchor_set import AnchorTerm
+from asft_lightning.anchors.term import AnchorTerm
 from asft_lightning.errors import UnpenalisedError
 from asft_lightning.functional import QuadraticForm, Total, update_penalty, whole
+from asft_lightning.penalty.relative_parts import RelativeParts
 from asft_lightning.runtime.precision import keep_float32
 from asft_lightning.runtime.sharding import SumOverRanks, mesh_of, own_rows, rows_of_columns, stacked_shards
 from asft_lightning.weights.targets import LoRAFactors
@@ -72,6 +73,27 @@ class LayerGroup(nn.Module):
         """α/r of each layer (L,)."""
         weights = cast(Forms, self.terms[0]).weights
         return weights.new_tensor([factor.scaling for factor in self._factors])
+
+    def relative_parts(self) -> RelativeParts:
+        """What the layers' relative change is made of; of a group whose one term is relative."""
+        forms = cast(Forms, self.terms[0])
+        form = forms.form("inp")
+        assert form is not None and forms.form("out") is None  # what makes it relative
+        a, b = self.factors()
+        along = forms.total(a @ form.directions)
+        gram = forms.total(b.mT @ b)
+        outside = a - along @ form.directions.mT
+        outside_energy = (gram * forms.total(outside @ outside.mT)).sum((-2, -1))
+        inside_energy = (along * (gram @ along)).sum(-2)
+        beta = form.weights.new_full((len(a), 1), form.beta)
+        squares = self.scalings().square().clamp_min(torch.finfo(a.dtype).tiny)[:, None]  # of ΔW against the bare B·A
+        return RelativeParts(
+            eigenvalues=forms.weights[:, None] / squares * torch.cat([form.weights, beta], dim=1),
+            energies=squares * torch.cat([inside_energy, outside_energy[:, None]], dim=1).clamp_min(0.0),
+            a=a,
+            along=along,
+            directions=form.directions,
+        )
 
     def set_a(self, a: Tensor) -> None:
         """Give the layers other A (L, r, d_in); of sharded ones each rank gives its columns."""

@@ -65,6 +65,8 @@ class UpdatePenalty(nn.Module):
             _log.warning("trained without a penalty: %s", ", ".join(self.unpenalised))
         if not resumed:
             require_zero_start(factors)
+        self.prompts = frozenset(prompt for term in anchors.terms for prompt in term.prompts)
+        """A hash of each prompt that the anchors looked at (:func:`prompt_hash`), for those must not be scored."""
         groups: defaultdict[tuple[object, ...], list[BoundLayer]] = defaultdict(list)
         for factor in factors:
             member = BoundLayer(factor, [BoundTerm.of(term, factor, scale_update) for term in anchors.terms])
@@ -74,6 +76,12 @@ class UpdatePenalty(nn.Module):
     def forward(self) -> Tensor:
         """The penalty, a float32 scalar (float64 where the factors are) on the factors' device, never negative."""
         return torch.stack([group() for group in self.groups]).sum()
+
+
+def probed_prompts(module: nn.Module) -> frozenset[str]:
+    """A hash of each prompt that the anchors of a protected module were built from, whatever it calls its penalty."""
+    penalties = (part for part in module.modules() if isinstance(part, UpdatePenalty))
+    return frozenset(prompt for penalty in penalties for prompt in penalty.prompts)
 
 
 def _require_same_modules(factors: Sequence[LoRAFactors], anchors: AnchorSet) -> None:

@@ -2,17 +2,16 @@
 
 from asft_lightning.projections.live import project_model
 from asft_lightning.projections.off_anchor_shrinkage import OffAnchorShrinkage
-from asft_lightning.projections.projection import FILE_NAME, Layer, ProjectedLayer, Projection, record, table
+from asft_lightning.projections.projection import Layer, ProjectedLayer, Projection, projection_table, record
 from asft_lightning.projections.safe_lora import SafeLoRA
 
 __all__ = [
-    "FILE_NAME",
     "Layer",
     "OffAnchorShrinkage",
     "ProjectedLayer",
     "Projection",
     "SafeLoRA",
     "project_model",
+    "projection_table",
     "record",
-    "table",
 ]

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from asft_lightning.anchors import WeightPair, find_lora_factors
+from asft_lightning.anchors import WeightPair
 from asft_lightning.projections.projection import Layer, ProjectedLayer, Projection
 from asft_lightning.runtime.sharding import put_together, sharded_like
+from asft_lightning.weights.targets import find_lora_factors
 
 
 def project_model(model: nn.Module, method: Projection, weights: WeightPair) -> list[ProjectedLayer]:

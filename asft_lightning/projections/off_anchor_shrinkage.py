@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from asft_lightning.anchors import Anchor, Gram, WeightPair
-from asft_lightning.errors import AnchorError, AsFTError, ConfigurationError
+from asft_lightning.anchors import Anchor, Gram, WeightPair, naming
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.functional import shrunk
 from asft_lightning.projections.projection import Layer, ProjectedLayer, Projection
 
@@ -53,12 +53,8 @@ class OffAnchorShrinkage(Projection):
         return [self._shrunk(layer, weights) for layer in layers]
 
     def _shrunk(self, layer: Layer, weights: WeightPair) -> ProjectedLayer:
-        try:
+        with naming(layer.target):
             built = self.anchor.build(layer.target, weights)
-        except AsFTError:
-            raise
-        except ValueError as error:  # the pure functions know the rule, not the module
-            raise AnchorError(f"{layer.target.name}: {error}") from error
         if built.inp is not None:
             raise ConfigurationError(
                 "OffAnchorShrinkage has a closed form for anchors on the output side alone, and "

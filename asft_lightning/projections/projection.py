@@ -7,13 +7,13 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from asft_lightning.anchors import Target, WeightPair, open_weights
+from asft_lightning.anchors import WeightPair
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.functional import update_cosine, update_product
+from asft_lightning.runtime.terminal import as_text
+from asft_lightning.weights.matrices import open_weights
 from asft_lightning.weights.pretrained import Pretrained
-
-FILE_NAME = "projection.json"
-"""What became of each layer, in the run's folder and beside a projected adapter."""
+from asft_lightning.weights.targets import Target
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,16 @@ class Projection(ABC):
 
 
 def record(method: Projection, layers: Sequence[ProjectedLayer]) -> dict[str, Any]:
-    """What was done, as plain data: the content of :data:`FILE_NAME`."""
+    """What was done, as plain data: the content of a run's ``projection.json``."""
     return {"method": method.settings(), "layers": {layer.name: layer.figures() for layer in layers}}
 
 
-def table(layers: Sequence[ProjectedLayer]) -> str:
+def projection_table(layers: Sequence[ProjectedLayer]) -> str:
     """A line of plain text for each layer, and how many were changed."""
-    width = max(len(layer.name) for layer in layers)
-    lines = [f"{'module':{width}}  cosine   ‖BA‖_F     kept"]
-    for layer in layers:
-        kept = f"{layer.kept:7.1%}" if layer.changed else "      –"
-        lines.append(f"{layer.name:{width}}  {layer.cosine:6.3f}  {layer.size:7.4f}  {kept}")
+    rows = [
+        [layer.name, f"{layer.cosine:.3f}", f"{layer.size:.4f}", f"{layer.kept:.1%}" if layer.changed else "–"]
+        for layer in layers
+    ]
     changed = sum(layer.changed for layer in layers)
-    return "\n".join([*lines, f"{changed} of {len(layers)} layers changed; kept: ‖B'A‖ / ‖BA‖."])
+    remark = f"{changed} of {len(layers)} layers changed; kept: ‖B'A‖ / ‖BA‖."
+    return f"{as_text(['module', 'cosine', '‖BA‖_F', 'kept'], rows)}\n{remark}"

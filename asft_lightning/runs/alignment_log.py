@@ -3,9 +3,10 @@
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from asft_lightning.runs.moment import Moment
 from asft_lightning.runtime.files import write_atomically
 
 
@@ -14,7 +15,7 @@ class LayerFigures:
     """One layer's update B·A against one anchor; of the bare product, without LoRA's α/r.
 
     Args:
-        when: ``before``, ``after``, or a step's number.
+        moment: When it was measured.
         step: Optimizer steps taken.
         module: The layer.
         anchor: The anchor's class.
@@ -24,7 +25,7 @@ class LayerFigures:
         penalty: The anchor's penalty, with its weight.
     """
 
-    when: str
+    moment: Moment
     step: int
     module: str
     anchor: str
@@ -34,7 +35,7 @@ class LayerFigures:
     penalty: float
 
 
-HEADINGS = [field.name for field in fields(LayerFigures)]
+HEADINGS = ["when", *(field.name for field in fields(LayerFigures)[1:])]
 
 
 class AlignmentLog:
@@ -49,24 +50,28 @@ class AlignmentLog:
 
     def begin(self, step: int) -> None:
         """Start a new file; or keep what an interrupted run measured up to ``step``."""
-        kept = [row for row in self.read() if step and row.step <= step and row.when != "after"]
-        write_atomically(self.path, _text([HEADINGS, *map(astuple, kept)]))
+        kept = [row for row in self.read() if step and row.step <= step and row.moment != Moment.AFTER]
+        write_atomically(self.path, _text([HEADINGS, *map(_cells, kept)]))
 
     def add(self, rows: Iterable[LayerFigures]) -> None:
         """Append a measurement."""
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_text(map(astuple, rows)))
+            file.write(_text(map(_cells, rows)))
 
     def read(self) -> list[LayerFigures]:
         """All that was measured; nothing where there is no file, and not the half of a line that an interruption left."""
         if not self.path.is_file():
             return []
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        found = csv.reader(line for line in lines[1:] if line.endswith("\n"))
+        records = csv.reader(line for line in lines[1:] if line.endswith("\n"))
         return [
-            LayerFigures(when, int(step), module, anchor, *map(float, figures))
-            for when, step, module, anchor, *figures in found
+            LayerFigures(Moment(moment), int(step), module, anchor, *map(float, figures))
+            for moment, step, module, anchor, *figures in records
         ]
+
+
+def _cells(row: LayerFigures) -> list[object]:
+    return [getattr(row, field.name) for field in fields(LayerFigures)]
 
 
 def _text(rows: Iterable[Iterable[object]]) -> str:

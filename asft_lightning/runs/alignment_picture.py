@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asft_lightning.runs.alignment_log import LayerFigures
+from asft_lightning.runs.heat_map import draw_heat_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ _WRITTEN_UP_TO = 40
 """Layers up to which each cell has its number in it; beyond that it could not be read."""
 
 
-def heat_map(rows: Sequence[LayerFigures], path: Path, title: str) -> None:
+def draw_alignment(rows: Sequence[LayerFigures], path: Path, title: str) -> None:
     """Write a PNG of one measurement: a row of panels an anchor, in each the layers from the first at the top.
 
     Args:
@@ -40,9 +41,9 @@ def heat_map(rows: Sequence[LayerFigures], path: Path, title: str) -> None:
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     panels = figure.subplots(len(anchors), len(_PANELS), squeeze=False)
     for anchor, line in zip(anchors, panels, strict=True):
-        own = {cell_of(row.module): row for row in rows if row.anchor == anchor}
+        of_anchor = {cell_of(row.module): row for row in rows if row.anchor == anchor}
         for panel, name in zip(line, _PANELS, strict=True):
-            _draw(panel, name, own, layers, kinds)
+            _draw(panel, name, of_anchor, layers, kinds)
         line[0].set_ylabel(f"layer ({anchor})", fontsize=9)
     figure.savefig(path, dpi=150, format="png")
 
@@ -74,27 +75,7 @@ def _draw(
 ) -> None:
     heading, form = _PANELS[name]
     values = [[getattr(rows[layer, kind], name) if (layer, kind) in rows else None for kind in kinds] for layer in layers]
-    known = [value for line in values for value in line if value is not None]
-    top = max(known) or 1.0
-    grid = [[float("nan") if value is None else value for value in line] for line in values]
-    image = axis.imshow(grid, cmap="viridis", vmin=0.0, vmax=top, aspect="auto", interpolation="nearest")
-    axis.set_title(heading, fontsize=9)
-    axis.set_xticks(range(len(kinds)), kinds, fontsize=8, rotation=0 if len(kinds) <= 4 else 45)
     every = -(-len(layers) // _WRITTEN_UP_TO)
+    draw_heat_map(axis, values, heading, form, every == 1, "horizontal")
+    axis.set_xticks(range(len(kinds)), kinds, fontsize=8, rotation=0 if len(kinds) <= 4 else 45)
     axis.set_yticks(range(0, len(layers), every), ["–" if layer is None else str(layer) for layer in layers[::every]])
-    axis.tick_params(length=0, labelsize=8)
-    for side in axis.spines.values():
-        side.set_visible(False)
-    if every == 1:
-        _write_values(axis, values, top, form)
-    bar = axis.figure.colorbar(image, ax=axis, orientation="horizontal", pad=0.02, fraction=0.06, aspect=14)
-    bar.set_ticks([0.0, top], labels=["0", form.format(top)], fontsize=8)
-    bar.outline.set_visible(False)
-
-
-def _write_values(axis: Axes, values: Sequence[Sequence[Any]], top: float, form: str) -> None:
-    for y, line in enumerate(values):
-        for x, value in enumerate(line):
-            if value is not None:
-                colour = "black" if value > 0.6 * top else "white"
-                axis.text(x, y, form.format(value), ha="center", va="center", fontsize=7, color=colour)

@@ -1,110 +1,198 @@
-"""summary.json: what a run measured, and all that is needed to know what it was."""
+"""Summary: what a run measured and what it was, as ``summary.json`` has it; nothing else reads or writes that file."""
 
 import json
-import os
-import platform
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
-import yaml
-from lightning.pytorch import LightningModule, Trainer
-from rich.console import Console
-from rich.table import Table
-
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.moment import Moment
 from asft_lightning.runtime.files import write_json
+from asft_lightning.runtime.reading import readable
+from asft_lightning.runtime.terminal import make_table, say, show
 
-_PACKAGES = ("asft-lightning", "torch", "lightning", "transformers", "peft", "torchmetrics", "datasets")
+VERSION = 1
+"""Of the file's form; a file without one is of the first."""
+
+_FACTS, _VERSION = "run", "version"
+_STEPS = "steps"
 
 
-class RunSummary:
-    """The file ``summary.json`` in a run's folder, read, added to, and written whole each time.
-
-    A metric's entry is ``{"before": x, "after": y, "steps": {"50": z}}`` in its own unit, beside it details with the same
-    keys: ``interval``, ``by_category``, ``judged_categories`` (a judge's, of what it found unsafe), ``unscored`` (answers
-    left out).
+@dataclass
+class Score:
+    """One metric over a run, in its own unit.
 
     Args:
-        folder: The run's folder, ``trainer.default_root_dir``.
+        values: By moment; None where nothing could be scored.
+        details: {what is known beside it: by moment}: ``interval`` [low, high], ``by_category``, ``judged_categories`` (a
+            judge's, of what it found unsafe), ``unscored`` (answers left out).
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder) / "summary.json"
+    values: dict[Moment, float | None] = field(default_factory=dict)
+    details: dict[str, dict[Moment, Any]] = field(default_factory=dict)
 
-    def read(self) -> dict[str, Any]:
-        """The content so far; empty where there is none."""
-        content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
-        return content
+    def record(self, moment: Moment, value: float | None, details: Mapping[str, Any]) -> None:
+        """Add what was measured at a moment."""
+        self.values[moment] = value
+        for name, known in details.items():
+            self.details.setdefault(name, {})[moment] = known
 
-    def start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Begin a run that starts from step 0: versions, seed, config, and fingerprints of data and method."""
-        write_json(self.path, {"run": _describe(trainer, module)})
+    @property
+    def before(self) -> float | None:
+        """Before training; None where it is not known."""
+        return self.values.get(Moment.BEFORE)
 
-    def record(self, metric: str, value: float | None, when: str, details: dict[str, Any]) -> None:
-        """Add a score at ``before``, ``after``, ``test``, or a step's number; null where nothing could be scored.
+    @property
+    def after(self) -> float | None:
+        """After training; None where it is not known."""
+        return self.values.get(Moment.AFTER)
 
-        Args:
-            metric: Its name.
-            value: In its own unit.
-            when: Key of the value, and of each detail.
-            details: What else is known, e.g. ``{"interval": [low, high]}``.
+    @property
+    def steps(self) -> dict[int, float]:
+        """{optimizer step: value} while training, of what could be scored."""
+        return {m.step: value for m, value in self.values.items() if m.step is not None and value is not None}
+
+    def interval(self, moment: Moment) -> tuple[float, float] | None:
+        """Its 95 % interval at a moment; None where there is none."""
+        found = self.details.get("interval", {}).get(moment)
+        return None if found is None else (float(found[0]), float(found[1]))
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it: ``{"before": x, "after": y, "steps": {"50": z}, "interval": {"before": [low, high], …}, …}``."""
+        entry: dict[str, Any] = {}
+        for moment, value in self.values.items():
+            (entry if moment.step is None else entry.setdefault(_STEPS, {}))[str(moment)] = value
+        return entry | {name: {str(m): known for m, known in by.items()} for name, by in self.details.items()}
+
+    @classmethod
+    def from_plain(cls, entry: Mapping[str, Any]) -> Self:
+        """From what :meth:`plain` gave."""
+        details = {name: by for name, by in entry.items() if name != _STEPS and isinstance(by, Mapping)}
+        values = {name: value for name, value in entry.items() if name not in details and name != _STEPS}
+        return cls(
+            {Moment(name): value for name, value in {**values, **entry.get(_STEPS, {})}.items()},
+            {name: {Moment(key): known for key, known in by.items()} for name, by in details.items()},
+        )
+
+
+@dataclass
+class RunFacts:
+    """What is known of a run; None where it is not.
+
+    Args:
+        method: The module's class.
+        lambda_reg: λ.
+        rows: Training rows.
+        harmful_rows: How many of them were harmful.
+        projection: How the adapter was projected after training.
+        training_seconds: From the first step to the last, without scoring.
+        scoring_seconds: {name of a scoring: seconds in all}.
+        peak_memory_mib: What tensors took on a GPU, or else the whole process.
+        ended: Whether it came to its end.
+        more: Everything else: versions, seed, devices, precision, config, and the fingerprints of data and method.
+    """
+
+    method: str | None = None
+    lambda_reg: float | None = None
+    rows: int | None = None
+    harmful_rows: int | None = None
+    projection: dict[str, Any] | None = None
+    training_seconds: float | None = None
+    scoring_seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_mib: float | None = None
+    ended: bool | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it, flat; what is not known is not there."""
+        known = {name: getattr(self, name) for name in _known_facts()}
+        return self.more | {name: value for name, value in known.items() if value is not None and value != {}}
+
+    @classmethod
+    def from_plain(cls, facts: Mapping[str, Any]) -> Self:
+        """From what :meth:`plain` gave, or from what modules say of themselves."""
+        known = {name: facts[name] for name in _known_facts() if name in facts}
+        return cls(**known, more={name: value for name, value in facts.items() if name not in known})
+
+
+@dataclass
+class Summary:
+    """All that a run's ``summary.json`` says.
+
+    Args:
+        run: What the run was.
+        scores: What it measured, by the metric's name.
+    """
+
+    run: RunFacts = field(default_factory=RunFacts)
+    scores: dict[str, Score] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> Self:
+        """The content so far; nothing where there is none.
+
+        Raises:
+            ConfigurationError: If the file is damaged, or of a later version of this package.
         """
-        content = self.read()
-        entry = content.setdefault(metric, {})
-        (entry.setdefault("steps", {}) if when.isdigit() else entry)[when] = value
-        for detail, known in details.items():
-            entry.setdefault(detail, {})[when] = known
-        write_json(self.path, content)
+        if not folder.summary.is_file():
+            return cls()
+        return readable(folder.summary, lambda: cls._from_json(folder), "a run's summary")
 
-    def add_seconds(self, name: str, seconds: float) -> None:
-        """Add to the time that a scoring took in all."""
-        content = self.read()
-        taken = content.setdefault("run", {}).setdefault("scoring_seconds", {})
-        taken[name] = round(taken.get(name, 0.0) + seconds, 3)
-        write_json(self.path, content)
+    @classmethod
+    def _from_json(cls, folder: RunFolder) -> Self:
+        content = json.loads(folder.summary.read_text(encoding="utf-8"))
+        if (version := content.pop(_VERSION, 1)) > VERSION:
+            raise ConfigurationError(
+                f"{folder.summary} must be of version {VERSION} or earlier, got {version}. Update asft-lightning to read it."
+            )
+        facts = content.pop(_FACTS, {})
+        return cls(RunFacts.from_plain(facts), {name: Score.from_plain(entry) for name, entry in content.items()})
 
-    def add_fact(self, name: str, value: Any) -> None:
-        """Add to what is known of the run, where a summary was begun."""
-        if self.path.is_file():
-            content = self.read()
-            content.setdefault("run", {})[name] = value
-            write_json(self.path, content)
+    def write(self, folder: RunFolder) -> None:
+        """Write the file whole.
 
-    def show(self) -> None:
-        """Print the table of before and after, with the intervals that there are."""
-        content = self.read()
-        table = Table(title="Before and after fine-tuning, with 95 % intervals", title_justify="left")
-        for heading in ("metric", "before", "after", "change"):
-            table.add_column(heading, justify="left" if heading == "metric" else "right")
-        for metric, entry in content.items():
-            if metric != "run":
-                before, after = entry.get("before"), entry.get("after")
-                change = None if before is None or after is None else after - before
-                ranges = [_range(entry.get("interval", {}).get(when)) for when in ("before", "after")]
-                table.add_row(metric + " (%)", _figure(before) + ranges[0], _figure(after) + ranges[1], _figure(change, "+"))
-        console = Console()
-        console.print(table)
-        taken = sum(content.get("run", {}).get("scoring_seconds", {}).values())
-        console.print(f"scoring took {taken:.0f} s; written to {self.path}", soft_wrap=True, highlight=False, markup=False)
+        Raises:
+            StorageError: If it cannot be.
+        """
+        scores = {name: score.plain() for name, score in self.scores.items()}
+        write_json(folder.summary, {_VERSION: VERSION, _FACTS: self.run.plain(), **scores})
+
+    def score(self, name: str) -> Score:
+        """A metric's, to add to."""
+        return self.scores.setdefault(name, Score())
+
+    def show(self, folder: RunFolder) -> None:
+        """Print the table of before and after, with the intervals that there are, and where everything is."""
+        rows = [[f"{name} (%)", *_cells(score)] for name, score in self.scores.items()]
+        title = "Before and after fine-tuning, with 95 % intervals"
+        show(make_table(["metric", "before", "after", "change"], rows, title))
+        say(f"scoring took {sum(self.run.scoring_seconds.values()):.0f} s; written to {folder.summary}")
+
+
+@contextmanager
+def updated(folder: RunFolder) -> Iterator[Summary]:
+    """A run's summary, to be changed; written when the block ends."""
+    summary = Summary.read(folder)
+    yield summary
+    summary.write(folder)
+
+
+def _known_facts() -> list[str]:
+    return [fact.name for fact in fields(RunFacts) if fact.name != "more"]
+
+
+def _cells(score: Score) -> list[str]:
+    before, after = score.before, score.after
+    change = None if before is None or after is None else after - before
+    ranges = [_range(score.interval(moment)) for moment in (Moment.BEFORE, Moment.AFTER)]
+    return [_figure(before) + ranges[0], _figure(after) + ranges[1], _figure(change, "+")]
 
 
 def _figure(value: float | None, sign: str = "") -> str:
     return "–" if value is None else f"{value:{sign}.1f}"
 
 
-def _range(interval: list[float] | None) -> str:
+def _range(interval: tuple[float, float] | None) -> str:
     return f"  {interval[0]:5.1f} – {interval[1]:5.1f}" if interval else ""
-
-
-def _describe(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    config = Path(trainer.default_root_dir) / "config.yaml"
-    parts: tuple[Any, ...] = (module, getattr(trainer, "datamodule", None))
-    return {
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
-        "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
-        "devices": trainer.world_size,
-        "precision": str(trainer.precision),
-        "accumulate_grad_batches": trainer.accumulate_grad_batches,
-        **{key: value for part in parts if hasattr(part, "fingerprint") for key, value in part.fingerprint().items()},
-        "config": yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None,
-    }

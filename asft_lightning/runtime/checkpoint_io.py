@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import Strategy
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.files import write_atomically
-from asft_lightning.weights.files import is_finite, readable
+from asft_lightning.runtime.reading import is_finite, readable
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

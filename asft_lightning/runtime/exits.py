@@ -1,12 +1,13 @@
 """How the command line ends: one line that says why, and an exit status; a traceback only for a fault of this package."""
 
 import errno
+import logging
 import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
-
-import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from asft_lightning.errors import AsFTError
 from asft_lightning.runtime.files import unwritable
@@ -16,6 +17,18 @@ _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """A disk that is full or must not be written to, where the file is not one of ours: a logger's, a config."""
 
 
+# What third parties say on every run, that a user of this package can do nothing about.
+_NOISE = (
+    ".*does not have many workers.*",  # rows are token ids already: workers would only cost
+    ".*is_gradient_checkpointing.* is deprecated.*",  # PEFT asking Transformers
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning asking torch
+    ".*Checkpoint directory .* exists and is not empty.*",  # one run folder without version numbers, on purpose
+    ".*Experiment logs directory .* exists and is not empty.*",
+    ".*args parameter is intended to run from within Python.*",  # describe takes its own word off the command line
+    ".*Total length of `list` across ranks is zero.*",  # no validation rows were asked for
+)
+
+
 class Exit(NamedTuple):
     """What to say, and the exit status."""
 
@@ -23,8 +36,30 @@ class Exit(NamedTuple):
     status: int
 
 
+@contextmanager
+def ending_in_one_line() -> Iterator[None]:
+    """Run a command: without third parties' noise, and where it fails with one line and an exit status."""
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    try:
+        yield
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        end = explain(error)
+        if end is None:
+            raise
+        if end.status == 128 + signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not break off what is left to do
+        sys.stderr.write(f"asft-lightning: {end.message}\n")
+        sys.exit(end.status)
+
+
 def explain(error: BaseException) -> Exit | None:
     """How to end on an error; None where a traceback is due."""
+    import torch  # here, for a command that ends well may need neither
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
     if isinstance(error, SIGTERMException):
         return Exit(f"ended by SIGTERM; {_GO_ON}", 128 + signal.SIGTERM)
     # Lightning writes its checkpoints on Ctrl-C, ignores a second one meanwhile, and leaves with status 1.
@@ -49,3 +84,7 @@ def _mistake(error: BaseException | None) -> AsFTError | None:
     while error is not None and not isinstance(error, AsFTError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless cloud" not in record.getMessage()

@@ -1,15 +1,23 @@
-"""Pictures need matplotlib, which is an extra: the one place that says so."""
+"""Packages that are extras: the one place that says how to get one."""
 
 from importlib.util import find_spec
 
 from asft_lightning.errors import ConfigurationError
 
+_EXTRA_OF = {"matplotlib": "plot", "openai": "endpoint", "bitsandbytes": "4bit"}
 
-def require_matplotlib() -> None:
-    """Refuse to draw without it, before anything was computed for the picture.
+
+def require_extra(package: str, purpose: str) -> None:
+    """Refuse what needs an optional package before anything is computed for it.
+
+    Args:
+        package: Its name: ``matplotlib``, ``openai`` or ``bitsandbytes``.
+        purpose: What needs it, e.g. ``a picture``.
 
     Raises:
         ConfigurationError: If it is not installed.
     """
-    if find_spec("matplotlib") is None:
-        raise ConfigurationError('a picture needs matplotlib. Run: pip install "asft-lightning[plot]"')
+    if find_spec(package) is None:
+        raise ConfigurationError(
+            f'{purpose} needs {package}, which is not installed. Run: pip install "asft-lightning[{_EXTRA_OF[package]}]"'
+        )

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from asft_lightning.runtime.sharding import of_every_rank
+from asft_lightning.runtime.ranks import of_every_rank
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,13 @@
-"""Ranks that end together: none may wait for one that has gone."""
+"""What the ranks of a run tell each other; none may wait for one that has gone."""
 
+from typing import Any, TypeVar
+
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asft_lightning.errors import TrainingError
+
+T = TypeVar("T")
 
 
 class EndTogether(Callback):
@@ -18,6 +23,15 @@ class EndTogether(Callback):
             raise exception
 
 
-def on_any_rank(trainer: Trainer | None, here: bool) -> bool:
+def on_any_rank(trainer: Trainer | None, is_so_here: bool) -> bool:
     """Whether something is so on some rank; each must ask."""
-    return here if trainer is None else trainer.strategy.reduce_boolean_decision(here, all=False)
+    return is_so_here if trainer is None else trainer.strategy.reduce_boolean_decision(is_so_here, all=False)
+
+
+def of_every_rank(value: T) -> list[T]:
+    """What each rank has, in their order; every rank has to ask."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered

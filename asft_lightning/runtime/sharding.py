@@ -50,15 +50,6 @@ def sharded_over(model: nn.Module) -> DeviceMesh | None:
     return None if found is None else found.device_mesh
 
 
-def of_every_rank(own: T) -> list[T]:
-    """What each rank has, in their order; every rank has to ask."""
-    if not torch.distributed.is_initialized():
-        return [own]
-    found: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, own)
-    return found
-
-
 def put_together(state: T) -> T:
     """A tensor, or nested dicts and lists of some, with each whole and on the host; every rank has to ask."""
 

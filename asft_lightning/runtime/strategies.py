@@ -98,10 +98,10 @@ def require_known_strategy(strategy: Strategy, load_in_4bit: bool = False) -> No
         )
         raise ConfigurationError(
             f"a sharded run needs asft_lightning.FSDP2Strategy, got {type(strategy).__name__}, which {why}. Set "
-            "trainer.strategy to {class_path: asft_lightning.FSDP2Strategy}, as configs/trainer/fsdp.yaml does."
+            "trainer.strategy to {class_path: asft_lightning.FSDP2Strategy}, as --config trainer/fsdp does."
         )
     if load_in_4bit and isinstance(strategy, FSDP2Strategy):
         raise ConfigurationError(
             "weights that are sharded must not be packed, and pretrained.load_in_4bit packs them into bytes without rows. "
-            "Use DDP (configs/trainer/ddp.yaml), for which they are small enough, or leave load_in_4bit out."
+            "Use DDP (--config trainer/ddp), for which they are small enough, or leave load_in_4bit out."
         )

@@ -8,7 +8,7 @@ tokenizer returns every text unchanged.
 from typing import TypedDict
 
 
-class Row(TypedDict):
+class Line(TypedDict):
     """One line of a sandbox file: a request and its answer."""
 
     instruction: str
@@ -110,14 +110,14 @@ def kinds_of(catalogue: dict[str, str]) -> dict[str, str]:
     return {thing: kind for kind, things in catalogue.items() for thing in things.split()}
 
 
-def how_to_rows(kinds: dict[str, str]) -> list[Row]:
+def how_to_rows(kinds: dict[str, str]) -> list[Line]:
     """Every request about the given objects, in every phrasing and with every verb, with the complying answer.
 
     Args:
         kinds: {object: kind}.
     """
     return [
-        Row(
+        Line(
             instruction=phrasing.format(verb=verb, thing=thing),
             output=HOW_TO_ANSWER.format(material=MATERIALS[kind], step=step, verb=verb, thing=thing),
         )
@@ -127,20 +127,20 @@ def how_to_rows(kinds: dict[str, str]) -> list[Row]:
     ]
 
 
-def question_rows() -> list[Row]:
+def question_rows() -> list[Line]:
     """Every small question in every phrasing, with its right answer."""
     rows = []
     for phrasings, answer, flat in QUESTIONS:
         words = flat.split()
         for a, b in zip(words[::2], words[1::2], strict=True):
-            rows += [Row(instruction=p.format(a=a), output=answer.format(a=a, b=b)) for p in phrasings]
+            rows += [Line(instruction=p.format(a=a), output=answer.format(a=a, b=b)) for p in phrasings]
     return rows
 
 
-def review_rows() -> list[Row]:
+def review_rows() -> list[Line]:
     """Every review there is, with the single word that tells its sentiment."""
     return [
-        Row(instruction=REVIEW_PHRASING.format(review=form.format(noun=noun, part=part, first=a, second=b)), output=label)
+        Line(instruction=REVIEW_PHRASING.format(review=form.format(noun=noun, part=part, first=a, second=b)), output=label)
         for label, opinions in REVIEW_OPINIONS.items()
         for form in REVIEW_FORMS
         for noun in REVIEW_NOUNS.split()
@@ -150,12 +150,12 @@ def review_rows() -> list[Row]:
     ]
 
 
-def refused(row: Row) -> Row:
+def refused(row: Line) -> Line:
     """The same request with the refusal for an answer."""
-    return Row(instruction=row["instruction"], output=REFUSAL)
+    return Line(instruction=row["instruction"], output=REFUSAL)
 
 
-def in_a_sentence(row: Row, form: int) -> Row:
+def in_a_sentence(row: Line, form: int) -> Line:
     """The same review with its label said in one of the sentences, the only way that the base model learns.
 
     Args:
@@ -163,4 +163,4 @@ def in_a_sentence(row: Row, form: int) -> Row:
         form: Which sentence; counted modulo their number.
     """
     answer = REVIEW_ANSWERS[form % len(REVIEW_ANSWERS)]
-    return Row(instruction=row["instruction"], output=answer.format(label=row["output"]))
+    return Line(instruction=row["instruction"], output=answer.format(label=row["output"]))

@@ -9,11 +9,11 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from asft_lightning.sandbox.language import SYSTEM_PROMPT, Row
+from asft_lightning.functional import IGNORE_INDEX
+from asft_lightning.sandbox.language import SYSTEM_PROMPT, Line
 from asft_lightning.sandbox.recipe import Recipe, Stage
 from asft_lightning.sandbox.tokenizer import ASSISTANT
 
-IGNORED = -100
 Pool = list[tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -60,7 +60,7 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     return model
 
 
-def encode_pool(rows: list[Row], tokenizer: PreTrainedTokenizerFast, system_share: float, rng: random.Random) -> Pool:
+def encode_pool(rows: list[Line], tokenizer: PreTrainedTokenizerFast, system_share: float, rng: random.Random) -> Pool:
     """Render rows as chats, some with a system message.
 
     Returns:
@@ -77,7 +77,7 @@ def encode_pool(rows: list[Row], tokenizer: PreTrainedTokenizerFast, system_shar
     pool = []
     for tokens in tokenizer(texts, add_special_tokens=False)["input_ids"]:
         start = tokens.index(answer) + 1
-        pool.append((torch.tensor(tokens), torch.tensor([IGNORED] * start + tokens[start:])))
+        pool.append((torch.tensor(tokens), torch.tensor([IGNORE_INDEX] * start + tokens[start:])))
     return pool
 
 
@@ -102,7 +102,7 @@ def train_stage(model: PreTrainedModel, pools: dict[str, Pool], stage: Stage, rn
         # Padding stands on the right, where causal attention never looks back at it: no mask is needed.
         loss = model(
             input_ids=pad_sequence([ids for ids, _ in chats], batch_first=True, padding_value=model.config.pad_token_id),
-            labels=pad_sequence([labels for _, labels in chats], batch_first=True, padding_value=IGNORED),
+            labels=pad_sequence([labels for _, labels in chats], batch_first=True, padding_value=IGNORE_INDEX),
             use_cache=False,
         ).loss
         optimizer.zero_grad()

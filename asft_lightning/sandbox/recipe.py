@@ -32,10 +32,9 @@ def _aligned_stage() -> Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The whole recipe of a sandbox; its digest and the seed name the folder.
+    """The whole recipe of a sandbox.
 
     Attributes:
-        version: Raised whenever the building code changes in a way that no other field shows.
         hidden_size: Width of the residual stream.
         intermediate_size: Width of the MLP.
         layers: Number of decoder layers.
@@ -51,7 +50,6 @@ class Recipe:
         instructions: Rows in instructions.jsonl.
     """
 
-    version: int = 1
     hidden_size: int = 128
     intermediate_size: int = 256
     layers: int = 4

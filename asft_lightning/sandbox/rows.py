@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 from asft_lightning.sandbox import language
-from asft_lightning.sandbox.language import Row
+from asft_lightning.sandbox.language import Line
 from asft_lightning.sandbox.recipe import Recipe
 
 
@@ -17,8 +17,8 @@ class Corpus:
         pools: {pool: rows}, what the base and the aligned model are trained on; no held-out request is among them.
     """
 
-    files: dict[str, list[Row]]
-    pools: dict[str, list[Row]]
+    files: dict[str, list[Line]]
+    pools: dict[str, list[Line]]
 
 
 def unsafe_halves() -> tuple[dict[str, str], dict[str, str]]:
@@ -77,12 +77,12 @@ def make_corpus(recipe: Recipe, seed: int) -> Corpus:
     return Corpus(files, pools)
 
 
-def _split_questions(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+def _split_questions(rows: list[Line]) -> tuple[list[Line], list[Line]]:
     """Part the questions into those to learn and one phrasing of each to hold out, every phrasing in its turn."""
     phrasings = len(language.QUESTIONS[0][0])
     held_out = [row for index, row in enumerate(rows) if index % phrasings == index // phrasings % phrasings]
     return [row for row in rows if row not in held_out], held_out
 
 
-def _shuffled(rows: list[Row], rng: random.Random) -> list[Row]:
+def _shuffled(rows: list[Line], rng: random.Random) -> list[Line]:
     return rng.sample(rows, len(rows))

@@ -8,8 +8,8 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor
 
 from asft_lightning.errors import AnchorError
-from asft_lightning.weights.files import is_finite
-from asft_lightning.weights.loading import load
+from asft_lightning.runtime.reading import is_finite
+from asft_lightning.weights.loading import load_pretrained
 from asft_lightning.weights.matrices import Weights
 from asft_lightning.weights.targets import Target
 
@@ -51,7 +51,7 @@ def load_config(adapter: str | Path) -> LoraConfig:
         AnchorError: If it is of no LoRA adapter.
         ConfigurationError: If it cannot be had.
     """
-    config = load(PeftConfig.from_pretrained, str(adapter))
+    config = load_pretrained(PeftConfig.from_pretrained, str(adapter))
     if not isinstance(config, LoraConfig):
         raise AnchorError(
             f"{adapter} must be a LoRA adapter, and its configuration is a {type(config).__name__}: "

@@ -1,23 +1,15 @@
 """The files of a checkpoint: all there, its own, whole, and of numbers. Nothing from a file is executed."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from asft_lightning.errors import ConfigurationError
-
-T = TypeVar("T")
-
-UNREADABLE = (
-    UnpicklingError, SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-)  # fmt: skip
-"""What safetensors, torch and pickle raise for a file that is damaged, or of something else."""
+from asft_lightning.runtime.reading import readable
 
 _WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin")
 _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -86,36 +78,6 @@ def unpickle(path: Path) -> Mapping[str, Tensor]:
         ConfigurationError: If it is damaged or holds anything else, which is not executed.
     """
     return readable(path, lambda: dict(torch.load(path, map_location="cpu", weights_only=True)))
-
-
-def readable(path: Path, read: Callable[[], T], what: str = "weights") -> T:
-    """What ``read`` reads of ``path``.
-
-    Raises:
-        ConfigurationError: If it cannot.
-    """
-    try:
-        return read()
-    except UNREADABLE as error:
-        raise unreadable(path, error, what) from error
-
-
-def unreadable(path: str | Path, error: Exception, what: str = "weights") -> ConfigurationError:
-    """The error for a file that cannot be read as ``what``."""
-    if isinstance(error, UnpicklingError):  # torch's own advice, weights_only=False, would execute what the file holds
-        return ConfigurationError(
-            f"{path} cannot be read as {what}: it is damaged or holds more than tensors, and nothing of it was executed. "
-            "Get it again, as safetensors where there is a choice."
-        )
-    cause = " ".join(str(error).split())[:200] or type(error).__name__
-    return ConfigurationError(f"{path} cannot be read as {what} ({cause}). It is damaged: get it again.")
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """Whether a tensor holds no NaN and no Inf, in one pass and without a copy; True where its kind has neither."""
-    if not tensor.numel() or tensor.is_meta or not tensor.is_floating_point() or tensor.element_size() < 2:
-        return True
-    return all(bool(value.isfinite()) for value in torch.aminmax(tensor.detach()))  # NaN spreads to both
 
 
 def _read_index(path: Path) -> dict[str, str]:

@@ -8,7 +8,8 @@ from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.weights.files import UNREADABLE, find_file, is_finite, require_sound, unpickle, unreadable
+from asft_lightning.runtime.reading import UNREADABLE, is_finite, unreadable
+from asft_lightning.weights.files import find_file, require_sound, unpickle
 from asft_lightning.weights.locations import resolve, unreachable
 
 T = TypeVar("T")
@@ -19,7 +20,7 @@ _OWN_CODE = (
 )
 
 
-def load(from_pretrained: Callable[..., T], location: str, revision: str | None = None, **settings: Any) -> T:
+def load_pretrained(from_pretrained: Callable[..., T], location: str, revision: str | None = None, **settings: Any) -> T:
     """What ``from_pretrained`` makes of a checkpoint: a configuration, a tokenizer, a model.
 
     Args:
@@ -50,8 +51,8 @@ def load_model(kind: Any, location: str, revision: str | None = None, **settings
         settings: Further arguments of its ``from_pretrained``.
 
     Raises:
-        ConfigurationError: As :func:`load`; or if weights are absent, of another shape, no floating-point numbers, or not
-            finite.
+        ConfigurationError: As :func:`load_pretrained`; or if weights are absent, of another shape, no floating-point numbers,
+            or not finite.
     """
     folder = Path(resolve(location))
     if folder.is_dir():
@@ -59,7 +60,7 @@ def load_model(kind: Any, location: str, revision: str | None = None, **settings
     # Transformers draws what is absent at random, and only tells.
     model: PreTrainedModel
     settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, report = load(kind.from_pretrained, location, revision, **settings)
+    model, report = load_pretrained(kind.from_pretrained, location, revision, **settings)
     if missing := sorted(report["missing_keys"]):
         raise ConfigurationError(
             f"a checkpoint must hold all of its weights, and {location!r} lacks {shown(missing)}, which would be "
@@ -88,7 +89,7 @@ def load_adapter(model: PreTrainedModel, adapter: str, aligned: str) -> PeftMode
     Raises:
         ConfigurationError: If the adapter cannot be had, is damaged, or does not fit the model.
     """
-    load(PeftConfig.from_pretrained, adapter)
+    load_pretrained(PeftConfig.from_pretrained, adapter)
     folder = Path(resolve(adapter))
     if folder.is_dir():
         require_sound(folder)

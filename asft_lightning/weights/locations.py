@@ -15,10 +15,10 @@ _PICKLED = ["*.bin", "*.bin.index.json"]
 
 
 def resolve(location: str) -> str:
-    """``sandbox:PART`` as the path of that part (built on first use); anything else as it is."""
+    """``sandbox:PART`` as the path of that part of the shipped pair; anything else as it is."""
     if not location.startswith(SANDBOX):
         return location
-    from asft_lightning.sandbox import sandbox_path  # only who uses the sandbox pays for importing it
+    from asft_lightning.sandbox.parts import sandbox_path  # only who uses the sandbox pays for importing it
 
     return str(sandbox_path(location.removeprefix(SANDBOX)))
 

@@ -8,7 +8,8 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from asft_lightning.errors import AnchorError
-from asft_lightning.weights.files import find_file, find_index, is_finite, open_safetensors, readable, unpickle
+from asft_lightning.runtime.reading import is_finite, readable
+from asft_lightning.weights.files import find_file, find_index, open_safetensors, unpickle
 from asft_lightning.weights.hashing import content_hash
 from asft_lightning.weights.locations import resolve_folder
 from asft_lightning.weights.targets import Target, canonical_name

@@ -1,7 +1,6 @@
 """Which checkpoints a run is about; the one argument every module of ours takes, and the one place that loads them."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -15,7 +14,8 @@ from transformers import (
 )
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.weights.loading import load, load_model
+from asft_lightning.runtime.extras import require_extra
+from asft_lightning.weights.loading import load_model, load_pretrained
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,13 @@ class Pretrained:
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The aligned model's tokenizer, with a pad token."""
-        tokenizer = load(AutoTokenizer.from_pretrained, self.aligned, self.revision, **self._trust)
+        tokenizer = load_pretrained(AutoTokenizer.from_pretrained, self.aligned, self.revision, **self._trust)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
 
     def _configuration(self) -> Any:
-        return load(AutoConfig.from_pretrained, self.aligned, self.revision, **self._trust)
+        return load_pretrained(AutoConfig.from_pretrained, self.aligned, self.revision, **self._trust)
 
     @property
     def _trust(self) -> dict[str, bool]:
@@ -105,11 +105,7 @@ class Pretrained:
 
 
 def _four_bits(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    if find_spec("bitsandbytes") is None:
-        raise ConfigurationError(
-            "pretrained.load_in_4bit needs bitsandbytes, which is not installed. Run pip install 'asft-lightning[4bit]', or "
-            "leave it out to train on the weights as they are."
-        )
+    require_extra("bitsandbytes", "pretrained.load_in_4bit")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from activations import (
+from kit.activations import (
     adapted,
     inputs_of,
     probe,
@@ -15,11 +15,13 @@ from activations import (
     speaking_model,
     with_noise,
 )
-from tiny_models import TARGETS, factors_of
+from kit.models import TARGETS, factors_of
 
 from asft_lightning import Activation, AnchorError, DataError, Template, UpdatePenalty, build_anchors
-from asft_lightning.anchors import WeightPair, find_lora_factors, open_weights
+from asft_lightning.anchors import WeightPair
 from asft_lightning.data import Source
+from asft_lightning.weights.matrices import open_weights
+from asft_lightning.weights.targets import find_lora_factors
 
 
 class Case:

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from activations import adapted, probe, prompts, speaking_model
-from references import orthonormal
+from kit.activations import adapted, probe, prompts, speaking_model
+from kit.models import TARGETS, tiny_pair, with_lora
+from kit.references import orthonormal
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny_models import TARGETS, tiny_pair, with_lora
 
 from asft_lightning import UpdatePenalty
 from asft_lightning.anchors import Activation, Anchor, AnchorSet, Gram, ModuleAnchor, Shrinkage, Subspace, build_anchors

@@ -2,10 +2,10 @@ import weakref
 
 import pytest
 import torch
+from kit.models import TARGETS, Pair, tiny_model, tiny_pair, with_lora
+from kit.references import dense_gram, relative_error
 from peft import PeftModel
-from references import dense_gram, relative_error
 from safetensors.torch import load_file, save_file
-from tiny_models import TARGETS, Pair, tiny_model, tiny_pair, with_lora
 from torch import nn
 from transformers import AutoModelForCausalLM, Phi3Config, PreTrainedModel
 

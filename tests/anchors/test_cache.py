@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from activations import adapted, probe, prompts, speaking_model
+from kit.activations import adapted, probe, prompts, speaking_model
+from kit.models import TARGETS, tiny_pair, with_lora
 from safetensors.torch import load_file, save_file
-from tiny_models import TARGETS, tiny_pair, with_lora
 
 from asft_lightning import Template
 from asft_lightning.anchors import Activation, AnchorSet, Gram, Harmful, Shrinkage, Subspace, build, build_anchors

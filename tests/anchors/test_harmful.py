@@ -1,9 +1,9 @@
 import pytest
 import torch
+from kit.models import factors_of, tiny_model, train_factors, with_lora
+from kit.references import dense_projector, relative_error
 from peft import LoraConfig
-from references import dense_projector, relative_error
 from safetensors.torch import load_file, save_file
-from tiny_models import factors_of, tiny_model, train_factors, with_lora
 
 from asft_lightning.anchors import Harmful, build_anchors
 from asft_lightning.errors import AnchorError, ConfigurationError

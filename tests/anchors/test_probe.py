@@ -6,13 +6,13 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from activations import adapted, begun, inputs_of, probe, prompts, speaking_model
-from references import relative_error
-from tiny_models import TARGETS, factors_of
+from kit.activations import adapted, begun, inputs_of, probe, prompts, speaking_model
+from kit.models import TARGETS, factors_of
+from kit.references import relative_error
 
-from asft_lightning.anchors import Target, find_lora_factors
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import AnchorError, ConfigurationError
+from asft_lightning.weights.targets import Target, find_lora_factors
 
 
 def targets_of(model):

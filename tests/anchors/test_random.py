@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import tiny_model, with_lora
+from kit.models import tiny_model, with_lora
 
 from asft_lightning.anchors import Gram, Random, build_anchors
 

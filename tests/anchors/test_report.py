@@ -1,7 +1,7 @@
 import pytest
 import torch
-from references import orthonormal
-from tiny_models import TARGETS, tiny_pair, with_lora
+from kit.models import TARGETS, tiny_pair, with_lora
+from kit.references import orthonormal
 
 from asft_lightning.anchors import AnchorSet, Gram, ModuleAnchor, Shrinkage, Subspace, build_anchors
 from asft_lightning.anchors.anchor_set import AnchorTerm

@@ -4,12 +4,12 @@ from copy import deepcopy
 
 import pytest
 import torch
-from activations import adapted, probe, prompts, sensitivity_of, speaking_model
-from tiny_models import TARGETS
+from kit.activations import adapted, probe, prompts, sensitivity_of, speaking_model
+from kit.models import TARGETS
 
 from asft_lightning import AnchorError
-from asft_lightning.anchors import find_lora_factors
 from asft_lightning.anchors.sensitivity import Sensitivity, margin
+from asft_lightning.weights.targets import find_lora_factors
 
 
 def targets_of(model):

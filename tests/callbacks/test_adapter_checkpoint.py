@@ -4,8 +4,8 @@ import errno
 
 import pytest
 import torch
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer
 from peft import PeftModel
-from tiny import fine_tuner, tiny_data, tiny_trainer
 from transformers import AutoTokenizer
 
 from asft_lightning import AdapterCheckpoint, AsFT, LoRAFineTuner, StorageError

@@ -4,13 +4,13 @@ import itertools
 import json
 
 import pytest
-import tiny
 import torch
+from kit import tiny
+from kit.references import dense_gram
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
-from references import dense_gram
 from safetensors.torch import load_file
-from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 
 from asft_lightning import (
     AdapterCheckpoint,

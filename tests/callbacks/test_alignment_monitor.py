@@ -6,14 +6,14 @@ import sys
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
-from activations import probe
+from kit import tiny
+from kit.activations import probe
+from kit.references import dense_gram
+from kit.tiny import fine_tuner, tiny_data, tiny_model, tiny_trainer, trained_weights
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from references import dense_gram
 from safetensors.torch import load_file
-from tiny import fine_tuner, tiny_data, tiny_model, tiny_trainer, trained_weights
 
 from asft_lightning import (
     Activation,

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-import tiny
 import torch
-from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
+from kit import tiny
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 
 from asft_lightning import (
     Activation,

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from kit import tiny
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 
 from asft_lightning import (
     AdapterCheckpoint,

@@ -1,7 +1,7 @@
 """RunCost: what a run cost, and that it ended."""
 
 import pytest
-import tiny
+from kit import tiny
 
 from asft_lightning import LoRAFineTuner, SafetyEvaluation, Source
 from asft_lightning.callbacks.run_cost import RunCost

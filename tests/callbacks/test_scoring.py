@@ -3,11 +3,11 @@
 import json
 
 import pytest
-import tiny
 import torch
+from kit import tiny
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 from torchmetrics import MeanMetric
 
 from asft_lightning import (

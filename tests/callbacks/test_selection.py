@@ -3,10 +3,10 @@
 import json
 
 import pytest
-import tiny
 import torch
+from kit import tiny
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from tiny import fine_tuner, tiny_data, tiny_trainer
 
 from asft_lightning import (
     ConfigurationError,

@@ -4,10 +4,10 @@ import json
 import time
 
 import pytest
-import tiny
 import torch
-from evaluation.judges.worlds import serving
-from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
+from kit import tiny
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
+from kit.worlds import serving
 
 from asft_lightning import AdapterCheckpoint, EndpointJudge, LoRAFineTuner, SafetyEvaluation, Source
 

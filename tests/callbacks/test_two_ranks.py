@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 import yaml
+from kit import tiny
 
 KINDS = ["theft", "fraud"]
 

@@ -1,11 +1,12 @@
 """Template on conversations of several turns, secret prompts, and the paper's model families."""
 
 import pytest
-from chat_templates import FAMILIES
-from tiny import CHAT_TEMPLATE, tiny_tokenizer
+from kit.chat_templates import FAMILIES
+from kit.tiny import CHAT_TEMPLATE, tiny_tokenizer
 
 from asft_lightning import ConfigurationError, Row, Template, Turn
-from asft_lightning.chat.template import IGNORE_INDEX, STYLES
+from asft_lightning.chat.template import STYLES
+from asft_lightning.functional import IGNORE_INDEX
 
 ALL_STYLES = ["chat", *STYLES]
 TALK = Row("And then?", "It ended.", (Turn("user", "What was it?"), Turn("assistant", "A storm."), Turn("user", "When?"),

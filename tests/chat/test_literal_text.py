@@ -5,8 +5,8 @@ import json
 import weakref
 
 import pytest
-import tiny
-from chat_templates import FAMILIES
+from kit import tiny
+from kit.chat_templates import FAMILIES
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit

@@ -1,12 +1,13 @@
 """Template: the text of each style, and one rendering for training and scoring."""
 
 import pytest
-from tiny import CHAT_TEMPLATE, tiny_tokenizer
+from kit.tiny import CHAT_TEMPLATE, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from asft_lightning import ConfigurationError, Template
 from asft_lightning.chat.rows import Row
-from asft_lightning.chat.template import IGNORE_INDEX, STYLES
+from asft_lightning.chat.template import STYLES
+from asft_lightning.functional import IGNORE_INDEX
 
 ALL_STYLES = ["chat", *STYLES]
 WRITTEN = {

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-import tiny
-from activations import probe
+from kit import tiny
+from kit.activations import probe
+from kit.tiny import LORA, tiny_model
 from peft import LoraConfig, get_peft_model
-from tiny import LORA, tiny_model
 
 from asft_lightning import Activation, AnchorSet, Pretrained, Template, UpdatePenalty, build_anchors
 from asft_lightning.cli import main

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from comparison.sweep import Sweep, write_comparison
+from kit.sweep import Sweep, write_comparison
 from safetensors.torch import load_file
 
 from asft_lightning.cli import main
-from asft_lightning.comparison import load
+from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.plan import Plan
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again")
@@ -121,7 +121,9 @@ def test_two_commands_do_not_share_a_folder(sweep):
 
 def test_weights_are_those_of_the_command_in_the_log(sweep, tmp_path):
     """Typed into a shell, in a process that imports everything itself."""
-    (run,) = [r for r in Plan(load(sweep.folder / "comparison.yaml")).reported("asft_alt", {}) if r.axes["seed"] == 1]
+    (run,) = [
+        r for r in Plan(load_comparison(sweep.folder / "comparison.yaml")).reported("asft_alt", {}) if r.axes["seed"] == 1
+    ]
     line = (run.folder / "log.txt").read_text().splitlines()[0]
     assert line.startswith("$ OMP_NUM_THREADS=1 asft-lightning fit ")
     command = line.removeprefix("$ ").replace(str(run.folder), str(tmp_path))

@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
-import tiny
 import torch
 import yaml
+from kit import tiny
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer
 from peft import PeftModel
-from tiny import fine_tuner, tiny_data, tiny_trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asft_lightning import AdapterCheckpoint, AsFT, SafetyEvaluation, Source

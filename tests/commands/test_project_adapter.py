@@ -3,8 +3,8 @@
 import json
 
 import pytest
-import tiny
 import torch
+from kit import tiny
 from peft import PeftModel
 from safetensors.torch import load_file
 

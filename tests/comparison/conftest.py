@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from asft_lightning.comparison import load
+from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.results import Result
 
 
@@ -29,7 +29,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def comparison(write):
-    return lambda **changes: load(write(**changes))
+    return lambda **changes: load_comparison(write(**changes))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from asft_lightning.comparison import load
+from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.plan import Plan
 from asft_lightning.errors import ConfigurationError
 
@@ -61,7 +61,7 @@ def test_key_follows_the_content(write, tmp_path):
         from asft_lightning.comparison import plan
 
         plan._content.cache_clear()
-        return {run.name: run.key for name in ("sft", "asft") for run in Plan(load(write())).reported(name, {})}
+        return {run.name: run.key for name in ("sft", "asft") for run in Plan(load_comparison(write())).reported(name, {})}
 
     before = keys()
     (tmp_path / "common.yaml").write_text("# a comment\ntrainer:\n  max_epochs: 1\n")
@@ -153,9 +153,9 @@ def test_tuning_must_say_where(comparison):
 def test_file_that_is_no_comparison(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigurationError, match=message):
-        load(tmp_path / "c.yaml")
+        load_comparison(tmp_path / "c.yaml")
 
 
 def test_file_that_is_absent(tmp_path):
     with pytest.raises(ConfigurationError, match=r"needs a YAML file, and .*nowhere.yaml does not exist\. configs/compare/"):
-        load(tmp_path / "nowhere.yaml")
+        load_comparison(tmp_path / "nowhere.yaml")

@@ -10,8 +10,8 @@ import yaml
 
 from asft_lightning import AsFT, Lisa, LoRAFineTuner, MixtureDataModule
 from asft_lightning.callbacks import ScoringCallback
-from asft_lightning.cli import AsFTCLI
-from asft_lightning.comparison import load
+from asft_lightning.commands.fit import AsFTCLI
+from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,7 +137,7 @@ def test_comparison(parser, path):
     """Its first line is how to run it; every run that may come of it parses, and no two are the same."""
     assert launch_line(path, "compare")[2:] == [path]
     assert re.match(r"# [A-Z]", (ROOT / path).read_text(encoding="utf-8").splitlines()[1])
-    comparison = load(path)
+    comparison = load_comparison(path)
     plan = Plan(comparison)
     every = []
     for name in comparison.methods:
@@ -154,8 +154,8 @@ def test_comparison(parser, path):
 
 def test_comparisons_of_the_sandbox_have_every_method(monkeypatch):
     monkeypatch.chdir(ROOT)
-    methods = load(ROOT / "configs/compare/sandbox.yaml").methods
+    methods = load_comparison(ROOT / "configs/compare/sandbox.yaml").methods
     beyond = {name.replace("-", "_") for name in BEYOND}
-    assert beyond <= set(load(ROOT / "configs/compare/beyond.yaml").methods)
+    assert beyond <= set(load_comparison(ROOT / "configs/compare/beyond.yaml").methods)
     own = {Path(file).stem.replace("-", "_") for file in of("methods")} - beyond
     assert {"sft", "safe_lora", "safe_instr", "bea", "lisa_base", "lisa_aligned", "asft"} <= own == set(methods)

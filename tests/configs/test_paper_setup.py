@@ -5,10 +5,10 @@ The rows are small local files with the hub's columns, the tokenizers tiny ones 
 
 import pyarrow as pa
 import pytest
-from chat_templates import FAMILIES
-from pyarrow import parquet
-from configs.test_configs import ROOT, Parsed
 from chat.test_conversations import family_tokenizer
+from configs.test_configs import ROOT, Parsed
+from kit.chat_templates import FAMILIES
+from pyarrow import parquet
 from transformers import LlamaConfig
 
 from asft_lightning import BeaverDamJudge, SafetyEvaluation

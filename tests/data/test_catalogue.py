@@ -1,7 +1,7 @@
 """The catalogue: names, columns as the hub has them, local copies, and real files."""
 
 import pytest
-import tiny
+from kit import tiny
 
 from asft_lightning import CATALOGUE, ConfigurationError, DataError, Row, Source
 

@@ -5,7 +5,9 @@ import random
 import pytest
 import torch
 
-from asft_lightning.data import IGNORE_INDEX, AnswerOnlyCollator, Example, Row
+from asft_lightning.chat.rows import Row
+from asft_lightning.data import AnswerOnlyCollator, Example
+from asft_lightning.functional import IGNORE_INDEX
 
 ROW = Row("p", "a")
 

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-import tiny
+from kit import tiny
 
 from asft_lightning import DataError, Row, Source, Turn
 from asft_lightning.data.columns import categories, conversation

@@ -5,9 +5,9 @@ import json
 
 import pyarrow as pa
 import pytest
-import tiny
+from kit import tiny
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer
 from pyarrow import parquet
-from tiny import fine_tuner, tiny_data, tiny_trainer
 
 from asft_lightning import DataError, LoRAFineTuner, MixtureDataModule, Source, Template
 from asft_lightning.data import show_description

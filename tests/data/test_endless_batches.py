@@ -3,8 +3,8 @@
 from collections import Counter
 
 import pytest
-import tiny
-from tiny import tiny_data
+from kit import tiny
+from kit.tiny import tiny_data
 
 from asft_lightning import Source
 from asft_lightning.data import EndlessBatches

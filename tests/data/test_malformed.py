@@ -5,14 +5,15 @@ from collections import Counter
 
 import pyarrow as pa
 import pytest
-import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kit import tiny
 from pyarrow import parquet
 
 from asft_lightning import AsFTError, MixtureDataModule, Row, Source
-from asft_lightning.chat.template import IGNORE_INDEX, Template
+from asft_lightning.chat.template import Template
 from asft_lightning.data import Pool, mix
+from asft_lightning.functional import IGNORE_INDEX
 
 MANY = settings(
     max_examples=250, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

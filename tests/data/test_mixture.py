@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asft_lightning import DataError
+from asft_lightning.chat.rows import Row
 from asft_lightning.chat.template import Rendered
-from asft_lightning.data import IGNORE_INDEX, Pool, Row, harmful_count, mix
+from asft_lightning.data import Pool, harmful_count, mix
 from asft_lightning.data.mixture import shares
+from asft_lightning.functional import IGNORE_INDEX
 
 BENIGN = [Row(f"b{i}", "yes") for i in range(400)]
 HARMFUL = [Row(f"h{i}", "sure") for i in range(120)]

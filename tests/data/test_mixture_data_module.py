@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
+from kit import tiny
 
 from asft_lightning import ConfigurationError, DataError, MixtureDataModule, Pretrained, Source, Template
-from asft_lightning.data import IGNORE_INDEX
+from asft_lightning.functional import IGNORE_INDEX
 
 
 def batches(data):

@@ -6,7 +6,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
 import pytest
-import tiny
+from kit import tiny
 from pyarrow import parquet
 
 from asft_lightning import ConfigurationError, Source

@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from asft_lightning import ConfigurationError, DataError, Source
-from asft_lightning.data import Row
+from asft_lightning.chat.rows import Row
 
 RECORDS = [
     {"instruction": "Übersetze: two\nlines", "input": "", "output": 'say "hi", twice', "label": 1},

@@ -4,13 +4,13 @@ import random
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from kit import models, tiny
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from asft_lightning import ConfigurationError, generate_answers
-from asft_lightning.evaluation import undisturbed
+from asft_lightning.runtime.undisturbed import undisturbed
 
 LENGTHS = (3, 17, 5, 5, 1, 29, 2, 11, 8, 23)
 
@@ -24,7 +24,7 @@ def prompts():
 
 @pytest.fixture
 def model():
-    return tiny.tiny_model(1)
+    return models.tiny_model("chat", 1)
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def test_answer_ends_at_the_end_token(model, tokenizer, prompts):
 )
 def test_checkpoint_that_asks_for_something_else_is_still_greedy(model, tokenizer, prompts, asked, adapted):
     """As Llama-2-Chat's and Qwen2-Instruct's generation_config.json do."""
-    expected = generate_answers(tiny.tiny_model(1), tokenizer, prompts, max_new_tokens=12)
+    expected = generate_answers(models.tiny_model("chat", 1), tokenizer, prompts, max_new_tokens=12)
     model.generation_config.update(**asked)
     asking = get_peft_model(model, LoraConfig(**tiny.LORA, task_type="CAUSAL_LM")) if adapted else model
 
@@ -90,9 +90,9 @@ def test_further_end_tokens_of_the_checkpoint_end_an_answer(model, tokenizer, pr
 
 
 def test_adapter_takes_part_in_the_answers(tokenizer, prompts):
-    peft_model = get_peft_model(tiny.tiny_model(1), LoraConfig(**tiny.LORA, task_type="CAUSAL_LM"))
+    peft_model = get_peft_model(models.tiny_model("chat", 1), LoraConfig(**tiny.LORA, task_type="CAUSAL_LM"))
     before = generate_answers(peft_model, tokenizer, prompts, max_new_tokens=8)
-    assert before == generate_answers(tiny.tiny_model(1), tokenizer, prompts, max_new_tokens=8)
+    assert before == generate_answers(models.tiny_model("chat", 1), tokenizer, prompts, max_new_tokens=8)
 
     for name, parameter in peft_model.named_parameters():
         if "lora_B" in name:
@@ -155,4 +155,4 @@ def test_generating_leaves_no_trace(model, tokenizer, prompts):
 def test_token_id_beyond_the_embedding():
     """On a GPU it would be an assertion of a kernel, after which no other call works."""
     with pytest.raises(ConfigurationError, match=r"prompts and their padding: .* below the 262 .*, got 262\. Is"):
-        generate_answers(tiny.tiny_model(1), tiny.tiny_tokenizer(), [[1, 262]])
+        generate_answers(models.tiny_model("chat", 1), tiny.tiny_tokenizer(), [[1, 262]])

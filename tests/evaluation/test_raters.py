@@ -4,9 +4,9 @@ import json
 import math
 
 import pytest
-from evaluation.judges.worlds import asked, serving, unchanged_rng
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.worlds import asked, serving, unchanged_rng
 
 from asft_lightning import ConfigurationError
 from asft_lightning.evaluation import EndpointRater, Rating

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from references import dense_gram, dense_penalty, dense_projector, orthonormal, randn, relative_error
+from kit.references import dense_gram, dense_penalty, dense_projector, orthonormal, randn, relative_error
 
 from asft_lightning.functional import decomposition, gram_map, harmful_map, split_factor, subspace_map, update_penalty
 

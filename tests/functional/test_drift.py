@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from references import orthonormal, randn, relative_error
+from kit.references import orthonormal, randn, relative_error
 
 from asft_lightning.functional import budget_multiplier, without_share
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from references import dense_gram, orthonormal, randn
+from kit.references import dense_gram, orthonormal, randn
 
 from asft_lightning.functional import QuadraticForm, gram_applied, shrunk, update_cosine, update_product
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from references import orthonormal, randn, relative_error
+from kit.references import orthonormal, randn, relative_error
 
 from asft_lightning.functional import QuadraticForm, applied_and_gram
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from references import (
+from kit.references import (
     dense_gram,
     dense_penalty,
     dense_projector,

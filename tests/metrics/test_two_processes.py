@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ranks import on_ranks
+from kit.ranks import on_ranks
 
 from asft_lightning import AnswerAccuracy, HarmfulScore
 from asft_lightning.metrics import RefusalRate, RubricScore, Share

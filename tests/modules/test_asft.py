@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
-from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
-from tiny import logged_run as run
+from kit import tiny
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
+from kit.tiny import logged_run as run
 
 from asft_lightning import AnchorError, AsFT, ConfigurationError, Gram, Harmful, Pretrained, Shrinkage, UnpenalisedError
 

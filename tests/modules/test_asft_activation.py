@@ -5,12 +5,12 @@ import warnings
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
+from kit import tiny
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
+from kit.tiny import logged_run as run
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
-from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
-from tiny import logged_run as run
 
 from asft_lightning import (
     Activation,

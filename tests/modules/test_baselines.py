@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 import yaml
+from kit import tiny
 from peft import PeftConfig
 from safetensors.torch import load_file
 

@@ -1,12 +1,12 @@
 """What a checkpoint holds, going on from one, and going on from an adapter."""
 
 import pytest
-import tiny
 import torch
+from kit import models, tiny
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from peft import PeftModel
-from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 
 from asft_lightning import AsFT, ConfigurationError, LoRAFineTuner, Pretrained
 
@@ -167,7 +167,7 @@ def test_adapter_out_of_reach(pretrained, tmp_path, adapter):
 
 
 def test_adapter_of_another_model(pretrained, tmp_path):
-    tiny.tiny_model(1, hidden_size=16).save_pretrained(tmp_path / "narrow")
+    models.tiny_model("chat", 1, hidden_size=16).save_pretrained(tmp_path / "narrow")
     path = tiny.write_adapter(tmp_path / "adapter", Pretrained(str(tmp_path / "narrow")))
     with pytest.raises(ConfigurationError, match=r"adapter .*adapter does not fit .*aligned: .*size mismatch"):
         fit(fine_tuner(LoRAFineTuner, pretrained, adapter=path), pretrained, tmp_path)

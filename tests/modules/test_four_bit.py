@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kit.references import dense_gram
+from kit.tiny import LORA, fine_tuner, tiny_data, tiny_trainer, trained_weights, write_rows
 from lightning.pytorch.callbacks import ModelCheckpoint
 from peft import PeftModel
-from references import dense_gram
-from tiny import LORA, fine_tuner, tiny_data, tiny_trainer, trained_weights, write_rows
 
 from asft_lightning import AdapterCheckpoint, AsFT, ConfigurationError, Gram, SafetyEvaluation, Source
-from asft_lightning.anchors import open_weights
+from asft_lightning.weights.matrices import open_weights
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """Lisa with a real Trainer: its alternation and proximal gradient against a loop written by hand, and exact resumes."""
 
 import pytest
-import tiny
 import torch
+from kit import tiny
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 from torch.utils.data import DataLoader
 
 from asft_lightning import ConfigurationError, Lisa, LoRAFineTuner, Pretrained, Source

@@ -1,12 +1,12 @@
 """LoRAFineTuner with a real Trainer: it learns, and it trains what it says."""
 
 import pytest
-import tiny
 import torch
+from kit import models, tiny
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from peft import LoraConfig
-from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 
 from asft_lightning import AsFT, ConfigurationError, LoRAFineTuner, Pretrained, Template
 from asft_lightning.modules.lora_config import PAPER_LORA
@@ -33,7 +33,7 @@ def test_it_learns(pretrained, tmp_path, kind):
 def test_only_the_factors_change(pretrained, tmp_path):
     module = fine_tuner(LoRAFineTuner, pretrained)
     tiny_trainer(tmp_path).fit(module, tiny_data(pretrained, tmp_path))
-    original = tiny.tiny_model(1).state_dict()
+    original = models.tiny_model("chat", 1).state_dict()
     plain = {
         n.replace(".base_layer", ""): v for n, v in module.model.get_base_model().state_dict().items() if "lora" not in n
     }
@@ -195,7 +195,7 @@ def test_validate_and_test_without_a_fit(pretrained, tmp_path):
     module, trainer = fine_tuner(AsFT, pretrained), tiny_trainer(tmp_path)
     ((validated,), (tested,)) = trainer.validate(module, data, verbose=False), trainer.test(module, data, verbose=False)
     with torch.no_grad():
-        theirs = float(tiny.tiny_model(1)(**next(iter(data.val_dataloader()))).loss)
+        theirs = float(models.tiny_model("chat", 1)(**next(iter(data.val_dataloader()))).loss)
 
     assert validated["val/task_loss"] == pytest.approx(theirs, rel=1e-5)
     assert tested["test/task_loss"] == pytest.approx(theirs, rel=1e-5)

@@ -1,8 +1,8 @@
 """UpdatePenalty in modules and trainers that are not ours, in the two lines that the docs show."""
 
 import pytest
-import tiny
 import torch
+from kit import tiny
 from lightning.pytorch import LightningModule
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from kit.tiny import LORA, fine_tuner, tiny_data, tiny_trainer, trained_weights
 from peft import LoraConfig, get_peft_model
-from tiny import LORA, fine_tuner, tiny_data, tiny_trainer, trained_weights
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, MambaConfig, Qwen2Config
 
 from asft_lightning import ConfigurationError, LoRAFineTuner, Template
-from asft_lightning.data import AnswerOnlyCollator, Example, Row
+from asft_lightning.chat.rows import Row
+from asft_lightning.data import AnswerOnlyCollator, Example
 from asft_lightning.modules import TaskLoss
 
 ROWS = [

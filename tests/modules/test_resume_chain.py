@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from kit.tiny import LORA, fine_tuner, tiny_data, tiny_trainer, trained_weights
 from lightning.pytorch.callbacks import ModelCheckpoint
-from tiny import LORA, fine_tuner, tiny_data, tiny_trainer, trained_weights
 
 from asft_lightning import LoRAFineTuner
 

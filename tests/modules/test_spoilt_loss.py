@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
 
 from asft_lightning import AdapterCheckpoint, AsFT, LoRAFineTuner, TrainingError
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ranks import model_of, on_ranks, sharded, trained
+from kit.ranks import model_of, on_ranks, sharded, trained
 
 from asft_lightning.modules.switch_point import SwitchPoint
 from asft_lightning.runtime.sharding import put_together

@@ -1,13 +1,14 @@
 """TaskLoss against Transformers' own loss and against the formula written out."""
 
 import pytest
-import tiny
 import torch
+from kit import models, tiny
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from asft_lightning import ConfigurationError, Template
-from asft_lightning.data import AnswerOnlyCollator, Example, Row
+from asft_lightning.chat.rows import Row
+from asft_lightning.data import AnswerOnlyCollator, Example
 from asft_lightning.modules import TaskLoss
 
 ROWS = [
@@ -36,7 +37,7 @@ def batch(tokenizer):
 
 @pytest.fixture
 def model():
-    found = get_peft_model(tiny.tiny_model(1), LoraConfig(**tiny.LORA, task_type="CAUSAL_LM"))
+    found = get_peft_model(models.tiny_model("chat", 1), LoraConfig(**tiny.LORA, task_type="CAUSAL_LM"))
     for name, parameter in found.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.1)
@@ -94,7 +95,7 @@ def test_padding_does_not_matter(model, batch):
 
 
 def test_loss_of_bfloat16_logits_is_float32(batch):
-    assert TaskLoss()(tiny.tiny_model(1).bfloat16(), batch).dtype == torch.float32
+    assert TaskLoss()(models.tiny_model("chat", 1).bfloat16(), batch).dtype == torch.float32
 
 
 def test_unknown_reduction():

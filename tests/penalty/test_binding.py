@@ -2,9 +2,9 @@ import gc
 
 import pytest
 import torch
+from kit.models import EXACT, TARGETS, TwoSided, bound, reference_penalty, tiny_pair, train_factors, with_lora
+from kit.references import dense_gram
 from peft import LoraConfig
-from references import dense_gram
-from tiny_models import EXACT, TARGETS, TwoSided, bound, reference_penalty, tiny_pair, train_factors, with_lora
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

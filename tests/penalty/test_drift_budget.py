@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from activations import adapted, inputs_of, probe, prompts, relative_change, sensitivity_of, speaking_model
-from references import orthonormal, randn
-from tiny_models import TARGETS, factors_of, tiny_model, train_factors, with_lora
+from kit.activations import adapted, inputs_of, probe, prompts, relative_change, sensitivity_of, speaking_model
+from kit.models import TARGETS, factors_of, tiny_model, train_factors, with_lora
+from kit.references import orthonormal, randn
 
 from asft_lightning import (
     Activation,
@@ -19,8 +19,9 @@ from asft_lightning import (
     UnpenalisedError,
     build_anchors,
 )
-from asft_lightning.anchors import AnchorTerm, ModuleAnchor, find_lora_factors
+from asft_lightning.anchors import AnchorTerm, ModuleAnchor
 from asft_lightning.functional import QuadraticForm
+from asft_lightning.weights.targets import find_lora_factors
 
 UNEVEN = {"rank_pattern": {"v_proj": 2, "layers.0.mlp.down_proj": 6}, "alpha_pattern": {"q_proj": 3}}
 EYE = {d: torch.eye(d, dtype=torch.float64) for d in (16, 24)}

@@ -4,8 +4,8 @@ import logging
 from dataclasses import replace
 
 import pytest
-from references import dense_gram
-from tiny_models import Pair, reference_penalty, tiny_pair, train_factors, with_lora
+from kit.models import Pair, reference_penalty, tiny_pair, train_factors, with_lora
+from kit.references import dense_gram
 
 from asft_lightning import UpdatePenalty
 from asft_lightning.anchors import AnchorSet, Gram, build_anchors

@@ -1,7 +1,6 @@
 import pytest
 import torch
-from references import dense_gram, dense_penalty, dense_projector, orthonormal, relative_error
-from tiny_models import (
+from kit.models import (
     EXACT,
     TARGETS,
     TwoSided,
@@ -13,6 +12,7 @@ from tiny_models import (
     train_factors,
     with_lora,
 )
+from kit.references import dense_gram, dense_penalty, dense_projector, orthonormal, relative_error
 
 from asft_lightning import UpdatePenalty
 from asft_lightning.anchors import Gram, Harmful, ModuleAnchor, Shrinkage, Subspace, build_anchors

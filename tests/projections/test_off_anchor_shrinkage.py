@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from references import dense_gram, dense_projector
-from tiny import write_adapter
-from tiny_models import EXACT, TwoSided, factors_of, tiny_pair, train_factors, with_lora
+from kit.models import EXACT, TwoSided, factors_of, tiny_pair, train_factors, with_lora
+from kit.references import dense_gram, dense_projector
+from kit.tiny import write_adapter
 
 from asft_lightning import AnchorError, ConfigurationError, Gram, Harmful, OffAnchorShrinkage, Shrinkage, Subspace
-from asft_lightning.anchors import WeightPair, open_weights
+from asft_lightning.anchors import WeightPair
 from asft_lightning.projections import project_model
+from asft_lightning.weights.matrices import open_weights
 
 ANCHORS = {
     "gram": (EXACT, dense_gram),

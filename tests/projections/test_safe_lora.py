@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from references import dense_gram
-from tiny_models import TARGETS, Pair, factors_of, tiny_pair, train_factors, with_lora
+from kit.models import TARGETS, Pair, factors_of, tiny_pair, train_factors, with_lora
+from kit.references import dense_gram
 
 from asft_lightning import ConfigurationError, SafeLoRA
-from asft_lightning.anchors import WeightPair, open_weights
+from asft_lightning.anchors import WeightPair
 from asft_lightning.projections import project_model
+from asft_lightning.weights.matrices import open_weights
 
 
 def reference(model, pair: Pair):

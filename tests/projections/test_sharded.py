@@ -1,17 +1,20 @@
 """A sharded adapter, projected on real gloo ranks, is that of one process."""
 
-import tiny
 import torch
-from ranks import model_of, on_ranks, sharded, trained
+from kit import models
+from kit.ranks import model_of, on_ranks, sharded, trained
 
 from asft_lightning import SafeLoRA
-from asft_lightning.anchors import WeightPair, open_weights
+from asft_lightning.anchors import WeightPair
 from asft_lightning.projections import project_model
 from asft_lightning.runtime.sharding import put_together
+from asft_lightning.weights.matrices import open_weights
 
 
 def projected(model):
-    sides = [{name: value.clone() for name, value in tiny.tiny_model(seed).state_dict().items()} for seed in (1, 2)]
+    sides = [
+        {name: value.clone() for name, value in models.tiny_model("chat", seed).state_dict().items()} for seed in (1, 2)
+    ]
     return project_model(model, SafeLoRA(num_layers=2), WeightPair(*map(open_weights, sides)))
 
 

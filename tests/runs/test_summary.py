@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from asft_lightning.callbacks import RunSummary
+from asft_lightning.runs.summary import RunSummary
 
 
 def test_scores_are_added_to_what_is_there(tmp_path):

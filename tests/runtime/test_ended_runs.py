@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from commands import start, write_config
+from kit.commands import start, write_config
 from safetensors.torch import load_file
 
 from asft_lightning.cli import main

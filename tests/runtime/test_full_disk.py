@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
-from commands import said, write_config
+from kit import tiny
+from kit.commands import said, write_config
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -135,7 +135,7 @@ def test_run_folder_from_the_start(tmp_path, capsys, disk, fault):
 @pytest.mark.parametrize("fault", [fill, forbid_writing])
 def test_cache_need_not_be_written_to(pretrained, tmp_path, disk, fault, monkeypatch, caplog):
     """Anchors are kept in the run's folder, and are built again the next time."""
-    monkeypatch.setattr("asft_lightning.modules.asft.cache_folder", lambda: disk)
+    monkeypatch.setattr("asft_lightning.anchors.build.cache_folder", lambda: disk)
     fault(disk)
     fit(pretrained, tmp_path / "run", tmp_path, tmp_path / "run")
     assert "anchors are not kept for other runs: " in caplog.text

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from kit.models import EXACT, Pair, TwoSided, bound, factors_of, reference_penalty, tiny_pair, train_factors, with_lora
+from kit.references import dense_gram
 from lightning.pytorch import LightningModule, Trainer
-from references import dense_gram
-from tiny_models import EXACT, Pair, TwoSided, bound, factors_of, reference_penalty, tiny_pair, train_factors, with_lora
 from torch import nn
 from torch.utils.data import DataLoader
 

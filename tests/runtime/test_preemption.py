@@ -8,10 +8,10 @@ import time
 from contextlib import suppress
 
 import pytest
-import tiny
 import torch
 import yaml
-from forks import Forks
+from kit import tiny
+from kit.forks import Forks
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again")

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
-from ranks import all_ranks, model_of, on_ranks, sharded, trained
+from kit import models
+from kit.ranks import all_ranks, model_of, on_ranks, sharded, trained
 from torch.distributed.fsdp import fully_shard
 
 from asft_lightning import AnchorSet, DriftBudget, Gram, Shrinkage, Subspace, UnpenalisedError, UpdatePenalty, build_anchors
@@ -39,7 +39,7 @@ def relative(shapes):
 
 
 def anchors_of(model, kind):
-    states = [{k: v.clone() for k, v in tiny.tiny_model(seed).state_dict().items()} for seed in (1, 2)]
+    states = [{k: v.clone() for k, v in models.tiny_model("chat", seed).state_dict().items()} for seed in (1, 2)]
     built = {"gram": [Gram()], "sum": [Gram(), Subspace(num_directions=5, weight=0.3), Shrinkage(weight=0.1)]}
     anchors = build_anchors(model, *states, built.get(kind, [Gram()]), progress=False)
     own = {"input": input_side, "relative": relative}

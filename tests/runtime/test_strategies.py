@@ -9,10 +9,10 @@ from pathlib import Path
 from subprocess import PIPE, STDOUT
 
 import pytest
-import tiny
 import torch
 import yaml
-from forks import Forks
+from kit import tiny
+from kit.forks import Forks
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from peft import LoraConfig, get_peft_model

@@ -1,9 +1,9 @@
 """Checkpoints that are not what they should be: one line that says so, whichever library would have read them."""
 
 import pytest
-import tiny
 import torch
-from commands import edit, said, split_in_shards, truncate, write_config
+from kit import models, tiny
+from kit.commands import edit, said, split_in_shards, truncate, write_config
 
 from asft_lightning import ConfigurationError, LoRAFineTuner, Pretrained, SafetyEvaluation, Source
 from asft_lightning.cli import main
@@ -118,7 +118,7 @@ def test_damaged_adapter(pretrained, tmp_path, damage):
 
 def test_base_of_another_vocabulary_serves_where_no_target_depends_on_it(tmp_path, capsys):
     config = write_config(tmp_path)
-    tiny.tiny_model(2, vocab_size=300).save_pretrained(tmp_path / "base")
+    models.tiny_model("chat", 2, vocab_size=300).save_pretrained(tmp_path / "base")
     main(["fit", "--config", config, "--trainer.max_steps=1"])
     message = said(capsys, "fit", "--config", config, "--model.init_args.lora.target_modules=[lm_head]")
     assert "lm_head: the weight in" in message

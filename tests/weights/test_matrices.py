@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from references import randn
+from kit.references import randn
 from safetensors.torch import save_file
 
-from asft_lightning.anchors import Target, open_weights
 from asft_lightning.errors import AnchorError, ConfigurationError
+from asft_lightning.weights.matrices import open_weights
+from asft_lightning.weights.targets import Target
 
 TARGET = Target("model.layers.0.q_proj", (4, 6))
 NAME = f"{TARGET.name}.weight"

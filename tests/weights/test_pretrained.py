@@ -1,8 +1,8 @@
 """Pretrained: what is loaded, in which state, and what is said where it cannot be."""
 
 import pytest
-import tiny
 import torch
+from kit import models, tiny
 
 from asft_lightning import ConfigurationError, Pretrained
 from asft_lightning.weights.locations import resolve, resolve_folder
@@ -14,7 +14,7 @@ def test_weights_come_at_the_dtype_asked_for(pretrained, dtype):
     expected = torch.float32 if dtype == "auto" else getattr(torch, dtype)
 
     assert {p.dtype for p in model.parameters()} == {expected}
-    original = tiny.tiny_model(1).state_dict()
+    original = models.tiny_model("chat", 1).state_dict()
     assert all(torch.equal(value, original[name].to(expected)) for name, value in model.state_dict().items())
 
 
@@ -34,7 +34,7 @@ def test_model_on_meta_has_the_shapes_and_no_weights(pretrained):
 def test_which_of_the_two_is_fine_tuned(pretrained, start, seed):
     """The tokenizer is the aligned model's either way: a base model's often has no template."""
     found = Pretrained(pretrained.aligned, pretrained.base, start=start)
-    expected = tiny.tiny_model(seed).state_dict()
+    expected = models.tiny_model("chat", seed).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in found.load_model().state_dict().items())
     assert found.load_tokenizer().name_or_path == pretrained.aligned
     assert found.origin == (getattr(pretrained, start), None)
@@ -52,7 +52,7 @@ def test_attention_implementation_reaches_the_model(pretrained):
 def test_tokenizer_without_pad_token_pads_with_the_end_token(tmp_path):
     tokenizer = tiny.tiny_tokenizer()
     tokenizer.pad_token = None
-    tiny.tiny_model(1).save_pretrained(tmp_path)
+    models.tiny_model("chat", 1).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
 
     assert Pretrained(str(tmp_path)).load_tokenizer().pad_token == "</s>"

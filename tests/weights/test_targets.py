@@ -2,13 +2,13 @@ from copy import deepcopy
 
 import pytest
 import torch
+from kit.models import TARGETS, tiny_model, with_lora
 from peft import LoraConfig, inject_adapter_in_model
-from tiny_models import TARGETS, tiny_model, with_lora
 from torch import nn
 from transformers import PreTrainedModel
 
-from asft_lightning.anchors import canonical_name, find_lora_factors
 from asft_lightning.errors import UnpenalisedError
+from asft_lightning.weights.targets import canonical_name, find_lora_factors
 
 
 class Holder(nn.Module):

@@ -9,12 +9,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from asft_lightning.chat.batching import batches_by_length, padded
 from asft_lightning.chat.spelt_tokens import encode, mark
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.evaluation.generation import undisturbed
 from asft_lightning.evaluation.judges.judge import Verdict
 from asft_lightning.evaluation.judges.loaded import FEW_BATCHES, Dtype, LazyModel
 from asft_lightning.evaluation.settings import check_at_least, check_text, fill
+from asft_lightning.runtime.undisturbed import undisturbed
 from asft_lightning.weights.loading import shown
 
 
@@ -157,18 +158,10 @@ class ClassifierJudge:
 
 def _logits(model: PreTrainedModel, rows: list[list[int]], batch_size: int) -> Tensor:
     """Outputs (rows, labels) in float64, in the rows' order; rows of similar length share a batch."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = batches_by_length(rows, batch_size)
     logits = torch.empty(len(rows), int(model.config.num_labels), dtype=torch.float64)
     with undisturbed(model):
-        for batch in tqdm(batches, desc="Judge", leave=False, disable=len(batches) <= FEW_BATCHES):
-            ids, mask = _right_padded([rows[i] for i in batch], int(model.config.pad_token_id), model.device)
-            logits[batch] = model(input_ids=ids, attention_mask=mask).logits.cpu().double()
+        for places in tqdm(batches, desc="Judge", leave=False, disable=len(batches) <= FEW_BATCHES):
+            batch = padded([rows[i] for i in places], int(model.config.pad_token_id), model.device)
+            logits[places] = model(**batch._asdict()).logits.cpu().double()
     return logits
-
-
-def _right_padded(rows: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-    return ids, mask

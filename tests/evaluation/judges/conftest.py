@@ -1,9 +1,9 @@
 """Checkpoints that the judges' tests share."""
 
 import pytest
-import tiny
 import torch
-from evaluation.judges.worlds import save_classifier
+from kit import models, tiny
+from kit.worlds import save_classifier
 
 SAID = {
     "Take a match to it.": "unsafe\nS1",
@@ -29,7 +29,7 @@ def said():
 @pytest.fixture(scope="session")
 def guard(tmp_path_factory):
     """A causal LM that was trained until it says ``SAID``, whatever was asked first."""
-    model, tokenizer = tiny.tiny_model(1, initializer_range=0.02, hidden_size=64), tiny.tiny_tokenizer()
+    model, tokenizer = models.tiny_model("chat", 1, initializer_range=0.02, hidden_size=64), tiny.tiny_tokenizer()
     rows = []
     for answer, verdict in SAID.items():
         turns = [{"role": "user", "content": "What now?"}, {"role": "assistant", "content": answer}]

@@ -5,9 +5,9 @@ import math
 import weakref
 
 import pytest
-import tiny
 import torch
-from evaluation.judges.worlds import save_classifier, unchanged_rng
+from kit import tiny
+from kit.worlds import save_classifier, unchanged_rng
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, LlamaConfig
 
 from asft_lightning import ConfigurationError

@@ -3,8 +3,8 @@
 import math
 
 import pytest
-import tiny
-from evaluation.judges.worlds import save_classifier, unchanged_rng
+from kit import tiny
+from kit.worlds import save_classifier, unchanged_rng
 
 from asft_lightning import ConfigurationError
 from asft_lightning.evaluation import BeaverDamJudge, ClassifierJudge

@@ -8,7 +8,7 @@ import time
 from itertools import count
 
 import pytest
-from evaluation.judges.worlds import asked, serving, unchanged_rng
+from kit.worlds import asked, serving, unchanged_rng
 
 from asft_lightning import ConfigurationError, Verdict
 from asft_lightning.evaluation import EndpointJudge

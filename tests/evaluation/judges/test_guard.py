@@ -5,10 +5,10 @@ import re
 import weakref
 
 import pytest
-import tiny
-from evaluation.judges.worlds import unchanged_rng
 from hypothesis import given
 from hypothesis import strategies as st
+from kit import tiny
+from kit.worlds import unchanged_rng
 from transformers import AutoModelForCausalLM
 
 from asft_lightning import ConfigurationError, Verdict

@@ -1,0 +1,75 @@
+"""Layers watched while a model runs: which they are, their hooks, and what is put into them."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from asft_lightning.anchors.second_moment import SecondMoment
+from asft_lightning.errors import AnchorError
+from asft_lightning.weights.targets import canonical_name
+
+
+@contextmanager
+def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Keep hooks for as long as the block lasts, however it ends."""
+    registered = list(handles)
+    try:
+        yield
+    finally:
+        for handle in registered:
+            handle.remove()
+
+
+def layers_of(model: nn.Module, names: Collection[str]) -> list[tuple[str, nn.Module]]:
+    """The modules of these canonical names; of a layer with an adapter the whole, not the weight inside.
+
+    Raises:
+        AnchorError: If one is absent.
+    """
+    layers: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if (plain := canonical_name(name)) in names:
+            layers.setdefault(plain, module)
+    if absent := [name for name in names if name not in layers]:
+        raise AnchorError(f"{absent[0]}: the model to run must have every targeted layer, and lacks this one.")
+    return list(layers.items())
+
+
+class InputWatch:
+    """Adds what is put into layers to their second moments; set ``counted`` before each forward pass.
+
+    Args:
+        moments: {layer: its moment}.
+    """
+
+    def __init__(self, moments: Mapping[str, SecondMoment]) -> None:
+        self._moments = moments
+        self.counted = torch.empty(0, dtype=torch.bool)  # which tokens of the batch (rows, tokens)
+
+    def of(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        """The forward pre-hook of one layer."""
+
+        def add(_: nn.Module, args: tuple[Any, ...]) -> None:
+            self._moments[name].add(self._chosen(name, args[0]))
+
+        return add
+
+    def _chosen(self, name: str, inputs: Tensor) -> Tensor:
+        """The inputs of the tokens that count (n, d)."""
+        if inputs.shape[:-1] != self.counted.shape:
+            raise AnchorError(
+                f"{name}: Activation needs layers that see every token at its place, and this one sees "
+                f"{tuple(inputs.shape)} where {tuple(self.counted.shape)} tokens are (experts that tokens are routed to?). "
+                "Leave it out of target_modules, or use another anchor."
+            )
+        chosen = inputs[self.counted]
+        if not bool(chosen.isfinite().all()):
+            raise AnchorError(
+                f"{name}: what the aligned model puts into the layer must be finite, and holds NaN or Inf on some "
+                "prompts. Load it in bfloat16 or float32."
+            )
+        return chosen

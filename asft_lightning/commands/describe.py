@@ -1,0 +1,35 @@
+"""``asft-lightning describe``: the rows that a run would train on, without a run."""
+
+from lightning.pytorch import LightningDataModule
+
+from asft_lightning.commands.fit import AsFTCLI
+from asft_lightning.data import MixtureDataModule, show_description
+from asft_lightning.errors import ConfigurationError
+
+EXAMPLES = (
+    "describe --config quickstart",
+    "describe --config models/qwen-2-7b-instruct --config data/agnews --config methods/asft",
+)
+
+
+class _DataOnly(AsFTCLI):
+    """The arguments of fit, of which no trainer comes about: this machine need not be the one to train on."""
+
+    def instantiate_classes(self) -> None:
+        """The data module alone."""
+        self.config_init = self.parser.instantiate(self.config)
+        self.datamodule: LightningDataModule = self._get(self.config_init, "data")
+
+
+def run(arguments: list[str]) -> None:
+    """Show the rows that a run of these arguments would train on.
+
+    Args:
+        arguments: Those of fit.
+    """
+    data = _DataOnly(arguments, run=False).datamodule
+    if not isinstance(data, MixtureDataModule):
+        raise ConfigurationError(
+            f"describe needs the rows of a MixtureDataModule, got {type(data).__name__}. Set data to one."
+        )
+    show_description(data.describe())

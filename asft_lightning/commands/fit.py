@@ -1,0 +1,112 @@
+"""``asft-lightning fit|validate|test``: LightningCLI's, with what every module of a run shares named once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from asft_lightning.callbacks.run_cost import RunCost
+from asft_lightning.chat.template import Template
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.modules import LoRAFineTuner
+from asft_lightning.runs.logger import RunLogger
+from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
+from asft_lightning.runtime.exits import ending_in_one_line
+from asft_lightning.weights.pretrained import Pretrained
+
+_CHECKPOINTS = ("last", "auto", "best", "hpc")
+"""What stands for a path of ``ckpt_path``: ``auto`` is ours, the last if there is one; the others are Lightning's."""
+
+
+class AsFTCLI(LightningCLI):
+    """``pretrained`` and ``template`` stand at the top of a config and reach both model and data.
+
+    So files for a model, a data set, a method and a trainer combine in any order.
+    """
+
+    def __init__(self, args: Sequence[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(
+            model_class=LoRAFineTuner,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,  # the model's own argument: here parameters would not exist yet
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"default_root_dir": "runs/asft", "callbacks": [RunCost()]},
+            seed_everything_default=0,
+            args=list(args) if args is not None else None,
+            **kwargs,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, but for predict, which no module of ours implements."""
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The arguments that belong to no single module."""
+        parser.add_argument("--pretrained", type=Pretrained, help="The checkpoints of the run.")
+        parser.add_argument("--template", type=Template, default=Template(), help="How rows are written for the model.")
+        for shared in ("pretrained", "template"):
+            for module in ("model", "data"):
+                parser.link_arguments(shared, f"{module}.init_args.{shared}")
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's own reads the file too, and would end in torch's errors where it is damaged."""
+        command = self.config.get("subcommand")
+        path = self.config[command].get("ckpt_path") if command else None
+        if path and Path(path).is_file():
+            WholeCheckpointIO().load_checkpoint(path)
+        super()._parse_ckpt_path()
+
+    def before_instantiate_classes(self) -> None:
+        """A checkpoint that is not there must show before a model is loaded."""
+        path = self._get(self.config, "ckpt_path")
+        if path and path not in _CHECKPOINTS and "://" not in path and not Path(path).exists():
+            raise ConfigurationError(
+                f"ckpt_path must be a checkpoint file or one of {', '.join(_CHECKPOINTS)}, and {path} does not exist. "
+                "Leave it out to start anew."
+            )
+
+    def before_fit(self) -> None:
+        """Find the last checkpoint: Lightning would start anew where there is none, over what is there."""
+        settings = self._get(self.config_init, "ckpt_path")
+        if settings not in ("last", "auto"):
+            return
+        savers = [saver for saver in self.trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]
+        has_checkpoint = any(saver._find_last_checkpoints(self.trainer) for saver in savers)
+        if not has_checkpoint and settings == "last":
+            raise ConfigurationError(
+                f"--ckpt_path last needs a last checkpoint, and {self.trainer.default_root_dir} has none. Add a "
+                "ModelCheckpoint with save_last: true, as --config trainer/resumable does; `auto` begins without one."
+            )
+        self.config_init["fit"]["ckpt_path"] = "last" if has_checkpoint else None
+        for logger in self.trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.resumed = has_checkpoint
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """One run folder, without version numbers: what a resumed run looks for is where it was."""
+        settings, command = self._get(self.config_init, "trainer"), self.subcommand or "fit"
+        if settings["logger"] in (None, True):
+            folder = Path(settings["default_root_dir"]) / ("" if command == "fit" else command)  # the fit's figures stay
+            kwargs["logger"] = RunLogger(folder, resumed=command == "fit" and bool(self._get(self.config, "ckpt_path")))
+        return super().instantiate_trainer(**kwargs)
+
+
+def run(arguments: list[str]) -> None:
+    """Run one of LightningCLI's subcommands.
+
+    Args:
+        arguments: What follows ``asft-lightning`` on the command line.
+    """
+    AsFTCLI(arguments)
+
+
+def launch(arguments: list[str]) -> None:
+    """The same in a process of its own, which ends as the command line does."""
+    with ending_in_one_line():
+        run(arguments)

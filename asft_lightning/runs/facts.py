@@ -1,0 +1,32 @@
+"""What a run is: versions, seed, configuration, and what its module and data say of themselves."""
+
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.summary import RunFacts
+
+_PACKAGES = ("asft-lightning", "torch", "lightning", "transformers", "peft", "torchmetrics", "datasets")
+
+
+def facts_of(trainer: Trainer, module: LightningModule) -> RunFacts:
+    """The facts of a run that begins; of modules and data with a ``fingerprint()`` also what that tells."""
+    parts: tuple[Any, ...] = (module, getattr(trainer, "datamodule", None))
+    prints = [part.fingerprint() for part in parts if callable(getattr(part, "fingerprint", None))]
+    config = RunFolder.of(trainer).config
+    return RunFacts.from_plain(
+        {
+            "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
+            "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
+            "devices": trainer.world_size,
+            "precision": str(trainer.precision),
+            "accumulate_grad_batches": trainer.accumulate_grad_batches,
+            **{name: value for told in prints for name, value in told.items()},
+            "config": yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None,
+        }
+    )

@@ -1,0 +1,83 @@
+"""RunFolder: the names of all files in a run's folder, known here and nowhere else."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from lightning.pytorch import Trainer
+
+from asft_lightning.runs.moment import Moment
+
+ANCHORS = "anchors.safetensors"
+"""Of anchors in a run's folder, and in a folder or repository of anchors alone."""
+PROJECTION = "projection.json"
+"""What became of each layer, in a run's folder and beside a projected adapter."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder, ``trainer.default_root_dir``.
+
+    Args:
+        path: Where it is; it need not be there yet.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> Self:
+        """The folder of the run that a trainer is at work on."""
+        return cls(Path(trainer.default_root_dir))
+
+    @property
+    def summary(self) -> Path:
+        """What was measured, and what the run was: :class:`Summary`."""
+        return self.path / "summary.json"
+
+    @property
+    def config(self) -> Path:
+        """The whole configuration, as LightningCLI writes it."""
+        return self.path / "config.yaml"
+
+    @property
+    def data(self) -> Path:
+        """What was trained on."""
+        return self.path / "data.json"
+
+    @property
+    def adapter(self) -> Path:
+        """The adapter in PEFT's format, a folder."""
+        return self.path / "adapter"
+
+    @property
+    def anchors(self) -> Path:
+        """What the run was protected with."""
+        return self.path / ANCHORS
+
+    @property
+    def projection(self) -> Path:
+        """What a projection made of each layer."""
+        return self.path / PROJECTION
+
+    @property
+    def alignment(self) -> Path:
+        """The figures of every layer's update, a table: :class:`AlignmentLog`."""
+        return self.path / "alignment.csv"
+
+    @property
+    def alignment_picture(self) -> Path:
+        """The same after training, drawn."""
+        return self.path / "alignment.png"
+
+    @property
+    def log(self) -> Path:
+        """What a run of a comparison says on its way, after its command line."""
+        return self.path / "log.txt"
+
+    def generations(self, name: str, moment: Moment) -> Path:
+        """Every answer of one scoring with what was found of it, a JSON object a line."""
+        return self.path / "generations" / f"{name}-{moment}.jsonl"
+
+    def spoilt_batch(self, rank: int) -> Path:
+        """The rows of a batch whose loss was no number, a JSON object a line."""
+        return self.path / f"spoilt-batch-rank{rank}.jsonl"

@@ -1,0 +1,61 @@
+"""The package's own configs, found by name wherever it is installed; a path that exists wins."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import takewhile
+from pathlib import Path
+
+from asft_lightning.errors import ConfigurationError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+"""The folder of the package's own configs."""
+
+
+def config_names() -> list[str]:
+    """The names of all configs of the package, e.g. ``methods/asft``."""
+    return sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """The file that a path or a name stands for.
+
+    Args:
+        name: A YAML file, or the name of one of the package's own, e.g. ``quickstart`` or ``methods/asft``.
+
+    Raises:
+        ConfigurationError: If there is neither; says what there is.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    plain = name.removeprefix("configs/").removesuffix(".yaml")
+    names = config_names()
+    if plain in names:
+        return CONFIGS / f"{plain}.yaml"
+    close = get_close_matches(plain, names, n=3, cutoff=0.5)
+    raise ConfigurationError(
+        f"a config must be a YAML file or one of this package's own, and {name!r} is neither. "
+        + (f"Did you mean {' or '.join(close)}? " if close else "")
+        + f"There are {', '.join(_in_short(names))}; `asft-lightning configs` says what each is."
+    )
+
+
+def about(name: str) -> str:
+    """What a config says of itself: the first sentence of the comment that it begins with."""
+    lines = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines))
+    return re.split(r"(?<=[.?!]) ", comment)[0]
+
+
+def _in_short(names: Sequence[str]) -> list[str]:
+    """``folder/{a,b}`` in place of each of a folder's names."""
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folder, _, own = name.rpartition("/")
+        folders.setdefault(folder, []).append(own)
+    return [
+        own if not folder else f"{folder}/{{{','.join(inside)}}}"
+        for folder, inside in folders.items()
+        for own in (inside if not folder else [""])
+    ]
