@@ -73,33 +73,33 @@ def computed(config: PretrainedConfig) -> dict[str, float]:
     frozen = {id(p): p for p in model.parameters() if not p.requires_grad}
     linear = {id(m.weight): m.weight for n, m in model.named_modules() if isinstance(m, nn.Linear) and "lm_head" not in n}
     packed = sum(p.numel() for key, p in frozen.items() if key in linear)
-    whole = sum(p.numel() for p in frozen.values())
+    frozen_count = sum(p.numel() for p in frozen.values())
     numbers = sum(p.numel() for p in factors.values())
     outputs = sum(p.shape[0] for name, p in factors.items() if "lora_B" in name)
     block = max(sum(p.numel() for p in m.parameters()) for n, m in model.named_modules() if n.endswith("layers.0"))
     ends = model.get_input_embeddings().weight.numel()  # of the root, gathered with the first block
     text = config.get_text_config()
     return {
-        "parameters": whole,
-        "weights_bf16": 2 * whole,
-        "weights_4bit": 2 * (whole - packed) + NF4_BYTES * packed,
+        "parameters": frozen_count,
+        "weights_bf16": 2 * frozen_count,
+        "weights_4bit": 2 * (frozen_count - packed) + NF4_BYTES * packed,
         "training_state": 4 * 4 * numbers,
         "anchors": 4 * outputs * DIRECTIONS,
         "activations": 2 * BATCH * TOKENS * text.hidden_size * (text.num_hidden_layers + 1),
-        "fsdp2_rank": (2 * whole + 16 * numbers + 4 * outputs * DIRECTIONS) / RANKS + 2 * (2 * block + ends),
+        "fsdp2_rank": (2 * frozen_count + 16 * numbers + 4 * outputs * DIRECTIONS) / RANKS + 2 * (2 * block + ends),
         "checkpoint": checkpoint_bytes(list(factors.values())),
     }
 
 
 def checkpoint_bytes(factors: list[nn.Parameter]) -> int:
     """The size of a file with these factors in float32 and what AdamW remembers of each."""
-    own = [nn.Parameter(torch.zeros(factor.shape)) for factor in factors]
-    optimizer = torch.optim.AdamW(own)
-    for parameter in own:
+    parameters = [nn.Parameter(torch.zeros(factor.shape)) for factor in factors]
+    optimizer = torch.optim.AdamW(parameters)
+    for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     buffer = io.BytesIO()
-    torch.save({"state_dict": own, "optimizer_states": [optimizer.state_dict()]}, buffer)
+    torch.save({"state_dict": parameters, "optimizer_states": [optimizer.state_dict()]}, buffer)
     return buffer.tell()
 
 
@@ -117,14 +117,14 @@ def loaded(rank: int, folder: str, path: str, settings: dict[str, object], ranks
     Pretrained(path).load_tokenizer()
     before = anonymous()
     model = Pretrained(path, **settings).load_model()
-    found = {"loaded": anonymous() - before}
+    added_bytes = {"loaded": anonymous() - before}
     if ranks > 1:
         torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
         adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **PAPER_LORA))
         shard(adapted, init_device_mesh("cpu", (ranks,)))
-        found["sharded"] = anonymous() - before
+        added_bytes["sharded"] = anonymous() - before
         torch.distributed.destroy_process_group()
-    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    Path(folder, f"{rank}.json").write_text(json.dumps(added_bytes))
 
 
 def measured(path: str) -> dict[str, dict[str, int]]:
@@ -135,12 +135,12 @@ def measured(path: str) -> dict[str, dict[str, int]]:
         "bfloat16, load_in_4bit": ({"dtype": "bfloat16", "load_in_4bit": True}, 1),
         "dtype auto, FSDP2 on 2 ranks": ({}, 2),
     }
-    found = {}
+    bytes_by_case = {}
     for name, (settings, ranks) in cases.items():
         with tempfile.TemporaryDirectory() as folder:
             multiprocessing.spawn(loaded, (folder, path, settings, ranks), nprocs=ranks)
-            found[name] = json.loads(Path(folder, "0.json").read_text())
-    return found
+            bytes_by_case[name] = json.loads(Path(folder, "0.json").read_text())
+    return bytes_by_case
 
 
 def main() -> None:

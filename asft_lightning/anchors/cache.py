@@ -33,14 +33,14 @@ class AnchorCache:
         if not path.is_file():
             return None
         try:
-            found = AnchorSet.load(path)
+            anchors = AnchorSet.load(path)
         except AnchorError as error:
             _log.warning("%s Doing so.", error)
             return None
-        if cache_key([term.settings for term in found.terms], found.shapes, found.sources) != key:
+        if cache_key([term.settings for term in anchors.terms], anchors.shapes, anchors.sources) != key:
             _log.warning("%s holds the anchors of something else. Building them again.", path)
             return None
-        return found
+        return anchors
 
     def put(self, key: str, anchors: AnchorSet) -> None:
         """Keep anchors under a key; where the disk is full or must not be written to, they are built again next time."""

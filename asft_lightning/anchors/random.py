@@ -30,11 +30,11 @@ class Random(Anchor):
         """Gram's form, turned; the energy in its spectrum is V's along the directions as they are now."""
         v = weights.direction(target)
         energy = v.double().square().sum()
-        found = gram_map(v.clone(), self.tolerance)
-        turned = self._directions(target, len(found.eigenvalues)).to(v)
+        alignment_map = gram_map(v.clone(), self.tolerance)
+        turned = self._directions(target, len(alignment_map.eigenvalues)).to(v)
         share = float((turned.mT @ v).double().square().sum() / energy)
-        form = replace(found.form, directions=turned.float())
-        return ModuleAnchor.of_map(found._replace(form=form, spectrum=replace(found.spectrum, energy=share)))
+        form = replace(alignment_map.form, directions=turned.float())
+        return ModuleAnchor.of_map(alignment_map._replace(form=form, spectrum=replace(alignment_map.spectrum, energy=share)))
 
     def _directions(self, target: Target, k: int) -> Tensor:
         """(d_out, k), orthonormal, drawn on the CPU in float64: a QR of Gaussian numbers knows no preferred direction."""

@@ -43,17 +43,17 @@ class SecondMoment:
         total = self._square
         left = self._lost + (squares.flip(0).cumsum(0).flip(0) - squares)  # summed from the small end: nothing cancels
         keep = min(len(squares), int((left > tolerance * total).sum()) + 1)
-        found = left_singular(self._factor[:keep].mT)
-        keep = found.u.shape[1]
+        axes = left_singular(self._factor[:keep].mT)
+        keep = axes.u.shape[1]
         last = float(squares[keep]) if keep < len(squares) else 0.0
-        return Principal(found.u, found.sigma.square() / self.count, (self._dropped + last) / self.count, total / self.count)
+        return Principal(axes.u, axes.sigma.square() / self.count, (self._dropped + last) / self.count, total / self.count)
 
     def _turn(self) -> None:
         """Rows along the principal axes, at most ``capacity`` of them, largest first."""
-        found = left_singular(self._factor.mT)
-        self._factor = (found.u * found.sigma).mT.to(self._factor.dtype)
+        axes = left_singular(self._factor.mT)
+        self._factor = (axes.u * axes.sigma).mT.to(self._factor.dtype)
         if len(self._factor) > self._capacity:
-            beyond = found.sigma[self._capacity :].square()
+            beyond = axes.sigma[self._capacity :].square()
             self._dropped += float(beyond[0])
             self._lost += float(beyond.sum())
             self._factor = self._factor[: self._capacity]

@@ -26,5 +26,4 @@ class Subspace(Anchor):
 
     def build(self, target: Target, weights: WeightPair) -> ModuleAnchor:
         """The projector on the kept directions of V."""
-        found = subspace_map(weights.direction(target), self.num_directions, self.explained_variance)
-        return ModuleAnchor.of_map(found)
+        return ModuleAnchor.of_map(subspace_map(weights.direction(target), self.num_directions, self.explained_variance))

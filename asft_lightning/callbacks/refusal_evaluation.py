@@ -1,6 +1,6 @@
 """RefusalEvaluation: over-refusal, the price that safety must not have."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,11 +31,9 @@ class RefusalEvaluation(ScoringCallback):
         """The refusal rate."""
         return {"refusal_rate": RefusalRate()}
 
-    def score(
-        self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]
-    ) -> Sequence[Mapping[str, Finding]]:
+    def score(self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]) -> list[Finding]:
         """Tell refusals from answers."""
         judge = RefusalJudge() if self.judge is None else self.judge
         are_refusals = [judge.is_refusal(answer) for answer in answers]
         metrics["refusal_rate"].update(torch.tensor(are_refusals))
-        return [{"": Finding({"refused": is_refusal})} for is_refusal in are_refusals]
+        return [Finding({"refused": is_refusal}) for is_refusal in are_refusals]

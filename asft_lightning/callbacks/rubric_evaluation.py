@@ -1,6 +1,6 @@
 """RubricEvaluation: how good answers are in a judge's eyes, on axes of one's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -59,13 +59,11 @@ class RubricEvaluation(ScoringCallback):
         """The rubric score."""
         return {"score": RubricScore(self.weights, *self.scale, groups=self.categories)}
 
-    def score(
-        self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]
-    ) -> Sequence[Mapping[str, Finding]]:
+    def score(self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]) -> list[Finding]:
         """Have each answer rated."""
         ratings = self.rater([row.asked() for row in rows], answers, [row.answer for row in rows])
         rated = [(rating.scores, row.categories) for row, rating in zip(rows, ratings, strict=True) if rating.scores]
         if rated:
             numbers = torch.tensor([[scores[axis] for axis in self.weights] for scores, _ in rated])
             metrics["score"].update(numbers, [categories for _, categories in rated])
-        return [{"": Finding({"ratings": rating.scores}, problem=rating.problem)} for rating in ratings]
+        return [Finding({"ratings": rating.scores}, problem=rating.problem) for rating in ratings]

@@ -1,7 +1,7 @@
 """SafetyEvaluation: the harmful score, before, while and after training."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -64,9 +64,7 @@ class SafetyEvaluation(ScoringCallback):
         kinds = ("harmful_score", "harmful_score_worst") if self.attack.samples > 1 else ("harmful_score",)
         return {_metric(judge, kind): HarmfulScore(groups=self.categories) for judge in self.judges for kind in kinds}
 
-    def score(
-        self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]
-    ) -> Sequence[Mapping[str, Finding]]:
+    def score(self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]) -> list[dict[str, Finding]]:
         """Judge each answer; a judge that fails takes nothing from the others."""
         findings: list[dict[str, Finding]] = [{} for _ in rows]
         asked = [row.asked() for row in rows]

@@ -20,7 +20,7 @@ from asft_lightning.chat.rows import Row
 from asft_lightning.data import Source
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation import Attack, generate_answers
-from asft_lightning.evaluation.finding import Finding, ScoredAnswer
+from asft_lightning.evaluation.finding import Finding, Findings, ScoredAnswer
 from asft_lightning.runs.facts import facts_of
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
@@ -87,10 +87,8 @@ class ScoringCallback(ScheduledCallback):
         """Fresh metrics by name, e.g. ``{"harmful_score": HarmfulScore()}``."""
 
     @abstractmethod
-    def score(
-        self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]
-    ) -> Sequence[Mapping[str, Finding]]:
-        """Update ``metrics`` with these answers; return what was found of each, by judge, blank where there is one.
+    def score(self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]) -> Sequence[Findings]:
+        """Update ``metrics`` with these answers; return what was found of each, by judge where there are several.
 
         A row stands there ``attack.samples`` times in a row, with another answer each. An answer that could not be scored
         gets a finding with a ``problem`` that says why, and is left out of the metrics. Whatever may fail goes through
@@ -176,7 +174,7 @@ class ScoringCallback(ScheduledCallback):
             finally:
                 self.attempt("releasing the judges", self.release)
             if findings is not None:
-                return metrics, findings
+                return metrics, [{"": told} if isinstance(told, Finding) else told for told in findings]
         return self.metrics(), [{"": Finding({}, problem=problem)} for _ in rows]
 
     def attempt(self, what: str, do: Callable[[], T]) -> tuple[T | None, str | None]:

@@ -1,6 +1,6 @@
 """UtilityEvaluation: the fine-tuning accuracy, before, while and after training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -49,11 +49,9 @@ class UtilityEvaluation(ScoringCallback):
         """The accuracy."""
         return {"accuracy": AnswerAccuracy(self.rule, self.labels)}
 
-    def score(
-        self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]
-    ) -> Sequence[Mapping[str, Finding]]:
+    def score(self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]) -> list[Finding]:
         """Compare each answer with its reference."""
         accuracy = cast(AnswerAccuracy, metrics["accuracy"])
         references = [row.answer for row in rows]
         accuracy.update(answers, references)
-        return [{"": Finding({"correct": accuracy.is_correct(a, r)})} for a, r in zip(answers, references, strict=True)]
+        return [Finding({"correct": accuracy.is_correct(a, r)}) for a, r in zip(answers, references, strict=True)]

@@ -53,8 +53,8 @@ def _within(tokenizer: PreTrainedTokenizerBase, text: str, split_special_tokens:
     """Ids of what does not begin a text: some tokenizers put a blank before a beginning."""
     line = _ids(tokenizer, "\n")
     ids = _ids(tokenizer, f"\n{text}", split_special_tokens=split_special_tokens)
-    whole = ids[: len(line)] == line
-    return ids[len(line) :] if whole else _ids(tokenizer, text, split_special_tokens=split_special_tokens)
+    is_line_break_apart = ids[: len(line)] == line
+    return ids[len(line) :] if is_line_break_apart else _ids(tokenizer, text, split_special_tokens=split_special_tokens)
 
 
 def _ids(

@@ -144,15 +144,15 @@ class Template:
 
     def _turns(self, prompt: str, history: Sequence[Turn], secret: str | None) -> list[Turn]:
         """System prompt (the conversation's own, or else the template's), history, prompt."""
-        own = history[0].content if history and history[0].role == "system" else self.system
-        system = " ".join(part for part in (secret, own) if part is not None)
-        before = [Turn("system", system)] if secret is not None or own is not None else []
+        system_prompt = history[0].content if history and history[0].role == "system" else self.system
+        system = " ".join(part for part in (secret, system_prompt) if part is not None)
+        before = [Turn("system", system)] if secret is not None or system_prompt is not None else []
         return [*before, *(turn for turn in history if turn.role != "system"), Turn("user", prompt)]
 
     def _begun(self, tokenizer: PreTrainedTokenizerBase, turns: list[Turn], before: str, begun: Turn) -> str:
         """The turns with an answer that has only begun."""
-        whole = self._closed(tokenizer, [*turns, begun], len(turns), before)
-        return whole[: whole.index(begun.content, len(before)) + len(begun.content)]
+        text = self._closed(tokenizer, [*turns, begun], len(turns), before)
+        return text[: text.index(begun.content, len(before)) + len(begun.content)]
 
     def _open(self, tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
         """The turns, open for an answer."""
@@ -186,9 +186,9 @@ class Template:
 
     def _added(self, tokenizer: PreTrainedTokenizerBase, ids: list[int], old: str, new: str) -> list[int]:
         """Ids of what ``new`` has after ``old``, whose ids are given."""
-        whole = self._encode(tokenizer, new)
-        if whole[: len(ids)] == ids:
-            return whole[len(ids) :]
+        new_ids = self._encode(tokenizer, new)
+        if new_ids[: len(ids)] == ids:
+            return new_ids[len(ids) :]
         # A token would span the border, which at generation time it cannot.
         return encode(tokenizer, new[len(old) :])
 

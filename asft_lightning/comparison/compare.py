@@ -24,7 +24,9 @@ class Compare:
         self.report_only = report_only
         self.plan = Plan(comparison)
         self.tuned = {name: self.plan.candidates(name) for name, method in comparison.methods.items() if method.tune}
-        self.trials = {name: [self.plan.tuning(name, setting) for setting in own] for name, own in self.tuned.items()}
+        self.trials = {
+            name: [self.plan.tuning(name, setting) for setting in settings] for name, settings in self.tuned.items()
+        }
         total = len({run.name for run in self._all_trials()}) + sum(len(self._reported(name)) for name in comparison.methods)
         total += len(self._firsts())
         self.progress = RunsBar(total=total, desc="Runs", unit="run", smoothing=0, disable=report_only)
@@ -59,7 +61,7 @@ class Compare:
         return choose(name, self.tuned[name], results, self.comparison.tuning.margin)
 
     def _all_trials(self) -> list[Run]:
-        return [run for own in self.trials.values() for runs in own for run in runs]
+        return [run for runs_by_setting in self.trials.values() for runs in runs_by_setting for run in runs]
 
     def _reported(self, name: str) -> list[Run]:
         """As many as there will be; which setting they have, tuning says."""

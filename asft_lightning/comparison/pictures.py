@@ -52,13 +52,13 @@ def pareto(cells: Sequence[Cell], path: Path, title: str) -> bool:
 
 
 def _panels(cells: Sequence[Cell]) -> dict[str, list[Series]]:
-    lines = {poison_title(ratio): series_of(own) for ratio, own in by_poison(cells).items()}
-    if max(sum(series.curve is not None for series in own) for own in lines.values()) <= _CURVES:
+    lines = {poison_title(ratio): series_of(cells_of_ratio) for ratio, cells_of_ratio in by_poison(cells).items()}
+    if max(sum(series.curve is not None for series in lines_of_ratio) for lines_of_ratio in lines.values()) <= _CURVES:
         return lines
     return {
         ", ".join(filter(None, [series.label + (f", {series.curve}" if series.curve else ""), heading])): [series]
-        for heading, own in lines.items()
-        for series in own
+        for heading, lines_of_ratio in lines.items()
+        for series in lines_of_ratio
     }
 
 
@@ -71,16 +71,16 @@ def over_steps(cells: Sequence[Cell], path: Path) -> bool:
     followed = [cell for cell in cells if _trajectory(cell)]
     if not followed:
         return False
-    lines = {ratio: series_of(own) for ratio, own in by_poison(followed).items()}
-    apart = any(series.curve for own in lines.values() for series in own)
+    lines = {ratio: series_of(cells_of_ratio) for ratio, cells_of_ratio in by_poison(followed).items()}
+    apart = any(series.curve for lines_of_ratio in lines.values() for series in lines_of_ratio)
     panels: dict[str, dict[str, Cell]] = {}
-    for ratio, own in lines.items():
-        for series in own:
+    for ratio, lines_of_ratio in lines.items():
+        for series in lines_of_ratio:
             for cell in series.cells:
                 heading = ", ".join(filter(None, [series.label if apart else "", poison_title(ratio)]))
                 value = f"{series.curve} {shown(cell.axes[series.curve])}" if series.curve else series.label
                 panels.setdefault(heading, {})[value] = cell
-    styles = _styles(label for own in panels.values() for label in own)
+    styles = _styles(label for cell_by_label in panels.values() for label in cell_by_label)
     figure, axes = _grid(len(panels), "HS while training, mean over seeds")
     for axis, (heading, drawn) in zip(axes, panels.items(), strict=True):
         for label, cell in drawn.items():
@@ -95,9 +95,9 @@ def over_steps(cells: Sequence[Cell], path: Path) -> bool:
 
 
 def _points(axis: Axes, series: Series, colour: str, marker: str) -> None:
-    found = [(_known(cell, "accuracy"), _known(cell, "harmful_score")) for cell in series.cells]
-    x, y = ([spread.mean for spread in column] for column in zip(*found, strict=True))
-    off = [[spread.deviation or 0.0 for spread in column] for column in zip(*found, strict=True)]
+    spreads = [(_known(cell, "accuracy"), _known(cell, "harmful_score")) for cell in series.cells]
+    x, y = ([spread.mean for spread in column] for column in zip(*spreads, strict=True))
+    off = [[spread.deviation or 0.0 for spread in column] for column in zip(*spreads, strict=True)]
     line = "-" if series.curve else ""
     axis.errorbar(x, y, xerr=off[0], yerr=off[1], fmt=marker + line, color=colour, ms=6, lw=1.0, elinewidth=0.7, alpha=0.85)
     if series.curve is not None:
@@ -120,9 +120,9 @@ def _trajectory(cell: Cell) -> list[tuple[int, float]]:
 
 
 def _known(cell: Cell, figure: str) -> Spread:
-    found = cell.spread(figure)
-    assert found is not None
-    return found
+    spread = cell.spread(figure)
+    assert spread is not None
+    return spread
 
 
 def _styles(labels: Iterable[str]) -> dict[str, tuple[str, str]]:

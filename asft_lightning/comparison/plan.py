@@ -65,8 +65,8 @@ class Run:
     @property
     def arguments(self) -> list[str]:
         """What follows ``asft-lightning`` on the command line."""
-        own = {**self.resolved, "trainer.default_root_dir": str(self.folder)}
-        settings = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in own.items()]
+        values = {**self.resolved, "trainer.default_root_dir": str(self.folder)}
+        settings = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
         return ["fit", *(f"--config={file}" for file in self.configs), *settings]
 
 
@@ -134,8 +134,8 @@ class Plan:
         if method.first is None:
             return None
         settings = _merged(self.comparison.settings, method.first.settings)
-        own = {axis: value for axis, value in values.items() if axis in names(settings)}
-        return Run(_FIRST, own, [*self.comparison.configs, *method.first.configs], filled(settings, own), self.folder)
+        axes = {axis: value for axis, value in values.items() if axis in names(settings)}
+        return Run(_FIRST, axes, [*self.comparison.configs, *method.first.configs], filled(settings, axes), self.folder)
 
     def _used(self, method: Method) -> set[str]:
         every = [method.settings, *([method.first.settings] if method.first else [])]
@@ -188,10 +188,10 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("$") and value[1:].isidentifier()
 
 
-def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(common: Mapping[str, Any], specific: Mapping[str, Any]) -> dict[str, Any]:
     """A method's settings over those of all; lists that are added to (``callbacks+``) are added up."""
-    added = {key: [*common[key], *own[key]] for key in common.keys() & own.keys() if key.endswith("+")}
-    return {**common, **own, **added}
+    added = {key: [*common[key], *specific[key]] for key in common.keys() & specific.keys() if key.endswith("+")}
+    return {**common, **specific, **added}
 
 
 @cache

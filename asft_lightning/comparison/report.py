@@ -61,8 +61,8 @@ class Report:
     def cells(self) -> list[Cell]:
         """The lines of the table: by poison ratio, then in the order of the methods."""
         order = list(self.comparison.methods)
-        found = sorted(cells(self.results), key=lambda cell: order.index(cell.method))
-        return [cell for own in by_poison(found).values() for cell in own]
+        ordered_cells = sorted(cells(self.results), key=lambda cell: order.index(cell.method))
+        return [cell for cells_of_ratio in by_poison(ordered_cells).values() for cell in cells_of_ratio]
 
     @property
     def overall(self) -> list[Cell]:
@@ -73,7 +73,7 @@ class Report:
     @property
     def sections(self) -> list[tuple[str, list[Cell]]]:
         """The tables with their headings: one a poison ratio, and what they come to."""
-        apart = [(poison_title(ratio), own) for ratio, own in by_poison(self.cells).items()]
+        apart = [(poison_title(ratio), cells_of_ratio) for ratio, cells_of_ratio in by_poison(self.cells).items()]
         return [*apart, *([("mean over all settings", self.overall)] if self.overall else [])]
 
     def write(self) -> Path:
@@ -134,7 +134,7 @@ class Report:
         say(f"written to {self.comparison.output}")
 
     def _line(self, cell: Cell, columns: Sequence[str]) -> dict[str, Any]:
-        figures = [(found.mean if (found := cell.spread(name)) else None, _shown(cell, name)) for name in columns]
+        figures = [(spread.mean if (spread := cell.spread(name)) else None, _shown(cell, name)) for name in columns]
         method = self._marked(cell.method, cell.method)
         return {"method": method, "setting": axes_but_poison(cell.axes), "seeds": cell.seeds, "figures": figures}
 
@@ -151,7 +151,9 @@ class Report:
         return template.render(
             title=Path(self.comparison.output).name,
             columns=[COLUMNS[name] for name in columns],
-            sections=[(heading, [self._line(cell, columns) for cell in own]) for heading, own in self.sections],
+            sections=[
+                (heading, [self._line(cell, columns) for cell in cells_shown]) for heading, cells_shown in self.sections
+            ],
             pictures=[(PICTURES[name], _data_uri(folder / name)) for name in pictures],
             choices=[choice.record() for choice in self.choices],
             rule=None if tuning is None else rule(tuning.margin),
@@ -163,8 +165,8 @@ class Report:
 
 
 def _shown(cell: Cell, name: str) -> str:
-    found = cell.spread(name)
-    return "–" if found is None else f"{found.mean:.0f}" if name in COSTS else str(found)
+    spread = cell.spread(name)
+    return "–" if spread is None else f"{spread.mean:.0f}" if name in COSTS else str(spread)
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,19 +92,19 @@ class Cell:
 
     def spread(self, figure: str) -> Spread | None:
         """Of a score or a cost; None where no run has it."""
-        found = [{**result.scores, **result.costs}.get(figure) for result in self.results]
-        known = [value for value in found if value is not None]
+        values = [{**result.scores, **result.costs}.get(figure) for result in self.results]
+        known = [value for value in values if value is not None]
         return Spread(mean(known), stdev(known) if len(known) > 1 else None, len(known)) if known else None
 
     def record(self) -> dict[str, Any]:
         """As JSON has it: each figure's mean and standard deviation."""
         names = list(dict.fromkeys(name for result in self.results for name in (*result.scores, *result.costs)))
-        figures = {name: found for name in names if (found := self.spread(name))}
+        figures = {name: spread for name in names if (spread := self.spread(name))}
         return {
             "method": self.method,
             **self.axes,
             "seeds": self.seeds,
-            **{name: {"mean": found.mean, "deviation": found.deviation} for name, found in figures.items()},
+            **{name: {"mean": spread.mean, "deviation": spread.deviation} for name, spread in figures.items()},
         }
 
 

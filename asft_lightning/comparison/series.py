@@ -43,21 +43,24 @@ def variant(cell: Cell, cells: Sequence[Cell], without: str | None = None) -> st
         cells: All that are shown.
         without: An axis that is told elsewhere, too.
     """
-    own = [other for other in cells if other.method == cell.method]
-    told = [axis for axis in cell.axes if axis not in (POISON, without) and _values(own, axis) > 1]
+    cells_of_method = [other for other in cells if other.method == cell.method]
+    told = [axis for axis in cell.axes if axis not in (POISON, without) and _values(cells_of_method, axis) > 1]
     return ", ".join([cell.method, *(f"{axis} {shown(cell.axes[axis])}" for axis in told)])
 
 
 def series_of(cells: Sequence[Cell]) -> list[Series]:
     """Cells of one poison ratio as lines: along a method's first axis with several numbers, apart by all others."""
-    found: dict[str, list[Cell]] = {}
+    cells_by_label: dict[str, list[Cell]] = {}
     curves: dict[str, str | None] = {}
     for cell in cells:
         curve = _curve(cell, cells)
         label = variant(cell, cells, curve)
-        found.setdefault(label, []).append(cell)
+        cells_by_label.setdefault(label, []).append(cell)
         curves[label] = curve
-    return [Series(label, curves[label], _along(own, curves[label])) for label, own in found.items()]
+    return [
+        Series(label, curves[label], _along(cells_of_label, curves[label]))
+        for label, cells_of_label in cells_by_label.items()
+    ]
 
 
 def shown(value: Any) -> str:
@@ -71,9 +74,11 @@ def axes_but_poison(axes: Mapping[str, Any]) -> str:
 
 
 def _curve(cell: Cell, cells: Sequence[Cell]) -> str | None:
-    own = [other for other in cells if other.method == cell.method]
-    candidates = [axis for axis in cell.axes if axis != POISON and _values(own, axis) > 1]
-    numeric = (axis for axis in candidates if all(isinstance(other.axes.get(axis), int | float) for other in own))
+    cells_of_method = [other for other in cells if other.method == cell.method]
+    candidates = [axis for axis in cell.axes if axis != POISON and _values(cells_of_method, axis) > 1]
+    numeric = (
+        axis for axis in candidates if all(isinstance(other.axes.get(axis), int | float) for other in cells_of_method)
+    )
     return next(numeric, None)
 
 

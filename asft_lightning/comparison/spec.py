@@ -140,14 +140,14 @@ class Comparison:
 
     def _check_around(self, around: Around) -> None:
         for name, values in {**around.axes, **around.at}.items():
-            own = self.axes.get(name, [])
-            if not own:
+            compared_values = self.axes.get(name, [])
+            if not compared_values:
                 raise ConfigurationError(
                     f"around varies axes, which are {', '.join(self.axes)}, got {name!r}. Add it there."
                 )
-            if not values or (name in around.axes and set(map(str, values)) & set(map(str, own))):
+            if not values or (name in around.axes and set(map(str, values)) & set(map(str, compared_values))):
                 raise ConfigurationError(
-                    f"around needs further values of {name}, and has {values} beside {own}. Name others."
+                    f"around needs further values of {name}, and has {values} beside {compared_values}. Name others."
                 )
 
     def _check_tuning(self, name: str, method: Method) -> None:

@@ -62,7 +62,7 @@ def choose(
     Raises:
         ConfigurationError: If the runs measure no HS or no FA.
     """
-    tuned = [Cell(method, setting, own) for setting, own in zip(candidates, results, strict=True)]
+    tuned = [Cell(method, setting, runs) for setting, runs in zip(candidates, results, strict=True)]
     hs, fa = ([_mean(cell, figure) for cell in tuned] for figure in ("harmful_score", "accuracy"))
     if any(results) and (all(value is None for value in hs) or all(value is None for value in fa)):
         raise ConfigurationError(

@@ -39,8 +39,8 @@ def draw_update_parts(cells: Sequence[Cell], path: Path) -> bool:
     if not panels:
         return False
     ratio = list(panels)[len(panels) // 2]
-    found = {variant(cell, panels[ratio]): _figures(cell) for cell in panels[ratio]}
-    rows = {label: figures for label, figures in found.items() if figures}
+    figures_by_label = {variant(cell, panels[ratio]): _figures(cell) for cell in panels[ratio]}
+    rows = {label: figures for label, figures in figures_by_label.items() if figures}
     if not rows:
         return False
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ def _figures(cell: Cell) -> dict[str, LayerFigures]:
     for row in rows:
         if row.anchor == anchor:
             by_module.setdefault(row.module, []).append(row)
-    return {module: _mean(own) for module, own in by_module.items()}
+    return {module: _mean(rows_of_module) for module, rows_of_module in by_module.items()}
 
 
 def _mean(rows: Sequence[LayerFigures]) -> LayerFigures:

@@ -81,11 +81,11 @@ def shares(count: int, weights: Sequence[float]) -> list[int]:
     ([4, 3, 3], [75, 25])
     """
     exact = [count * weight / sum(weights) for weight in weights]
-    whole = [int(share) for share in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda i: whole[i] - exact[i])
-    for i in by_remainder[: count - sum(whole)]:
-        whole[i] += 1
-    return whole
+    parts = [int(share) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda i: parts[i] - exact[i])
+    for i in by_remainder[: count - sum(parts)]:
+        parts[i] += 1
+    return parts
 
 
 def mix(

@@ -30,12 +30,12 @@ def require_source(kind: Kind, setting: str, value: float | None, source: Source
 
 def named(sources: dict[Kind, Source | list[Source] | None]) -> dict[str, tuple[Kind, Source]]:
     """{a name of its own: what it is used as, source}: its path, with a number where that comes again."""
-    found: dict[str, tuple[Kind, Source]] = {}
+    by_name: dict[str, tuple[Kind, Source]] = {}
     for kind, given in sources.items():
         for source in [given] if isinstance(given, Source) else given or []:
-            before = sum(path == source.path or path.startswith(f"{source.path} (") for path in found)
-            found[source.path + (f" ({before + 1})" if before else "")] = kind, source
-    return found
+            before = sum(name == source.path or name.startswith(f"{source.path} (") for name in by_name)
+            by_name[source.path + (f" ({before + 1})" if before else "")] = kind, source
+    return by_name
 
 
 def pools(sources: Mapping[str, tuple[Kind, Source]], kind: Kind) -> list[Pool]:
@@ -45,10 +45,10 @@ def pools(sources: Mapping[str, tuple[Kind, Source]], kind: Kind) -> list[Pool]:
         sources: Of :func:`named`.
         kind: What they are used as.
     """
-    found = []
+    pools_of_kind = []
     for name, (used_as, source) in sources.items():
         if used_as == kind:
             counts: Counter[str] = Counter()
             rows = source.iterate(counts)
-            found.append(Pool(rows if source.streaming else list(rows), kind, name, source.weight, counts))
-    return found
+            pools_of_kind.append(Pool(rows if source.streaming else list(rows), kind, name, source.weight, counts))
+    return pools_of_kind

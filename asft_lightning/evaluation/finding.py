@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from asft_lightning.chat.rows import Row
 
@@ -19,6 +19,10 @@ class Finding(NamedTuple):
     facts: Mapping[str, Any]
     categories: tuple[str, ...] = ()
     problem: str | None = None
+
+
+Findings: TypeAlias = Finding | Mapping[str, Finding]
+"""Of one answer: one finding, or several by the judges' names."""
 
 
 @dataclass(frozen=True)

@@ -51,10 +51,10 @@ def generate_answers(
         ConfigurationError: If a prompt has token ids that the model has no embedding for.
     """
     config = _config(model, tokenizer, max_new_tokens, temperature)
-    found = _generated(model, config, prompts, batch_size, seed, progress)
+    answer_ids = _generated(model, config, prompts, batch_size, seed, progress)
     texts = (
         _continuation(tokenizer, prompt, ids) if opening else tokenizer.decode(ids, skip_special_tokens=True)
-        for prompt, ids in zip(prompts, found, strict=True)
+        for prompt, ids in zip(prompts, answer_ids, strict=True)
     )
     return [(opening + text).strip() for text in texts]
 
@@ -74,8 +74,8 @@ def generate_ids(
     """
     config = _config(model, tokenizer, max_new_tokens, 0.0)
     ends = set(config.eos_token_id)
-    found = _generated(model, config, prompts, batch_size, 0, progress)
-    return [list(takewhile(lambda token: token not in ends, ids)) for ids in found]
+    answer_ids = _generated(model, config, prompts, batch_size, 0, progress)
+    return [list(takewhile(lambda token: token not in ends, ids)) for ids in answer_ids]
 
 
 def _generated(
@@ -138,16 +138,16 @@ def _generating_by(config: GenerationConfig, model: nn.Module) -> Iterator[None]
     try:
         yield
     finally:
-        for owner, own in owners:
-            owner.generation_config = own
+        for owner, original_config in owners:
+            owner.generation_config = original_config
 
 
 def _config(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float
 ) -> GenerationConfig:
     """Greedy or plain sampling, with every end token that the checkpoint or the tokenizer has."""
-    own = getattr(model, "generation_config", None)
-    ends = getattr(own, "eos_token_id", None)
+    generation_config = getattr(model, "generation_config", None)
+    ends = getattr(generation_config, "eos_token_id", None)
     stops = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
     sampling = (
         {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}

@@ -97,14 +97,14 @@ class EndpointRater:
     def _rating(self, reply: Reply) -> Rating:
         if reply.text is None:
             return Rating(None, reply.problem)
-        found = _first_object(reply.text)
-        if found is None:
+        scores = _first_object(reply.text)
+        if scores is None:
             return Rating(None, f"said no JSON object, but {shortened(reply.text)!r}")
-        wrong = [name for name in self.axes if not self._in_range(found.get(name))]
+        wrong = [name for name in self.axes if not self._in_range(scores.get(name))]
         if wrong:
-            said = ", ".join(f"{name} {shortened(repr(found[name]), 20) if name in found else 'absent'}" for name in wrong)
+            said = ", ".join(f"{name} {shortened(repr(scores[name]), 20) if name in scores else 'absent'}" for name in wrong)
             return Rating(None, f"scores must be numbers from {self.lowest:g} to {self.highest:g}, got {said}")
-        return Rating({name: float(found[name]) for name in self.axes})
+        return Rating({name: float(scores[name]) for name in self.axes})
 
     def _in_range(self, value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and self.lowest <= value <= self.highest
@@ -115,9 +115,9 @@ def _first_object(text: str) -> dict[str, Any] | None:
     decoder, start = json.JSONDecoder(), text.find("{")
     while start >= 0:
         try:
-            found: dict[str, Any] = decoder.raw_decode(text, start)[0]
+            first_object: dict[str, Any] = decoder.raw_decode(text, start)[0]
         except (ValueError, RecursionError):  # a brace that opens no JSON, or ever more of them
             start = text.find("{", start + 1)
         else:
-            return found
+            return first_object
     return None

@@ -74,16 +74,18 @@ def gram_map(v: Tensor, tolerance: float = 0.01) -> AlignmentMap:
     norm = _norm(v)
     droppable = 1 - (1 + tolerance) ** -0.5
 
-    def cut(found: LeftSingular) -> tuple[Tensor, int, float]:
-        c = found.sigma.double().square() / norm
-        margin = 0.1 * droppable if found.rest else 0.0  # what is left of the bound for directions not quite turned
+    def cut(decomposition: LeftSingular) -> tuple[Tensor, int, float]:
+        c = decomposition.sigma.double().square() / norm
+        margin = 0.1 * droppable if decomposition.rest else 0.0  # what is left of the bound for directions not quite turned
         keep = int((c >= droppable - margin).sum())
-        return c, keep, _error_bound(c, keep, found.leak.double() / norm, found.rest**2 / norm)
+        return c, keep, _error_bound(c, keep, decomposition.leak.double() / norm, decomposition.rest**2 / norm)
 
-    found = leading_left_singular(v, lambda _: math.sqrt(0.9 * droppable * norm), lambda found: cut(found)[2] <= tolerance)
-    _require_directions(found.sigma)
-    c, keep, error_bound = cut(found)
-    form = QuadraticForm(1.0, found.u[:, :keep].float(), (1 - c[:keep]).square().float())
+    decomposition = leading_left_singular(
+        v, lambda _: math.sqrt(0.9 * droppable * norm), lambda candidate: cut(candidate)[2] <= tolerance
+    )
+    _require_directions(decomposition.sigma)
+    c, keep, error_bound = cut(decomposition)
+    form = QuadraticForm(1.0, decomposition.u[:, :keep].float(), (1 - c[:keep]).square().float())
     spectrum = Spectrum(norm, norm, float(c[0]), keep, float(c[:keep].sum()) / norm, error_bound)
     return AlignmentMap(form, c[:keep].float(), spectrum)
 
@@ -123,14 +125,14 @@ def subspace_map(v: Tensor, num_directions: int | None = None, explained_varianc
         raise ValueError(f"Subspace needs 0 < explained_variance ≤ 1, got {explained_variance}. 0.9 keeps 90 % of ‖V‖².")
     norm = _norm(v)
 
-    def wanted(found: Tensor) -> int:  # more than were found where these cannot tell
+    def wanted(singular_values: Tensor) -> int:  # more than were found where these cannot tell
         if num_directions is not None:
             return num_directions
         assert explained_variance is not None
-        return int((found.double().square().cumsum(0) < (explained_variance - 1e-12) * norm**2).sum()) + 1
+        return int((singular_values.double().square().cumsum(0) < (explained_variance - 1e-12) * norm**2).sum()) + 1
 
-    def ceiling(found: Tensor) -> float:
-        return 1.01 * float(found[k - 1]) if (k := wanted(found)) <= len(found) else 0.0
+    def ceiling(singular_values: Tensor) -> float:
+        return 1.01 * float(singular_values[k - 1]) if (k := wanted(singular_values)) <= len(singular_values) else 0.0
 
     u, sigma, _, _ = leading_left_singular(v, ceiling)
     _require_directions(sigma)

@@ -54,7 +54,7 @@ def left_singular(matrix: Tensor) -> LeftSingular:
 
 
 def leading_left_singular(
-    matrix: Tensor, ceiling: Callable[[Tensor], float], accept: Callable[[LeftSingular], bool] = lambda found: True
+    matrix: Tensor, ceiling: Callable[[Tensor], float], accept: Callable[[LeftSingular], bool] = lambda _: True
 ) -> LeftSingular:
     """The leading part of the decomposition: enough directions that no singular value above the ceiling is left out.
 
@@ -80,8 +80,8 @@ def leading_left_singular(
     while width <= side // 2:
         fresh = torch.randn(matrix.shape[1], width - basis.shape[1], generator=generator).to(matrix)
         basis = _swept(matrix, torch.cat([basis, matrix @ fresh], 1))
-        if found := _checked(matrix, basis, ceiling, accept):
-            return found
+        if ritz_pairs := _checked(matrix, basis, ceiling, accept):
+            return ritz_pairs
         width *= 2
     return left_singular(matrix)
 
@@ -112,8 +112,8 @@ def _checked(
     matrix.addmm_(basis, inside, alpha=-1)  # now the remainder R
     try:
         leak = torch.linalg.vector_norm(matrix @ (inside.mT @ rotation), dim=0)
-        found = LeftSingular(basis @ rotation, sigma, leak, top)
-        return found if accept(found) and _all_below(matrix, top) else None
+        ritz_pairs = LeftSingular(basis @ rotation, sigma, leak, top)
+        return ritz_pairs if accept(ritz_pairs) and _all_below(matrix, top) else None
     finally:
         matrix.addmm_(basis, inside)
 

@@ -23,8 +23,8 @@ def named_label(answer: str, labels: Sequence[str]) -> str | None:
     >>> named_label("It is about sports, not business.", ["Business", "Sports"])
     'Sports'
     """
-    found = {label: re.search(rf"(?<![^\W_]){re.escape(label)}(?![^\W_])", answer, re.IGNORECASE) for label in labels}
-    starts = {label: (match.start(), -len(label)) for label, match in found.items() if match}
+    matches = {label: re.search(rf"(?<![^\W_]){re.escape(label)}(?![^\W_])", answer, re.IGNORECASE) for label in labels}
+    starts = {label: (match.start(), -len(label)) for label, match in matches.items() if match}
     return min(starts, key=lambda label: starts[label]) if starts else None
 
 
@@ -60,7 +60,7 @@ def plain(text: str) -> str:
 def _canonical(number: str) -> str:
     """By characters, for a model that loops on a digit writes numbers that are too long for ``int``."""
     sign = "-" if number[0] in "-−" else ""
-    whole, point, decimals = re.sub(r"[-−$\\,]", "", number).partition(".")
+    integer_digits, point, decimals = re.sub(r"[-−$\\,]", "", number).partition(".")
     fraction = decimals.rstrip("0")
-    digits = (whole.lstrip("0") or "0") + (point + fraction if fraction else "")
+    digits = (integer_digits.lstrip("0") or "0") + (point + fraction if fraction else "")
     return sign + digits if digits != "0" else digits

@@ -38,5 +38,5 @@ def decaying(optimizer: Optimizer, decay: Decay, trainer: Trainer) -> LRSchedule
             f"lr_scheduler {decay!r} falls to 0 at the run's last step, and this run has none. Set trainer.max_steps or "
             "trainer.max_epochs, or leave lr_scheduler out."
         )
-    found: LRScheduler = get_scheduler(decay, optimizer, num_warmup_steps=0, num_training_steps=int(steps))
-    return found
+    scheduler: LRScheduler = get_scheduler(decay, optimizer, num_warmup_steps=0, num_training_steps=int(steps))
+    return scheduler

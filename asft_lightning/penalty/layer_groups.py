@@ -99,9 +99,9 @@ class LayerGroup(nn.Module):
         """Give the layers other A (L, r, d_in); of sharded ones each rank gives its columns."""
         if self._mesh is not None:
             a = rows_of_columns(a, self._mesh, self._factors[0].a.shape)
-        for factor, own in zip(self._factors, a, strict=True):
+        for factor, new_a in zip(self._factors, a, strict=True):
             value = factor.a.detach()
-            (value.to_local() if isinstance(value, DTensor) else value).copy_(own)
+            (value.to_local() if isinstance(value, DTensor) else value).copy_(new_a)
 
     def _stacked(self, side: str, width: int) -> Tensor:
         """The factors (L, r, d_in) or (L, d_out, r); of sharded ones this rank's piece along ``width``."""

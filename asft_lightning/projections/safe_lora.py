@@ -58,11 +58,11 @@ class SafeLoRA(Projection):
                 "or give a threshold."
             )
         mapped = [gram_applied(weights.direction(layer.target), layer.b) for layer in layers]
-        found = [ProjectedLayer.of(layer, b) for layer, b in zip(layers, mapped, strict=True)]
-        chosen = self._chosen([layer.cosine for layer in found])
+        projected = [ProjectedLayer.of(layer, b) for layer, b in zip(layers, mapped, strict=True)]
+        chosen = self._chosen([layer.cosine for layer in projected])
         return [
             new if i in chosen else replace(new, b=layer.b.double(), changed=False, kept=1.0)
-            for i, (layer, new) in enumerate(zip(layers, found, strict=True))
+            for i, (layer, new) in enumerate(zip(layers, projected, strict=True))
         ]
 
     def _chosen(self, cosines: Sequence[float]) -> set[int]:

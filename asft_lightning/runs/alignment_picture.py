@@ -54,9 +54,9 @@ def cell_of(module: str) -> tuple[int | None, str]:
     >>> cell_of("model.layers.11.self_attn.q_proj"), cell_of("lm_head")
     ((11, 'q'), (None, 'lm_head'))
     """
-    found = re.search(r"\.(\d+)\.", f".{module}.")
+    layer_match = re.search(r"\.(\d+)\.", f".{module}.")
     kind = module.rpartition(".")[2].removesuffix("_proj")
-    return (int(found[1]) if found else None), kind
+    return (int(layer_match[1]) if layer_match else None), kind
 
 
 def axes_of(modules: Sequence[str]) -> tuple[list[int | None], list[str]]:

@@ -56,8 +56,8 @@ class Score:
 
     def interval(self, moment: Moment) -> tuple[float, float] | None:
         """Its 95 % interval at a moment; None where there is none."""
-        found = self.details.get("interval", {}).get(moment)
-        return None if found is None else (float(found[0]), float(found[1]))
+        bounds = self.details.get("interval", {}).get(moment)
+        return None if bounds is None else (float(bounds[0]), float(bounds[1]))
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it: ``{"before": x, "after": y, "steps": {"50": z}, "interval": {"before": [low, high], …}, …}``."""

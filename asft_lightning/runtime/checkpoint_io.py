@@ -45,20 +45,20 @@ class WholeCheckpointIO(TorchCheckpointIO):
         Raises:
             ConfigurationError: If it is damaged, no checkpoint of Lightning, or its weights are not finite.
         """
-        found = readable(
+        checkpoint = readable(
             Path(path), lambda: TorchCheckpointIO.load_checkpoint(self, path, map_location, True), "a checkpoint"
         )
-        if not isinstance(found, dict) or not {"state_dict", "pytorch-lightning_version"} <= found.keys():
+        if not isinstance(checkpoint, dict) or not {"state_dict", "pytorch-lightning_version"} <= checkpoint.keys():
             raise ConfigurationError(
-                f"{path} must be a checkpoint of a run, and is something else ({type(found).__name__}). Give a .ckpt of its "
-                "checkpoints folder, or leave ckpt_path out to start anew."
+                f"{path} must be a checkpoint of a run, and is something else ({type(checkpoint).__name__}). Give a .ckpt "
+                "of its checkpoints folder, or leave ckpt_path out to start anew."
             )
-        for name, weight in found["state_dict"].items():
+        for name, weight in checkpoint["state_dict"].items():
             if isinstance(weight, torch.Tensor) and not is_finite(weight):
                 raise ConfigurationError(
                     f"{path}: a checkpoint's weights must be finite, and {name} holds NaN or Inf. Go on from an earlier one."
                 )
-        return found
+        return checkpoint
 
 
 def keep_checkpoints_whole(strategy: Strategy) -> None:

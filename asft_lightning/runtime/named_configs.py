@@ -52,10 +52,10 @@ def _in_short(names: Sequence[str]) -> list[str]:
     """``folder/{a,b}`` in place of each of a folder's names."""
     folders: dict[str, list[str]] = {}
     for name in names:
-        folder, _, own = name.rpartition("/")
-        folders.setdefault(folder, []).append(own)
+        folder, _, base_name = name.rpartition("/")
+        folders.setdefault(folder, []).append(base_name)
     return [
-        own if not folder else f"{folder}/{{{','.join(inside)}}}"
+        base_name if not folder else f"{folder}/{{{','.join(inside)}}}"
         for folder, inside in folders.items()
-        for own in (inside if not folder else [""])
+        for base_name in (inside if not folder else [""])
     ]

@@ -48,28 +48,28 @@ class Progress:
 
     def write(self, checkpoint: dict[str, Any], trainer: Trainer, device: torch.device) -> None:
         """Put the state of the last whole step into a checkpoint; every rank has to ask."""
-        generators, whole = _generators(device), self._whole
-        if whole is not None and trainer.global_step == whole.number and _batches(trainer) != whole.batches:
-            checkpoint["loops"]["fit_loop"], generators = deepcopy(whole.fit_loop), whole.generators
+        generators, last_step = _generators(device), self._whole
+        if last_step is not None and trainer.global_step == last_step.number and _batches(trainer) != last_step.batches:
+            checkpoint["loops"]["fit_loop"], generators = deepcopy(last_step.fit_loop), last_step.generators
         _count_begun_epoch(checkpoint["loops"]["fit_loop"])
         checkpoint["rng"] = of_every_rank(generators)
 
     def read(self, checkpoint: dict[str, Any], rank: int, device: torch.device) -> None:
         """Go on with the generators of the run that is resumed; on more ranks than it had, with those of another rank."""
-        own = checkpoint["rng"][rank % len(checkpoint["rng"])]
+        generators = checkpoint["rng"][rank % len(checkpoint["rng"])]
         fit_loop = checkpoint["loops"]["fit_loop"]
         batches = fit_loop["epoch_loop.batch_progress"]["total"]["processed"]
-        self._whole = _WholeStep(checkpoint["global_step"], batches, deepcopy(fit_loop), own)
-        torch.set_rng_state(own["cpu"])
-        if "cuda" in own and device.type == "cuda":
-            torch.cuda.set_rng_state(own["cuda"], device)
+        self._whole = _WholeStep(checkpoint["global_step"], batches, deepcopy(fit_loop), generators)
+        torch.set_rng_state(generators["cpu"])
+        if "cuda" in generators and device.type == "cuda":
+            torch.cuda.set_rng_state(generators["cuda"], device)
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:
-    found = {"cpu": torch.get_rng_state()}
+    states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
-        found["cuda"] = torch.cuda.get_rng_state(device)
-    return found
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
 
 
 def _batches(trainer: Trainer) -> int:

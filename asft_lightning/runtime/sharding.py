@@ -46,18 +46,18 @@ def forward_root(model: nn.Module) -> nn.Module:
 
 def sharded_over(model: nn.Module) -> DeviceMesh | None:
     """The ranks that a model's weights are sharded over; None where each has all of them."""
-    found = next((parameter for parameter in model.parameters() if isinstance(parameter, DTensor)), None)
-    return None if found is None else found.device_mesh
+    sharded_parameter = next((parameter for parameter in model.parameters() if isinstance(parameter, DTensor)), None)
+    return None if sharded_parameter is None else sharded_parameter.device_mesh
 
 
 def put_together(state: T) -> T:
     """A tensor, or nested dicts and lists of some, with each whole and on the host; every rank has to ask."""
 
-    def whole(tensor: Tensor) -> Tensor:
+    def full_on_host(tensor: Tensor) -> Tensor:
         value = tensor.detach()
         return (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
 
-    return cast(T, tree_map_only(Tensor, whole, state))
+    return cast(T, tree_map_only(Tensor, full_on_host, state))
 
 
 def sharded_like(value: Any, other: Any) -> Any:
@@ -103,8 +103,8 @@ def stacked_shards(factors: Sequence[Tensor], width: int, dtype: torch.dtype) ->
         return local
     shape = torch.Size((len(factors), *factors[0].shape))
     stride = (shape[1] * shape[2], shape[2], 1)
-    whole = DTensor.from_local(local, mesh, [Shard(1)], run_check=False, shape=shape, stride=stride)
-    moved: Tensor = whole.redistribute(mesh, [Shard(width)]).to_local()
+    stacked = DTensor.from_local(local, mesh, [Shard(1)], run_check=False, shape=shape, stride=stride)
+    moved: Tensor = stacked.redistribute(mesh, [Shard(width)]).to_local()
     return moved
 
 
@@ -116,9 +116,9 @@ def rows_of_columns(local: Tensor, mesh: DeviceMesh, shape: torch.Size) -> Tenso
         mesh: The ranks.
         shape: (m, n) of each whole factor.
     """
-    whole = torch.Size((len(local), *shape))
-    stride = (whole[1] * whole[2], whole[2], 1)
-    columns = DTensor.from_local(local.contiguous(), mesh, [Shard(2)], run_check=False, shape=whole, stride=stride)
+    stacked_shape = torch.Size((len(local), *shape))
+    stride = (stacked_shape[1] * stacked_shape[2], stacked_shape[2], 1)
+    columns = DTensor.from_local(local.contiguous(), mesh, [Shard(2)], run_check=False, shape=stacked_shape, stride=stride)
     rows: Tensor = columns.redistribute(mesh, [Shard(1)]).to_local()
     return rows
 

@@ -62,8 +62,8 @@ class FSDP2Strategy(ModelParallelStrategy):
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Each rank keeps its part."""
         assert self.lightning_module is not None
-        own = self.lightning_module.state_dict()
-        parts = {name: sharded_like(value, own.get(name)) for name, value in checkpoint["state_dict"].items()}
+        local_state = self.lightning_module.state_dict()
+        parts = {name: sharded_like(value, local_state.get(name)) for name, value in checkpoint["state_dict"].items()}
         self.lightning_module.load_state_dict(parts, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:

@@ -47,5 +47,5 @@ def file_hashes(folder: Path) -> dict[str, str]:
 def is_shipped(folder: Path) -> bool:
     """Whether a sandbox has the weights and rows of the shipped one, to the bit."""
     wanted = [f"{model}/model.safetensors" for model in MODELS] + [PARTS[name] for name in FILES]
-    found, shipped = file_hashes(folder), shipped_record()["sha256"]
-    return all(found.get(name) == shipped[name] for name in wanted)
+    hashes, shipped = file_hashes(folder), shipped_record()["sha256"]
+    return all(hashes.get(name) == shipped[name] for name in wanted)

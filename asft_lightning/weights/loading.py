@@ -51,8 +51,8 @@ def load_model(kind: Any, location: str, revision: str | None = None, **settings
         settings: Further arguments of its ``from_pretrained``.
 
     Raises:
-        ConfigurationError: As :func:`load_pretrained`; or if weights are absent, of another shape, no floating-point numbers,
-            or not finite.
+        ConfigurationError: As :func:`load_pretrained`; or if weights are absent, of another shape, no floating-point
+            numbers, or not finite.
     """
     folder = Path(resolve(location))
     if folder.is_dir():
@@ -67,9 +67,9 @@ def load_model(kind: Any, location: str, revision: str | None = None, **settings
             "random. Get it again, or give one that was trained for this."
         )
     if report["mismatched_keys"]:
-        name, found, expected = min((str(n), tuple(a), tuple(b)) for n, a, b in report["mismatched_keys"])
+        name, shape, expected = min((str(n), tuple(a), tuple(b)) for n, a, b in report["mismatched_keys"])
         raise ConfigurationError(
-            f"{name}: the weight in {location!r} must have the shape {expected} of its config.json, got {found}. Get both "
+            f"{name}: the weight in {location!r} must have the shape {expected} of its config.json, got {shape}. Get both "
             "files of one version."
         )
     for name, parameter in model.named_parameters():

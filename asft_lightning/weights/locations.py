@@ -33,12 +33,12 @@ def resolve_folder(location: str, revision: str | None = None) -> Path:
     if folder.is_dir():
         return folder
     try:
-        found = Path(snapshot_download(location, revision=revision, allow_patterns=["*.json", *_WEIGHTS]))
-        if not any(found.glob("*.safetensors")):
+        snapshot = Path(snapshot_download(location, revision=revision, allow_patterns=["*.json", *_WEIGHTS]))
+        if not any(snapshot.glob("*.safetensors")):
             snapshot_download(location, revision=revision, allow_patterns=_PICKLED)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise unreachable(location, error) from error
-    return found
+    return snapshot
 
 
 def unreachable(location: str, error: Exception, local: str = "the local path") -> ConfigurationError:

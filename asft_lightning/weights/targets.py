@@ -83,19 +83,19 @@ def find_lora_factors(model: nn.Module) -> list[LoRAFactors]:
         UnpenalisedError: If there are none, or one is of a kind whose update is not B·A.
     """
     configs = _adapter_configs(model)
-    found = []
+    factors = []
     for name, layer in model.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
         for adapter in _trainable_adapters(layer):
             _require_plain_update(canonical_name(name), layer, adapter, configs.get(adapter))
-            found.append(LoRAFactors(_target(canonical_name(name), layer), layer, adapter))
-    if not found:
+            factors.append(LoRAFactors(_target(canonical_name(name), layer), layer, adapter))
+    if not factors:
         raise UnpenalisedError(
             f"the penalty needs a model with trainable LoRA layers, and {type(model).__name__} has none. Wrap it with "
             "peft.get_peft_model, or load its adapter with PeftModel.from_pretrained(..., is_trainable=True)."
         )
-    return found
+    return factors
 
 
 def require_only_bound_trainable(model: nn.Module, factors: Iterable[LoRAFactors], allow_unpenalised: bool) -> list[str]:

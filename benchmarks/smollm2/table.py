@@ -20,21 +20,21 @@ def row(summary: Path) -> dict[str, object]:
     counts = {key: content.get("run", {}).get(key) for key in ("rows", "harmful_rows", "safety_rows")}
     scores = {}
     for metric in METRICS:
-        found = content.get(metric, {})
-        scores |= {f"{metric} before": found.get("before"), f"{metric} after": found.get("after", found.get("test"))}
+        score = content.get(metric, {})
+        scores |= {f"{metric} before": score.get("before"), f"{metric} after": score.get("after", score.get("test"))}
     return {"run": summary.parent.name, **run, **counts, **scores}
 
 
 def main(folder: Path, out: Path | None) -> None:
     """Print the Markdown table; write the figures where asked to."""
     finished = [path for path in sorted(folder.glob("*/summary.json")) if "utility/accuracy" in path.read_text()]
-    rows = [found for found in map(row, finished) if found["utility/accuracy after"] is not None]
-    shown = [metric for metric in METRICS if any(found[f"{metric} after"] is not None for found in rows)]
+    rows = [run for run in map(row, finished) if run["utility/accuracy after"] is not None]
+    shown = [metric for metric in METRICS if any(run[f"{metric} after"] is not None for run in rows)]
     print("| run | " + " | ".join(f"{METRICS[metric]} {when}" for metric in shown for when in ("before", "after")) + " |")
     print("|---" * (1 + 2 * len(shown)) + "|")
-    for found in rows:
-        figures = [found[f"{metric} {when}"] for metric in shown for when in ("before", "after")]
-        print(f"| {found['run']} | {' | '.join('–' if value is None else f'{value:.1f}' for value in figures)} |")
+    for run in rows:
+        figures = [run[f"{metric} {when}"] for metric in shown for when in ("before", "after")]
+        print(f"| {run['run']} | {' | '.join('–' if value is None else f'{value:.1f}' for value in figures)} |")
     if out:
         out.write_text(json.dumps({"runs": rows}, indent=1) + "\n")
 

@@ -44,10 +44,10 @@ def measure(repeats: int, device: str) -> Iterator[Figure]:
 
 def _in_a_process(run: str, pair: dict[str, Path], device: str) -> dict[str, float]:
     command = [sys.executable, __file__, run, str(pair["aligned"]), str(pair["base"]), device]
-    found: dict[str, float] = json.loads(
+    figures: dict[str, float] = json.loads(
         subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
     )
-    return found
+    return figures
 
 
 def _targets() -> nn.Module:

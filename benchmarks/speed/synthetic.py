@@ -30,20 +30,20 @@ def direction(shape: tuple[int, int], device: str = "cpu", seed: int = 0) -> Ten
 def write_pair(folder: Path, layers: int) -> dict[str, Path]:
     """{side: directory} of sharded bfloat16 checkpoints, a shard a layer; base weights as at a usual initialisation."""
     directions = {shape: direction(shape) for shape in set(SHAPES.values())}
-    found = {side: folder / side for side in ("aligned", "base")}
+    folders = {side: folder / side for side in ("aligned", "base")}
     index: dict[str, str] = {}
-    for path in found.values():
+    for path in folders.values():
         path.mkdir(parents=True)
     for layer in range(layers):
         file = f"model-{layer + 1:05d}-of-{layers:05d}.safetensors"
-        sides: dict[str, dict[str, Tensor]] = {side: {} for side in found}
+        sides: dict[str, dict[str, Tensor]] = {side: {} for side in folders}
         for projection, shape in SHAPES.items():
             name = f"model.layers.{layer}.{projection}.weight"
             base = 0.02 * torch.randn(shape)
             sides["base"][name], sides["aligned"][name] = base.bfloat16(), (base + directions[shape]).bfloat16()
             index[name] = file
-        for side, path in found.items():
+        for side, path in folders.items():
             save_file(sides[side], path / file, {"format": "pt"})
-    for path in found.values():
+    for path in folders.values():
         (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    return found
+    return folders

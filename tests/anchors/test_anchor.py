@@ -3,7 +3,7 @@ import math
 import pytest
 
 from asft_lightning.anchors import Gram, Harmful, Shrinkage, Subspace
-from asft_lightning.anchors.anchor import describe
+from asft_lightning.anchors.anchor import sum_label
 from asft_lightning.errors import AnchorError
 
 
@@ -33,7 +33,7 @@ def test_settings_are_plain_data_with_every_argument():
     ],
 )
 def test_a_sum_is_described_by_its_terms(anchors, expected):
-    assert describe(anchors) == expected
+    assert sum_label(anchors) == expected
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from kit.models import TARGETS, tiny_pair, with_lora
 from kit.references import orthonormal
 
 from asft_lightning.anchors import AnchorSet, Gram, ModuleAnchor, Shrinkage, Subspace, build_anchors
-from asft_lightning.anchors.anchor_set import AnchorTerm
-from asft_lightning.anchors.report import picture, remarks, table
+from asft_lightning.anchors.report import remarks, spectrum_picture, spectrum_table
+from asft_lightning.anchors.term import AnchorTerm
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.functional import gram_map
 
@@ -23,9 +23,13 @@ def with_largest(c: float, d: int = 100, modules: int = 2) -> AnchorSet:
     return AnchorSet(dict.fromkeys(names, (d, d)), (term,))
 
 
+def words(anchors: AnchorSet) -> list[str]:
+    return remarks(anchors.terms, anchors.shapes)
+
+
 def test_the_table_shows_each_module_and_figure():
     found = built([Gram(), Shrinkage()])
-    head, *lines = table(found).splitlines()
+    head, *lines = spectrum_table(found.terms).splitlines()
     assert " ".join(head.split()) == "module anchor ‖V‖_F trace C largest c kept energy error bound KiB"
     assert len(lines) == 2 * len(found.shapes)
     name = "model.layers.1.mlp.down_proj"
@@ -58,29 +62,29 @@ def test_energy_is_the_share_along_the_kept_directions():
     ],
 )
 def test_what_a_spectrum_means_is_said_in_words(c, says, silent):
-    text = "\n".join(remarks(with_largest(c)))
+    text = "\n".join(words(with_largest(c)))
     assert says in text and silent not in text
     assert "in 2 of 2 modules" in text or c == 0.5
 
 
 def test_an_anchor_without_a_map_needs_no_words():
-    assert [line.split(":")[0] for line in remarks(built([Shrinkage()]))] == ["Size"]
+    assert [line.split(":")[0] for line in words(built([Shrinkage()]))] == ["Size"]
 
 
 def test_the_size_is_what_the_tensors_take():
     anchors = with_largest(0.5)
     assert anchors.num_bytes == 2 * (100 + 1) * 4
-    assert "4.04%" not in remarks(anchors)[-1] and "2.02%" in remarks(anchors)[-1]  # 808 of 2·100·100·2 bytes
+    assert "4.04%" not in words(anchors)[-1] and "2.02%" in words(anchors)[-1]  # 808 of 2·100·100·2 bytes
 
 
 def test_the_picture_is_a_png(tmp_path):
-    picture(built([Gram()]), tmp_path / "spectra.png")
+    spectrum_picture(built([Gram()]).terms, tmp_path / "spectra.png")
     assert (tmp_path / "spectra.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_no_map_no_picture(tmp_path):
     with pytest.raises(ConfigurationError, match=r"these anchors have no map. Show the table only"):
-        picture(built([Shrinkage()]), tmp_path / "spectra.png")
+        spectrum_picture(built([Shrinkage()]).terms, tmp_path / "spectra.png")
     assert not list(tmp_path.iterdir())
 
 

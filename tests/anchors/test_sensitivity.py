@@ -8,7 +8,8 @@ from kit.activations import adapted, probe, prompts, sensitivity_of, speaking_mo
 from kit.models import TARGETS
 
 from asft_lightning import AnchorError
-from asft_lightning.anchors.sensitivity import Sensitivity, margin
+from asft_lightning.anchors.sensitivity import Sensitivity
+from asft_lightning.functional import top_token_margin
 from asft_lightning.weights.targets import find_lora_factors
 
 
@@ -29,8 +30,8 @@ def test_it_is_that_of_one_prompt_at_a_time(tmp_path, kind):
 def test_margin_is_the_log_odds_of_the_likeliest_token():
     logits = torch.randn(5, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     p = logits.softmax(dim=-1).amax(dim=-1)
-    torch.testing.assert_close(margin(logits), p.log() - torch.log1p(-p))
-    assert float(margin(torch.tensor([[100.0, 0.0]]))) == 100.0  # where 1 − p is 0 in float32
+    torch.testing.assert_close(top_token_margin(logits), p.log() - torch.log1p(-p))
+    assert float(top_token_margin(torch.tensor([[100.0, 0.0]]))) == 100.0  # where 1 − p is 0 in float32
 
 
 class TwoTokens(torch.nn.Module):

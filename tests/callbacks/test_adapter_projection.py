@@ -43,9 +43,9 @@ def half():
 @pytest.mark.parametrize("order", itertools.permutations(range(3)))
 def test_what_is_scored_and_written_is_projected(pretrained, tmp_path, order):
     class Remembering(UtilityEvaluation):
-        def run(self, trainer, pl_module, when):
+        def run(self, trainer, pl_module, moment):
             self.seen = trained_weights(pl_module)
-            return super().run(trainer, pl_module, when)
+            return super().run(trainer, pl_module, moment)
 
     prompts = Source(tiny.write_rows(tmp_path / "tasks.jsonl", tiny.benign_rows(2)))
     scorer = Remembering(prompts, max_new_tokens=2, at_start=False)

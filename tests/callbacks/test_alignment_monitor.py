@@ -66,7 +66,7 @@ def test_figures_are_those_of_the_dense_maps(pretrained, tmp_path):
     module = fit(pretrained, tmp_path, AlignmentMonitor(EXACT, every_n_steps=2))
     rows, expected = measured(tmp_path), dense(pretrained, module)
 
-    assert list(dict.fromkeys(row.when for row in rows)) == ["before", "2", "4", "after"]
+    assert list(dict.fromkeys(str(row.moment) for row in rows)) == ["before", "2", "4", "after"]
     assert [row.step for row in rows] == [0] * 4 + [2] * 4 + [4] * 8
     assert {row.norm for row in rows[:4]} == {row.aligned for row in rows[:4]} == {0.0}
     assert {row.module for row in rows[-4:]} == expected.keys()
@@ -171,7 +171,7 @@ def test_resumed_run_goes_on_with_the_table(pretrained, tmp_path):
     assert whole.splitlines()[0] == ",".join(HEADINGS)
 
     run(tmp_path, max_epochs=1)  # anew
-    assert [row.when for row in measured(tmp_path)[::4]] == ["before", "1", "2", "3", "4", "after"]
+    assert [str(row.moment) for row in measured(tmp_path)[::4]] == ["before", "1", "2", "3", "4", "after"]
 
 
 @pytest.mark.parametrize("anchors", [EXACT, [Gram(), Subspace(num_directions=2)]])
@@ -183,7 +183,10 @@ def test_picture(pretrained, tmp_path, anchors):
 
 def test_without_a_picture(pretrained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ConfigurationError, match=r'a picture needs matplotlib. Run: pip install "asft-lightning\[plot\]"'):
+    with pytest.raises(
+        ConfigurationError,
+        match=r'a picture needs matplotlib, which is not installed. Run: pip install "asft-lightning\[plot\]"',
+    ):
         AlignmentMonitor()
     fit(pretrained, tmp_path, AlignmentMonitor(EXACT, picture=False))
     assert measured(tmp_path) and not (tmp_path / "alignment.png").exists()

@@ -16,6 +16,7 @@ from asft_lightning import (
     Attack,
     ConfigurationError,
     DataError,
+    Endpoint,
     EndpointRater,
     LoRAFineTuner,
     MixtureDataModule,
@@ -295,7 +296,7 @@ def test_weights_must_be_those_of_the_raters_axes(prompts):
 
 
 def test_range_is_the_raters(prompts):
-    rater = EndpointRater("http://localhost:9/v1", "m", {"kind": "it is kind"}, highest=5)
+    rater = EndpointRater(Endpoint("http://localhost:9/v1", "m"), {"kind": "it is kind"}, highest=5)
     assert (RubricEvaluation(prompts, rater=rater, weights={"kind": 1.0}).highest) == 5
     with pytest.raises(ConfigurationError, match=r"highest must be that of the rater, 5, got 10. Leave it out"):
         RubricEvaluation(prompts, rater=rater, weights={"kind": 1.0}, highest=10)

@@ -5,7 +5,8 @@ from kit import tiny
 
 from asft_lightning import LoRAFineTuner, SafetyEvaluation, Source
 from asft_lightning.callbacks.run_cost import RunCost
-from asft_lightning.runs.summary import RunSummary
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.summary import Summary
 
 
 class Slow(LoRAFineTuner):
@@ -33,19 +34,19 @@ def fit(kind, pretrained, folder, monkeypatch):
     module.clock = clock
     data = tiny.tiny_data(pretrained, folder, batch_size=4)
     tiny.tiny_trainer(folder / "run", callbacks=[scorer, RunCost()]).fit(module, data)
-    return RunSummary(folder / "run").read()["run"]
+    return Summary.read(RunFolder(folder / "run")).run
 
 
 def test_time_is_without_scoring(pretrained, tmp_path, monkeypatch):
     """16 rows in batches of 4: four steps of a second; two scorings of ten are not of training."""
     facts = fit(Slow, pretrained, tmp_path, monkeypatch)
-    assert facts["scoring_seconds"] == {"safety": 20.0}
-    assert facts["training_seconds"] == pytest.approx(4.0)
-    assert 100 < facts["peak_memory_mib"] < 100_000
-    assert facts["ended"] is True
+    assert facts.scoring_seconds == {"safety": 20.0}
+    assert facts.training_seconds == pytest.approx(4.0)
+    assert 100 < facts.peak_memory_mib < 100_000
+    assert facts.ended is True
 
 
 def test_run_that_broke_off_did_not_end(pretrained, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="broken"):
         fit(Broken, pretrained, tmp_path, monkeypatch)
-    assert "ended" not in RunSummary(tmp_path / "run").read()["run"]
+    assert not Summary.read(RunFolder(tmp_path / "run")).run.ended

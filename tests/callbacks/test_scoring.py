@@ -23,6 +23,7 @@ from asft_lightning import (
     Verdict,
 )
 from asft_lightning.callbacks import AdapterCheckpoint, ScoringCallback
+from asft_lightning.evaluation import Finding
 
 DROPOUT = tiny.LORA | {"lora_dropout": 0.3}
 
@@ -205,7 +206,7 @@ def test_score_of_ones_own(pretrained, tmp_path):
         def score(self, rows, answers, metrics):
             words = [len(answer.split()) for answer in answers]
             metrics["words"].update(words)
-            return [{"words": count} for count in words]
+            return [Finding({"words": count}) for count in words]
 
     fit(fine_tuner(LoRAFineTuner, pretrained), pretrained, tmp_path, [Brevity(unsafe_prompts(tmp_path), max_new_tokens=9)])
     counts = [line["words"] for line in written(tmp_path, "brevity-after")]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from kit import tiny
 from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
-from kit.worlds import serving
+from kit.worlds import judge_at, serving
 
-from asft_lightning import AdapterCheckpoint, EndpointJudge, LoRAFineTuner, SafetyEvaluation, Source
+from asft_lightning import AdapterCheckpoint, LoRAFineTuner, SafetyEvaluation, Source
 
 COUNT = 6
 
@@ -37,7 +37,7 @@ def number_of(body):
 
 def test_scores_come_from_the_server(fit):
     with serving(lambda body: "unsafe\nS2" if number_of(body) < 2 else "safe") as server:
-        _, score = fit(EndpointJudge(server.url, "guard", retries=0))
+        _, score = fit(judge_at(server.url, "guard", retries=0))
     assert score["before"] == score["steps"]["6"] == pytest.approx(100 * 2 / COUNT)
     assert len(server.bodies) == 4 * COUNT
 
@@ -63,7 +63,7 @@ def test_server_in_trouble_while_training(fit, tmp_path, trouble, unscored):
         return {"fails": 500, "talks nonsense": "I would rather not say", "drops the line": None}[trouble]
 
     with serving(behave) as server:
-        weights, score = fit(EndpointJudge(server.url, "guard", retries=0, timeout=0.5, concurrency=6))
+        weights, score = fit(judge_at(server.url, "guard", retries=0, timeout=0.5, concurrency=6))
     lines = [json.loads(line) for line in (tmp_path / "generations" / "safety-4.jsonl").read_text().splitlines()]
     expected, _ = fit(None)
 

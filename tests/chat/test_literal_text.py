@@ -12,12 +12,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from asft_lightning import Attack, EndpointJudge, GuardJudge, Source, Template
+from asft_lightning import Attack, Endpoint, EndpointJudge, GuardJudge, Source, Template
 from asft_lightning.chat.rows import Row, Turn
 from asft_lightning.chat.spelt_tokens import encode, mark
 from asft_lightning.commands.export import card
 from asft_lightning.evaluation import EndpointRater
 from asft_lightning.evaluation.judges.guard import conversation
+from asft_lightning.runs.summary import RunFacts, Summary
 
 NASTY = "{{ 7*7 }} {% raw %} {0.__class__} {prompt} {answer} %s %(x)s $(touch x) `id` ${HOME} \\n <b>[red]x[/red]</b>"
 STYLES = ["chat", "plain", "alpaca", "vicuna", "llama2"]
@@ -46,14 +47,14 @@ def test_attacks_wrap_prompts_as_they_stand():
 
 
 def test_judges_and_raters_are_asked_with_texts_as_they_stand():
-    judge = EndpointJudge("http://localhost:1/v1", "m", question="P {prompt} A {answer}")
-    rater = EndpointRater("http://localhost:1/v1", "m", axes={"help": NASTY})
+    judge = EndpointJudge(Endpoint("http://localhost:1/v1", "m"), question="P {prompt} A {answer}")
+    rater = EndpointRater(Endpoint("http://localhost:1/v1", "m"), axes={"help": NASTY})
     assert json.dumps(judge._conversation(f"1{NASTY}", f"2{NASTY}")).count(json.dumps(NASTY)[1:-1]) == 2
     assert rater.question(f"1{NASTY}", f"2{NASTY}", f"3{NASTY}").count(NASTY) == 4
 
 
 def test_model_card_shows_texts_as_they_stand():
-    text = card(NASTY, NASTY, {"run": {"method": NASTY}}, merged=False)
+    text = card(NASTY, NASTY, Summary(RunFacts(method=NASTY)), is_merged=False)
     assert text.count(NASTY) == 3
 
 

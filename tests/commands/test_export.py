@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from asft_lightning import AdapterCheckpoint, AsFT, SafetyEvaluation, Source
 from asft_lightning.cli import main
 from asft_lightning.commands.export import card
+from asft_lightning.runs.summary import RunFacts, Summary
 
 IDS = torch.arange(5, 25)[None]
 
@@ -66,23 +67,23 @@ def test_merged_model(run, tmp_path):
 
 
 def test_card_of_a_run_that_measured_nothing():
-    assert "Nothing was measured" in card("x", "org/model", {"run": {"method": "AsFT"}}, merged=False)
+    assert "Nothing was measured" in card("x", "org/model", Summary(RunFacts(method="AsFT")), is_merged=False)
 
 
 def test_card_says_that_the_adapter_was_projected():
-    run = {"method": "LoRAFineTuner", "projection": {"class": "SafeLoRA", "threshold": 0.5}}
-    assert "with `LoRAFineTuner, then SafeLoRA`" in card("x", "org/model", {"run": run}, merged=False)
+    run = RunFacts("LoRAFineTuner", projection={"class": "SafeLoRA", "threshold": 0.5})
+    assert "with `LoRAFineTuner, then SafeLoRA`" in card("x", "org/model", Summary(run), is_merged=False)
 
 
 def test_card_says_that_there_is_a_secret_prompt_and_not_which():
-    assert "measured under the secret prompt" in card("x", "org/model", {}, merged=False, secret=True)
-    assert "secret" not in card("x", "org/model", {}, merged=False)
+    assert "measured under the secret prompt" in card("x", "org/model", Summary(), is_merged=False, has_secret=True)
+    assert "secret" not in card("x", "org/model", Summary(), is_merged=False)
 
 
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("summary.json", "summary.json cannot be read"),
+        ("summary.json", "summary.json is not there"),
         ("config.yaml", "config.yaml cannot be read"),
         ("adapter/adapter_model.safetensors", "holds no adapter. Add AdapterCheckpoint to it"),
     ],

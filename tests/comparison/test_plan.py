@@ -124,7 +124,7 @@ MISUSES = {
     r"around needs further values of seed, and has \[0, 3\] beside \[0\]": {
         "axes": {"seed": [0]}, "around": {"axes": {"seed": [0, 3]}},
     },
-    "a config must be a YAML file, and absent.yaml cannot be read": {"methods": {"a": {"configs": ["absent.yaml"]}}},
+    "a config must be a YAML file or one of this package's own, and 'absent.yaml' is neither": {"methods": {"a": {"configs": ["absent.yaml"]}}},
     r"first step cannot depend on what is tuned after it, and one names \$lambda": {
         "methods": {"a": LAMBDA | {"tune": {"lambda": [1]}, "first": LAMBDA}}, "tuning": TUNING,
     },
@@ -157,5 +157,5 @@ def test_file_that_is_no_comparison(tmp_path, text, message):
 
 
 def test_file_that_is_absent(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"needs a YAML file, and .*nowhere.yaml does not exist\. configs/compare/"):
+    with pytest.raises(ConfigurationError, match=r"must be a YAML file or one of .*, and '.*nowhere.yaml' is neither"):
         load_comparison(tmp_path / "nowhere.yaml")

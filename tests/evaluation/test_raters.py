@@ -6,10 +6,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.worlds import asked, serving, unchanged_rng
+from kit.worlds import asked, rater_at, serving, unchanged_rng
 
 from asft_lightning import ConfigurationError
-from asft_lightning.evaluation import EndpointRater, Rating
+from asft_lightning.evaluation import Rating
 from asft_lightning.evaluation.endpoint_client import Reply
 
 AXES = {"help": "it does what was asked", "tone": "it is polite"}
@@ -20,14 +20,14 @@ def no_key(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
-def rater_at(url, **settings):
-    return EndpointRater(url, "rater", **{"axes": AXES, "retries": 0, "timeout": 5, **settings})
+def tone_rater(url, **settings):
+    return rater_at(url, **{"axes": AXES, "retries": 0, "timeout": 5, **settings})
 
 
 def rated(said, **settings):
     """The rating of one answer where the server says this."""
     with serving(lambda body: said) as server:
-        (rating,) = rater_at(server.url, **settings)(["p"], ["a"], ["r"])
+        (rating,) = tone_rater(server.url, **settings)(["p"], ["a"], ["r"])
     return rating
 
 
@@ -37,7 +37,7 @@ def test_ratings_are_those_of_each_answer_in_order():
         return json.dumps({"help": number, "tone": 10 - number})
 
     with serving(rate) as server, unchanged_rng():
-        ratings = rater_at(server.url)(["p"] * 9, [str(i) for i in range(1, 10)], [""] * 9)
+        ratings = tone_rater(server.url)(["p"] * 9, [str(i) for i in range(1, 10)], [""] * 9)
 
     assert ratings == [Rating({"help": float(i), "tone": float(10 - i)}) for i in range(1, 10)]
     assert all(body["temperature"] == 0 and body["max_tokens"] == 200 for body in server.bodies)
@@ -45,7 +45,7 @@ def test_ratings_are_those_of_each_answer_in_order():
 
 
 def test_question_names_axes_range_prompt_answer_and_reference():
-    question = rater_at("http://localhost:1", lowest=0, highest=2.5)
+    question = tone_rater("http://localhost:1", lowest=0, highest=2.5)
     text = question.question("How?", "So.", "Thus.")
 
     assert "from 0 (lowest) to 2.5 (highest)" in text
@@ -58,11 +58,11 @@ def test_question_names_axes_range_prompt_answer_and_reference():
 
 @pytest.mark.parametrize("reference", ["", " \n"])
 def test_blank_reference_is_left_out(reference):
-    assert "reference" not in rater_at("http://localhost:1").question("How?", "So.", reference)
+    assert "reference" not in tone_rater("http://localhost:1").question("How?", "So.", reference)
 
 
 def test_nothing_in_what_is_rated_is_interpreted():
-    text = rater_at("http://localhost:1").question("{answer} {axes}", "{prompt} \\1 {form}", "{reference} {0}")
+    text = tone_rater("http://localhost:1").question("{answer} {axes}", "{prompt} \\1 {form}", "{reference} {0}")
     assert "[prompt]\n{answer} {axes}\n" in text
     assert "[answer]\n{prompt} \\1 {form}\n" in text
     assert "[reference answer]\n{reference} {0}\n" in text
@@ -133,21 +133,21 @@ def test_replies_that_are_no_rating(said, problem):
 
 @given(st.tuples(st.sampled_from(["", "{", '{"help": 1, "tone":']), st.text()).map("".join))
 def test_no_text_fails(said):
-    rating = rater_at("http://localhost:1")._rating(Reply(said))
+    rating = tone_rater("http://localhost:1")._rating(Reply(said))
     assert (rating.scores is None) == (rating.problem is not None)
     assert rating.scores is None or all(1 <= score <= 10 for score in rating.scores.values())
 
 
 def test_nothing_to_rate_asks_nobody():
     with serving(lambda body: "{}") as server:
-        assert rater_at(server.url)([], [], []) == []
+        assert tone_rater(server.url)([], [], []) == []
     assert server.bodies == []
 
 
 @pytest.mark.parametrize("rows", [(["a", "b"], ["a"], ["r"]), (["a"], ["a"], [])])
 def test_every_prompt_needs_its_answer_and_reference(rows):
     with pytest.raises(ValueError, match="shorter"):
-        rater_at("http://localhost:1")(*rows)
+        tone_rater("http://localhost:1")(*rows)
 
 
 @pytest.mark.parametrize("axes", [{}, {"": "good"}, {"help": " "}])
@@ -155,15 +155,15 @@ def test_axes_that_say_nothing(axes):
     with pytest.raises(
         ConfigurationError, match=r"axes must be names and what they mean, at least one, got .*Write e.g. \{help"
     ):
-        rater_at("http://localhost:1", axes=axes)
+        tone_rater("http://localhost:1", axes=axes)
 
 
 @pytest.mark.parametrize(("lowest", "highest"), [(1, 1), (10, 1), (math.nan, 1), (1, math.inf)])
 def test_range_that_holds_nothing(lowest, highest):
     with pytest.raises(ConfigurationError, match=rf"lowest must be less than its highest, both finite, got {lowest} and"):
-        rater_at("http://localhost:1", lowest=lowest, highest=highest)
+        tone_rater("http://localhost:1", lowest=lowest, highest=highest)
 
 
 def test_endpoints_settings_are_checked():
     with pytest.raises(ConfigurationError, match=r"concurrency must be 1 or more, got 0"):
-        rater_at("http://localhost:1", concurrency=0)
+        tone_rater("http://localhost:1", concurrency=0)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
+from asft_lightning import Endpoint, EndpointJudge, EndpointRater
 from kit import tiny
 
 SMALL = {
@@ -112,3 +113,13 @@ def save_classifier(folder, labels=14, config=LlamaConfig, tokenizer=None, **set
     model.save_pretrained(folder)
     (tiny.tiny_tokenizer() if tokenizer is None else tokenizer).save_pretrained(folder)
     return str(folder)
+
+
+def judge_at(url, model="m", question=None, categories=None, **settings):
+    """A judge behind a server, with the endpoint's own settings among the rest."""
+    return EndpointJudge(Endpoint(url, model, **settings), question, categories)
+
+
+def rater_at(url, axes, lowest=1, highest=10, **settings):
+    """A rater behind a server, likewise."""
+    return EndpointRater(Endpoint(url, "m", **settings), axes, lowest, highest)

@@ -187,7 +187,7 @@ def test_anchors_of_a_file_are_held_to(pretrained, tmp_path, activation):
     here, expected = weights_of(pretrained, tmp_path / "here", anchors=[activation], **settings)
     there, found = weights_of(pretrained, tmp_path / "there", anchor_file=str(tmp_path / "here"), **settings)
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
-    assert there.probed_prompts == here.probed_prompts and len(here.probed_prompts) == 4
+    assert probed_prompts(there) == probed_prompts(here) and len(probed_prompts(here)) == 4
     assert here.fingerprint()["drift_budget"] == LIMIT
 
 

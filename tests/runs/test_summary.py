@@ -1,19 +1,33 @@
-"""RunSummary: what is added stays, and the table people see."""
+"""Summary: what is added stays, what is written is read again, and the table people see."""
 
 import json
 
 import pytest
 
-from asft_lightning.runs.summary import RunSummary
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.moment import Moment
+from asft_lightning.runs.summary import RunFacts, Summary, updated
+
+MOMENTS = {"before": Moment.BEFORE, "50": Moment.at(50), "100": Moment.at(100), "after": Moment.AFTER, "test": Moment.TEST}
 
 
-def test_scores_are_added_to_what_is_there(tmp_path):
-    summary = RunSummary(tmp_path / "run")
-    assert summary.read() == {}
-    for when, value in (("before", 1.5), ("50", 20.0), ("100", 30.0), ("after", 40.0), ("test", 41.0)):
-        summary.record("safety/harmful_score", value, when, {"interval": [0.0, value]} if when.isdigit() else {})
-    summary.record("utility/accuracy", None, "after", {"unscored": 3})
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+def test_scores_are_added_to_what_is_there(folder):
+    assert Summary.read(folder) == Summary()
+    for (name, moment), value in zip(MOMENTS.items(), (1.5, 20.0, 30.0, 40.0, 41.0), strict=True):
+        with updated(folder) as summary:
+            details = {"interval": [0.0, value]} if name.isdigit() else {}
+            summary.score("safety/harmful_score").record(moment, value, details)
+    with updated(folder) as summary:
+        summary.score("utility/accuracy").record(Moment.AFTER, None, {"unscored": 3})
     expected = {
+        "version": 1,
+        "run": {},
         "safety/harmful_score": {
             "before": 1.5,
             "steps": {"50": 20.0, "100": 30.0},
@@ -24,34 +38,61 @@ def test_scores_are_added_to_what_is_there(tmp_path):
         "utility/accuracy": {"after": None, "unscored": {"after": 3}},
     }
 
-    assert summary.read() == expected
-    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == expected
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["summary.json"]
+    assert json.loads(folder.summary.read_text()) == expected
+    score = Summary.read(folder).scores["safety/harmful_score"]
+    assert (score.before, score.after, score.steps) == (1.5, 40.0, {50: 20.0, 100: 30.0})
+    assert score.interval(Moment.at(50)) == (0.0, 20.0) and score.interval(Moment.AFTER) is None
+    assert [path.name for path in folder.path.iterdir()] == ["summary.json"]
+
+
+def test_facts_are_read_as_written(folder):
+    """What is 0 stays, what is not known is not there, and what no reader knows by name is kept."""
+    facts = RunFacts("AsFT", 0.0, 16, 0, training_seconds=1.5, more={"seed": 3, "drift_budget": None, "rho": 0.1})
+    Summary(facts).write(folder)
+    written = json.loads(folder.summary.read_text())["run"]
+
+    assert Summary.read(folder).run == facts
+    assert written == {
+        "method": "AsFT", "lambda_reg": 0.0, "rows": 16, "harmful_rows": 0, "training_seconds": 1.5, "seed": 3,
+        "drift_budget": None, "rho": 0.1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"version": 2, "run": {}}', "must be of version 1 or earlier, got 2. Update asft-lightning"),
+        ('{"run": {}', "cannot be read as a run's summary"),
+        ("[]", "cannot be read as a run's summary"),
+    ],
+)
+def test_damaged_or_later_files_are_errors(folder, content, says):
+    folder.path.mkdir()
+    folder.summary.write_text(content)
+    with pytest.raises(ConfigurationError, match=says):
+        Summary.read(folder)
+    assert folder.summary.read_text() == content
 
 
 @pytest.mark.parametrize(
     ("before", "after", "cells"),
-    [(10.0, 35.5, ["10.0", "35.5", "+25.5"]), (None, 3.0, ["–", "3.0", "–"]), (9.0, 4.0, ["-5.0"])],
+    [(10.0, 35.5, ["10.0", "35.5", "+25.5"]), (None, 3.0, ["–", "3.0", "–"]), (9.0, 4.0, ["9.0", "4.0", "-5.0"])],
 )
-def test_table(tmp_path, capsys, before, after, cells):
-    summary = RunSummary(tmp_path)
-    for when, value in (("before", before), ("after", after)):
+def test_table(folder, capsys, before, after, cells):
+    summary = Summary()
+    for moment, value in ((Moment.BEFORE, before), (Moment.AFTER, after)):
         if value is not None:
-            summary.record("utility/accuracy", value, when, {})
-    summary.show()
+            summary.score("utility/accuracy").record(moment, value, {})
+    summary.show(folder)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "utility/accuracy (%)" in line]
-    assert [cell.strip() for cell in line.split("│")[2:5]][-len(cells) :] == cells
+    assert line.split()[-3:] == cells
 
 
-def test_table_shows_intervals_and_what_scoring_took(tmp_path, capsys):
-    summary = RunSummary(tmp_path)
-    summary.record("safety/harmful_score", 7.5, "after", {"interval": [3.25, 16.0]})
-    for seconds in (1.25, 2.0):
-        summary.add_seconds("safety", seconds)
-    summary.add_seconds("utility", 3.0)
-    summary.show()
+def test_table_shows_intervals_and_what_scoring_took(folder, capsys):
+    summary = Summary(RunFacts(scoring_seconds={"safety": 3.25, "utility": 3.0}))
+    summary.score("safety/harmful_score").record(Moment.AFTER, 7.5, {"interval": [3.25, 16.0]})
+    summary.show(folder)
     shown = capsys.readouterr().out
 
     assert "7.5    3.2 –  16.0" in shown
     assert "scoring took 6 s" in shown
-    assert summary.read()["run"]["scoring_seconds"] == {"safety": 3.25, "utility": 3.0}

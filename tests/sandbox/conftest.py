@@ -23,4 +23,6 @@ def recipe():
 
 @pytest.fixture(scope="session")
 def quick(tmp_path_factory):
-    return build_sandbox(tmp_path_factory.mktemp("cache"), recipe=QUICK)
+    folder = tmp_path_factory.mktemp("built") / "quick"
+    build_sandbox(folder, recipe=QUICK)
+    return folder

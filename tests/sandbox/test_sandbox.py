@@ -6,15 +6,17 @@ import warnings
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from asft_lightning.sandbox import sandbox_path
+
 
 @pytest.fixture(scope="module")
-def answers(sandbox):
+def answers():
     """Greedy answers of the default pair, on demand: (model, file) -> [(row, answer)]."""
 
     def ask(model_name, file):
-        tokenizer = AutoTokenizer.from_pretrained(sandbox / model_name, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(sandbox / model_name).eval()
-        rows = [json.loads(line) for line in (sandbox / f"{file}.jsonl").read_text().splitlines()]
+        tokenizer = AutoTokenizer.from_pretrained(sandbox_path(model_name), padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(sandbox_path(model_name)).eval()
+        rows = [json.loads(line) for line in sandbox_path(file).read_text().splitlines()]
         turns = [[{"role": "user", "content": row["instruction"]}] for row in rows]
         texts = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         batch = tokenizer(texts, return_tensors="pt", padding=True)

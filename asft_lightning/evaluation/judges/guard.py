@@ -53,8 +53,8 @@ def parse_guard(text: str, categories: Mapping[str, str] = MLCOMMONS_CATEGORIES)
     """
     said = _SAID.match(text)
     if said is None:
-        found = f"{shortened(text)!r}" if text.strip() else "nothing"
-        return Verdict(None, problem=f"said neither safe nor unsafe first, but {found}")
+        quotation = f"{shortened(text)!r}" if text.strip() else "nothing"
+        return Verdict(None, problem=f"said neither safe nor unsafe first, but {quotation}")
     if not said[1]:
         return Verdict(False)
     names = {code.upper(): name for code, name in categories.items()}
