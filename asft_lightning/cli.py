@@ -75,10 +75,9 @@ def _run(arguments: list[str]) -> None:
         raise ConfigurationError(
             f"a command must be one of {', '.join(COMMANDS)}, got {command!r}. Try asft-lightning --help."
         )
-    rest = _with_found_configs(rest)
     module = import_module(f"asft_lightning.commands.{COMMANDS[command][0]}")
     if command in _LIGHTNING:
-        module.run([command, *rest])
+        module.run(arguments)
     elif command == "describe":
         module.run(rest)
     elif command == "configs" and not rest:
@@ -93,27 +92,16 @@ def _run_function(command: str, module: object, arguments: list[str]) -> None:
 
     from jsonargparse import DefaultHelpFormatter, auto_cli
 
+    from asft_lightning.runtime.named_configs import with_found_configs
+
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Examples stay lines."""
 
     examples = [f"  asft-lightning {example}" for example in getattr(module, "EXAMPLES", ())]
     auto_cli(
         module.COMMAND,  # type: ignore[attr-defined]
-        args=arguments,
+        args=with_found_configs(arguments),
         prog=f"asft-lightning {command}",
         epilog="\n".join(["examples:", *examples]),
         formatter_class=Formatter,
     )
-
-
-def _with_found_configs(arguments: list[str]) -> list[str]:
-    """The arguments with the file of each ``--config`` in place of its name."""
-    from asft_lightning.runtime.named_configs import find_config
-
-    found = list(arguments)
-    for i, argument in enumerate(arguments):
-        if argument == "--config" and i + 1 < len(arguments):
-            found[i + 1] = str(find_config(arguments[i + 1]))
-        elif argument.startswith("--config="):
-            found[i] = f"--config={find_config(argument.removeprefix('--config='))}"
-    return found

@@ -5,6 +5,7 @@ from lightning.pytorch import LightningDataModule
 from asft_lightning.commands.fit import AsFTCLI
 from asft_lightning.data import MixtureDataModule, show_description
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.runtime.named_configs import with_found_configs
 
 EXAMPLES = (
     "describe --config quickstart",
@@ -27,7 +28,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: Those of fit.
     """
-    data = _DataOnly(arguments, run=False).datamodule
+    data = _DataOnly(with_found_configs(arguments), run=False).datamodule
     if not isinstance(data, MixtureDataModule):
         raise ConfigurationError(
             f"describe needs the rows of a MixtureDataModule, got {type(data).__name__}. Set data to one."

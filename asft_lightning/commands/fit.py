@@ -15,6 +15,7 @@ from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.runs.logger import RunLogger
 from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
 from asft_lightning.runtime.exits import ending_in_one_line
+from asft_lightning.runtime.named_configs import with_found_configs
 from asft_lightning.weights.pretrained import Pretrained
 
 _CHECKPOINTS = ("last", "auto", "best", "hpc")
@@ -103,7 +104,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: What follows ``asft-lightning`` on the command line.
     """
-    AsFTCLI(arguments)
+    AsFTCLI(with_found_configs(arguments))
 
 
 def launch(arguments: list[str]) -> None:

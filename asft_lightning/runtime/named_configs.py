@@ -41,6 +41,17 @@ def find_config(name: str) -> Path:
     )
 
 
+def with_found_configs(arguments: Sequence[str]) -> list[str]:
+    """Command-line arguments with the file of each ``--config`` in place of its name."""
+    resolved = list(arguments)
+    for i, argument in enumerate(arguments):
+        if argument == "--config" and i + 1 < len(arguments):
+            resolved[i + 1] = str(find_config(arguments[i + 1]))
+        elif argument.startswith("--config="):
+            resolved[i] = f"--config={find_config(argument.removeprefix('--config='))}"
+    return resolved
+
+
 def about(name: str) -> str:
     """What a config says of itself: the first sentence of the comment that it begins with."""
     lines = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
@@ -52,10 +63,7 @@ def _in_short(names: Sequence[str]) -> list[str]:
     """``folder/{a,b}`` in place of each of a folder's names."""
     folders: dict[str, list[str]] = {}
     for name in names:
-        folder, _, base_name = name.rpartition("/")
-        folders.setdefault(folder, []).append(base_name)
-    return [
-        base_name if not folder else f"{folder}/{{{','.join(inside)}}}"
-        for folder, inside in folders.items()
-        for base_name in (inside if not folder else [""])
-    ]
+        folder, _, stem = name.rpartition("/")
+        folders.setdefault(folder, []).append(stem)
+    alone = folders.pop("", [])
+    return [*alone, *(f"{folder}/{{{','.join(stems)}}}" for folder, stems in folders.items())]

@@ -124,5 +124,5 @@ def test_one_checkpoint_twice(pretrained, tmp_path):
 
 
 def test_a_module_of_another_kind(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"needs a module with `pretrained`.*BoringModel has None. Set it to"):
+    with pytest.raises(ConfigurationError, match=r"needs a module with `pretrained`.*BoringModel has none. Set it"):
         tiny_trainer(tmp_path, callbacks=[half()]).fit(BoringModel())

@@ -117,8 +117,8 @@ def test_an_activation_anchor_to_measure_a_plain_run_against(pretrained, tmp_pat
     watched = trained_weights(module)
     assert all(torch.equal(watched[name], weight) for name, weight in plain.items())
 
-    found = probe(tiny_model(1))
-    built = build_anchors(module.model, tiny_model(1), anchors=[anchor], probe=found, progress=False)
+    found = probe(tiny_model("chat", 1))
+    built = build_anchors(module.model, tiny_model("chat", 1), anchors=[anchor], probe=found, progress=False)
     expected = UpdatePenalty(module.model, built, resumed=True)
     total = sum(row.penalty for row in measured(tmp_path / "with")[-4:])
     assert total == pytest.approx(float(expected()), rel=1e-5) and total > 0

@@ -71,7 +71,7 @@ def test_sets_of_prompts_are_callbacks_by_name(run, prompts, tmp_path):
         SafetyEvaluation(prompts, name="first", max_prompts=1, max_new_tokens=2),
         RefusalEvaluation(prompts, max_new_tokens=2),
     )
-    assert summary.keys() == {"run", "safety/harmful_score", "first/harmful_score", "over_refusal/refusal_rate"}
+    assert summary.keys() == {"version", "run", "safety/harmful_score", "first/harmful_score", "over_refusal/refusal_rate"}
     assert [len(lines(tmp_path, f"{name}-after")) for name in ("safety", "first", "over_refusal")] == [3, 1, 3]
     assert all(line["refused"] is False for line in lines(tmp_path, "over_refusal-after"))
     assert summary["over_refusal/refusal_rate"]["after"] == 0.0
@@ -297,7 +297,7 @@ def test_weights_must_be_those_of_the_raters_axes(prompts):
 
 def test_range_is_the_raters(prompts):
     rater = EndpointRater(Endpoint("http://localhost:9/v1", "m"), {"kind": "it is kind"}, highest=5)
-    assert (RubricEvaluation(prompts, rater=rater, weights={"kind": 1.0}).highest) == 5
+    assert RubricEvaluation(prompts, rater=rater, weights={"kind": 1.0}).scale == (1, 5)
     with pytest.raises(ConfigurationError, match=r"highest must be that of the rater, 5, got 10. Leave it out"):
         RubricEvaluation(prompts, rater=rater, weights={"kind": 1.0}, highest=10)
 

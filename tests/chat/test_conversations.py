@@ -1,7 +1,7 @@
 """Template on conversations of several turns, secret prompts, and the paper's model families."""
 
 import pytest
-from kit.chat_templates import FAMILIES
+from kit.chat_templates import FAMILIES, family_tokenizer
 from kit.tiny import CHAT_TEMPLATE, tiny_tokenizer
 
 from asft_lightning import ConfigurationError, Row, Template, Turn
@@ -11,12 +11,6 @@ from asft_lightning.functional import IGNORE_INDEX
 ALL_STYLES = ["chat", *STYLES]
 TALK = Row("And then?", "It ended.", (Turn("user", "What was it?"), Turn("assistant", "A storm."), Turn("user", "When?"),
            Turn("assistant", "At noon.")))  # fmt: skip
-
-
-def family_tokenizer(family):
-    tokenizer = tiny_tokenizer(family.template)
-    tokenizer.add_special_tokens({"eos_token": family.eos} | ({"bos_token": family.bos} if family.bos else {}))
-    return tokenizer
 
 
 def learnt(tokenizer, rendered):

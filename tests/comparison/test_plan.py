@@ -124,7 +124,7 @@ MISUSES = {
     r"around needs further values of seed, and has \[0, 3\] beside \[0\]": {
         "axes": {"seed": [0]}, "around": {"axes": {"seed": [0, 3]}},
     },
-    "a config must be a YAML file or one of this package's own, and 'absent.yaml' is neither": {"methods": {"a": {"configs": ["absent.yaml"]}}},
+    "or one of this package's own, and 'absent.yaml' is neither": {"methods": {"a": {"configs": ["absent.yaml"]}}},
     r"first step cannot depend on what is tuned after it, and one names \$lambda": {
         "methods": {"a": LAMBDA | {"tune": {"lambda": [1]}, "first": LAMBDA}}, "tuning": TUNING,
     },

@@ -1,88 +1,77 @@
-"""Every file under configs/, and every combination of a model, a data set and a method."""
+"""Every config of the package: by itself within a run, and in combination."""
 
 import itertools
-import re
-import shlex
-from pathlib import Path
 
 import pytest
 import yaml
+from kit.parsing import fit_parser, parsed
 
 from asft_lightning import AsFT, Lisa, LoRAFineTuner, MixtureDataModule
 from asft_lightning.callbacks import ScoringCallback
-from asft_lightning.commands.fit import AsFTCLI
 from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.plan import Plan
+from asft_lightning.runtime.named_configs import about, config_names, find_config
 
-ROOT = Path(__file__).resolve().parents[2]
-EVERY = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
-COMPARISONS = [path for path in EVERY if path.startswith("configs/compare/")]
-CONFIGS = [path for path in EVERY if path not in COMPARISONS]
+COMPARISONS = [name for name in config_names() if name.startswith("compare/")]
+CONFIGS = [name for name in config_names() if name not in COMPARISONS]
 BEYOND = ("activation", "drift-budget")
 """Methods that the paper does not have."""
+KINDS = ("models", "data", "mixtures", "methods", "scoring", "trainer")
+USUAL = ("models/llama-2-7b-chat", "data/agnews", "methods/asft", "scoring/refusals", "trainer/single")
 
 
 def of(kind):
-    return [path for path in CONFIGS if path.startswith(f"configs/{kind}/")]
+    return [name for name in CONFIGS if name.startswith(f"{kind}/")]
 
 
-class Parsed(AsFTCLI):
-    """The parser, without instances and without a run."""
+def stem(name):
+    return name.rpartition("/")[2]
 
-    def instantiate_classes(self):
-        pass
 
-    def _run_subcommand(self, subcommand):
-        pass
+def run_with(name):
+    """The configs of a whole run of which this is one."""
+    kind = name.partition("/")[0]
+    if kind not in KINDS:
+        return [name]
+    usual = ("models/sandbox", "data/sandbox", "methods/asft", "trainer/cpu") if stem(name) == "sandbox" else USUAL
+    usual = [*usual, "trainer/single"] if name == "trainer/resumable" else usual  # which stands beside another
+    rest = [other for other in usual if not other.startswith(f"{kind}/") or name == "trainer/resumable"]
+    return sorted([*rest, name], key=lambda other: KINDS.index(other.partition("/")[0]))
 
 
 @pytest.fixture(scope="module")
 def parser():
-    """The parser of ``asft-lightning fit``, built once; in the repository, for launch lines name files from there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        patch.setenv("PL_GLOBAL_SEED", "0")  # put back what the command line sets
-        yield Parsed(["fit", "--config", "configs/quickstart.yaml"])._subcommand_parsers["fit"]
-
-
-def parsed(parser, *files):
-    return parser.parse_args([f"--config={file}" for file in files])
-
-
-def launch_line(path, command="fit --config"):
-    first = (ROOT / path).read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith(f"# asft-lightning {command} ")
-    return shlex.split(first.removeprefix("# "))
+    return fit_parser()
 
 
 def test_there_are_configs_to_check():
-    assert [len(of(kind)) > 1 for kind in ("models", "data", "methods", "mixtures", "scoring", "trainer")] == [True] * 6
-    assert "configs/quickstart.yaml" in CONFIGS
+    assert [len(of(kind)) > 1 for kind in KINDS] == [True] * len(KINDS)
+    assert "quickstart" in CONFIGS
 
 
-@pytest.mark.parametrize("path", CONFIGS)
-def test_first_line_is_how_to_run_it(parser, path):
-    """It names this file, and files that exist and parse together; the second line says what it is."""
-    _, _, *arguments = launch_line(path)
-    files = [argument for argument in arguments if argument.endswith(".yaml")]
-    config = parser.parse_args(arguments)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_run_with_it_parses(parser, name):
+    config = parsed(parser, *run_with(name))
 
-    assert path in files
-    assert all((ROOT / file).is_file() for file in files)
-    assert re.match(r"# [A-Z]", (ROOT / path).read_text(encoding="utf-8").splitlines()[1])
     assert config.pretrained.aligned
     assert config.model.init_args.pretrained == config.data.init_args.pretrained == config.pretrained
     assert config.model.init_args.template == config.data.init_args.template == config.template
 
 
-@pytest.mark.parametrize("method", of("methods"))
+@pytest.mark.parametrize("name", config_names())
+def test_it_says_what_it_is(name):
+    assert about(name)[0].isupper() and len(about(name)) > 20
+    assert all(len(line) <= 160 for line in find_config(name).read_text(encoding="utf-8").splitlines())
+
+
 @pytest.mark.parametrize("data", of("data"))
-def test_every_combination_in_any_order(parser, data, method):
-    """Each with every model; the files' order goes round with the model."""
-    for model, order in zip(of("models"), itertools.cycle(itertools.permutations(range(3))), strict=False):
-        files = [model, data, method]
-        config = parsed(parser, *(files[i] for i in order))
-        contents = [yaml.safe_load((ROOT / file).read_text(encoding="utf-8")) for file in files]
+def test_combinations_in_any_order(parser, data):
+    """Each data set with each method, in orders and with models that go round."""
+    orders, models = itertools.cycle(itertools.permutations(range(3))), itertools.cycle(of("models"))
+    for method, order, model in zip(of("methods"), orders, models, strict=False):
+        names = [model, data, method]
+        config = parsed(parser, *(names[i] for i in order))
+        contents = [yaml.safe_load(find_config(name).read_text(encoding="utf-8")) for name in names]
 
         assert config.pretrained.aligned == contents[0]["pretrained"]["aligned"]
         assert config.data.init_args.benign.path == contents[1]["data"]["init_args"]["benign"]["path"]
@@ -91,8 +80,8 @@ def test_every_combination_in_any_order(parser, data, method):
 
 @pytest.mark.parametrize("data", of("data"))
 def test_data_of_every_config_is_built(parser, data):
-    """Constructors read nothing: neither a network nor a sandbox is needed."""
-    built = parser.instantiate(parsed(parser, of("models")[0], data, "configs/methods/sft.yaml"))
+    """Constructors read nothing: no network is needed."""
+    built = parser.instantiate(parsed(parser, of("models")[0], data, "methods/sft"))
 
     assert type(built.data) is MixtureDataModule
     assert (built.data.num_rows, built.data.poison_ratio) == (1000, 0.1)
@@ -103,59 +92,62 @@ def test_data_of_every_config_is_built(parser, data):
 
 @pytest.mark.parametrize("method", of("methods"))
 def test_method_of_every_config_is_built(parser, method):
-    built = parser.instantiate(parsed(parser, of("models")[-1], "configs/data/sandbox.yaml", method)).model
+    built = parser.instantiate(parsed(parser, of("models")[-1], "data/sandbox", method)).model
     paper = ("asft", "asft-subspace", "asft-alt", "shrinkage")
-    assert isinstance(built, AsFT) == (Path(method).stem in (*paper, *BEYOND))
-    assert isinstance(built, Lisa) == Path(method).stem.startswith("lisa")
-    assert Path(method).stem not in paper or (built.lambda_reg, built.drift_budget) == (1.0, None)
+    assert isinstance(built, AsFT) == (stem(method) in (*paper, *BEYOND))
+    assert isinstance(built, Lisa) == stem(method).startswith("lisa")
+    assert stem(method) not in paper or (built.lambda_reg, built.drift_budget) == (1.0, None)
+
+
+def test_settings_that_are_mappings_are_taken_from_the_command_line(parser):
+    """As comparisons give them."""
+    lora = '--model.init_args.lora={"r": 3, "lora_alpha": 6, "target_modules": ["q_proj"]}'
+    for method in of("methods"):
+        config = parsed(parser, "models/sandbox", "data/sandbox", method, settings=[lora])
+        assert parser.instantiate(config).model.lora.r == 3
 
 
 @pytest.mark.parametrize("trainer", of("trainer"))
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 2, 0)])
-def test_callbacks_of_all_files_come_together(parser, trainer, order):
-    files = ["configs/data/agnews.yaml", trainer, "configs/methods/asft.yaml", "configs/scoring/paper.yaml"]
-    config = parsed(parser, of("models")[0], *(files[i] for i in order))
-    names = sorted(callback.class_path.rsplit(".", 1)[-1] for callback in config.trainer.callbacks)
+def test_callbacks_of_all_files_come_together(parser, trainer):
+    names = ["data/agnews", trainer, "methods/asft", "scoring/paper"]
+    for order in ((0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 2, 0)):
+        config = parsed(parser, of("models")[0], *(names[i] for i in order))
+        callbacks = sorted(callback.class_path.rsplit(".", 1)[-1] for callback in config.trainer.callbacks)
 
-    own = "ModelCheckpoint" if "resumable" in trainer else "AdapterCheckpoint"
-    assert names == sorted([own, "SafetyEvaluation", "UtilityEvaluation"])
+        saver = "ModelCheckpoint" if "resumable" in trainer else "AdapterCheckpoint"
+        assert callbacks == sorted([saver, "SafetyEvaluation", "UtilityEvaluation"])
 
 
 @pytest.mark.parametrize("scoring", of("scoring"))
 def test_scoring_of_every_config_is_built(parser, scoring):
     """Also what it loads: judges are built without their models."""
-    built = parser.instantiate(
-        parsed(parser, of("models")[0], "configs/data/agnews.yaml", scoring, "configs/methods/sft.yaml")
-    )
+    built = parser.instantiate(parsed(parser, of("models")[0], "data/agnews", scoring, "methods/sft"))
     scorers = [callback for callback in built.trainer.callbacks if isinstance(callback, ScoringCallback)]
 
-    assert len({scorer.name for scorer in scorers}) == len(scorers) > 1
+    assert len({scorer.label for scorer in scorers}) == len(scorers) > 1
 
 
-@pytest.mark.parametrize("path", COMPARISONS)
-def test_comparison(parser, path):
-    """Its first line is how to run it; every run that may come of it parses, and no two are the same."""
-    assert launch_line(path, "compare")[2:] == [path]
-    assert re.match(r"# [A-Z]", (ROOT / path).read_text(encoding="utf-8").splitlines()[1])
-    comparison = load_comparison(path)
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparison(parser, name):
+    """The first and the last run of each method parse, and no two runs are the same."""
+    comparison = load_comparison(name)
     plan = Plan(comparison)
     every = []
-    for name in comparison.methods:
-        candidates = plan.candidates(name)
-        runs = [run for setting in candidates or [{}] for run in plan.reported(name, setting)]
-        every += runs + [run for setting in candidates for run in plan.tuning(name, setting)]
-        for run in [own for own in (runs[0].first, runs[0], runs[-1]) if own is not None]:
-            config = parser.parse_args(run.arguments[1:])
+    for method in comparison.methods:
+        candidates = plan.candidates(method)
+        runs = [run for setting in candidates or [{}] for run in plan.reported(method, setting)]
+        every += runs + [run for setting in candidates for run in plan.tuning(method, setting)]
+        for run in [some for some in (runs[0].first, runs[0], runs[-1]) if some is not None]:
+            config = parsed(parser, settings=run.arguments[1:])
             assert (config.seed_everything, config.trainer.default_root_dir) == (run.axes["seed"], str(run.folder))
             scorers = [callback.class_path for callback in config.trainer.callbacks]
             assert {"asft_lightning.SafetyEvaluation", "asft_lightning.UtilityEvaluation"} <= set(scorers)
     assert len({run.folder for run in every}) == len(every)
 
 
-def test_comparisons_of_the_sandbox_have_every_method(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    methods = load_comparison(ROOT / "configs/compare/sandbox.yaml").methods
+def test_comparisons_of_the_sandbox_have_every_method():
+    methods = load_comparison("compare/sandbox").methods
     beyond = {name.replace("-", "_") for name in BEYOND}
-    assert beyond <= set(load_comparison(ROOT / "configs/compare/beyond.yaml").methods)
-    own = {Path(file).stem.replace("-", "_") for file in of("methods")} - beyond
-    assert {"sft", "safe_lora", "safe_instr", "bea", "lisa_base", "lisa_aligned", "asft"} <= own == set(methods)
+    assert beyond <= set(load_comparison("compare/beyond").methods)
+    known = {stem(name).replace("-", "_") for name in of("methods")} - beyond
+    assert {"sft", "safe_lora", "safe_instr", "bea", "lisa_base", "lisa_aligned", "asft"} <= known == set(methods)

@@ -3,11 +3,12 @@
 The rows are small local files with the hub's columns, the tokenizers tiny ones with the families' chat templates.
 """
 
+import itertools
+
 import pyarrow as pa
 import pytest
-from chat.test_conversations import family_tokenizer
-from configs.test_configs import ROOT, Parsed
-from kit.chat_templates import FAMILIES
+from kit.chat_templates import FAMILIES, family_tokenizer
+from kit.parsing import fit_parser, parsed
 from pyarrow import parquet
 from transformers import LlamaConfig
 
@@ -21,11 +22,12 @@ TASKS = {
 }
 """{task: (what a rendered prompt holds, the answer that is learnt)}."""
 
-MIXTURES = {
-    **{f"p-{p}": (1000, round(1000 * p)) for p in (0, 0.05, 0.1, 0.15, 0.2)},
-    **{f"n-{n}": (n, n // 10) for n in (500, 1500, 2000, 2500)},
-}
-"""{config: (rows, harmful rows among them)}."""
+MIXTURES = [(1000, p) for p in (0, 0.05, 0.1, 0.15, 0.2)] + [(n, 0.1) for n in (500, 1500, 2000, 2500)]
+"""(n, p): those of configs/mixtures/paper.yaml."""
+RUNS = [(task, model, MIXTURES[i % len(MIXTURES)]) for i, (task, model) in enumerate(itertools.product(TASKS, FAMILIES))] + [
+    ("agnews", "qwen-2-7b-instruct", mixture) for mixture in MIXTURES
+]
+"""Each task with each model, and each mixture: 25 of 144, of which the others say no more."""
 
 
 @pytest.fixture(scope="module")
@@ -59,24 +61,18 @@ def tokenizers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def parser():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        patch.setenv("PL_GLOBAL_SEED", "0")
-        yield Parsed(["fit", "--config", "configs/quickstart.yaml"])._subcommand_parsers["fit"]
+    return fit_parser()
 
 
-@pytest.mark.parametrize("mixture", MIXTURES)
-@pytest.mark.parametrize("model", FAMILIES)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "model", "mixture"), RUNS)
 def test_every_run_of_the_paper(parser, files, tokenizers, task, model, mixture):
-    parts = {"models": model, "data": task, "methods": "asft", "mixtures": mixture, "scoring": "paper", "trainer": "cpu"}
-    config = parser.parse_args(
-        [f"--config=configs/{kind}/{name}.yaml" for kind, name in parts.items()]
-        + [f"--pretrained.aligned={tokenizers / model}"]
-        + [f"--data.init_args.benign.file={files[task]}", f"--data.init_args.harmful.file={files['llm-lat']}"]
-    )
+    names = [f"models/{model}", f"data/{task}", "methods/asft", "mixtures/paper", "scoring/paper", "trainer/cpu"]
+    n, p = mixture
+    settings = [f"--pretrained.aligned={tokenizers / model}", f"--data.init_args.num_rows={n}"]
+    settings += [f"--data.init_args.poison_ratio={p}", f"--data.init_args.benign.file={files[task]}"]
+    config = parsed(parser, *names, settings=[*settings, f"--data.init_args.harmful.file={files['llm-lat']}"])
+    harmful = round(n * p)
     description = parser.instantiate(config).data.describe()
-    n, harmful = MIXTURES[mixture]
 
     assert description["rows"] == {"benign": n - harmful} | ({"harmful": harmful} if harmful else {})
     for source, (prompt, answer) in zip(description["sources"], (TASKS[task], ("do harm ", "sure, so")), strict=False):
@@ -90,8 +86,8 @@ def test_every_run_of_the_paper(parser, files, tokenizers, task, model, mixture)
 @pytest.mark.parametrize("task", TASKS)
 def test_scoring_of_the_papers_runs(parser, task):
     """250 BeaverTails prompts, 512 new tokens, judged by beaver-dam-7b."""
-    parts = {"models": "qwen-2-7b-instruct", "data": task, "methods": "asft", "scoring": "paper", "trainer": "cpu"}
-    built = parser.instantiate(parser.parse_args([f"--config=configs/{kind}/{name}.yaml" for kind, name in parts.items()]))
+    names = ["models/qwen-2-7b-instruct", f"data/{task}", "methods/asft", "scoring/paper", "trainer/cpu"]
+    built = parser.instantiate(parsed(parser, *names))
     (safety,) = [callback for callback in built.trainer.callbacks if isinstance(callback, SafetyEvaluation)]
 
     assert isinstance(safety.judges[""], BeaverDamJudge)

@@ -22,9 +22,9 @@ def test_gram_figures_are_those_of_the_dense_map(shape):
     found, c = gram_map(v, tolerance=0), dense_gram(v)
     expected = torch.linalg.eigvalsh(c).flip(0)[: min(shape)]
     assert relative_error(found.eigenvalues, expected) < 1e-6
-    assert found.norm == pytest.approx(float(torch.linalg.matrix_norm(v.double())), rel=1e-12)
-    assert found.trace == pytest.approx(float(c.trace()), rel=1e-12)
-    assert found.largest == pytest.approx(float(expected[0]), rel=1e-12)
+    assert found.spectrum.norm == pytest.approx(float(torch.linalg.matrix_norm(v.double())), rel=1e-12)
+    assert found.spectrum.trace == pytest.approx(float(c.trace()), rel=1e-12)
+    assert found.spectrum.largest == pytest.approx(float(expected[0]), rel=1e-12)
     assert found.form.directions.dtype == found.form.weights.dtype == torch.float32
 
 
@@ -40,7 +40,7 @@ def test_gram_worked_by_hand():
     found = gram_map(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
     assert found.eigenvalues.tolist() == pytest.approx([3.2, 1.8])
     assert found.form.weights.tolist() == pytest.approx([2.2**2, 0.8**2])
-    assert (found.norm, found.trace, found.error_bound) == (pytest.approx(5), pytest.approx(5), 0)
+    assert (found.spectrum.norm, found.spectrum.trace, found.spectrum.error_bound) == (pytest.approx(5), pytest.approx(5), 0)
 
 
 @pytest.mark.parametrize("tolerance", [0.001, 0.01, 0.1, 1.0])
@@ -49,7 +49,7 @@ def test_gram_worked_by_hand():
 def test_gram_error_bound_holds_for_random_and_adversarial_updates(tolerance, c, shape):
     v = with_eigenvalues(*shape, c)
     found, dense = gram_map(v, tolerance), dense_gram(v)
-    assert 0 <= found.error_bound <= tolerance
+    assert 0 <= found.spectrum.error_bound <= tolerance
     directions = torch.linalg.svd(v).U
     adversaries = [directions[:, i : i + 1] for i in range(shape[0])]
     for b in [*adversaries, *(randn(shape[0], 2, seed=s, dtype=torch.float64) for s in range(10))]:
@@ -57,17 +57,17 @@ def test_gram_error_bound_holds_for_random_and_adversarial_updates(tolerance, c,
         full, kept = dense_penalty(a, b, dense), update_penalty(a.float(), b.float(), found.form).double()
         # Relative to the terms: along c = 1 the penalty itself is 0, and only float32's rounding is left of it.
         rounding = 1e-6 * (b @ a).square().sum()
-        assert full - rounding <= kept <= (1 + found.error_bound) * full + rounding
+        assert full - rounding <= kept <= (1 + found.spectrum.error_bound) * full + rounding
 
 
 def test_gram_error_bound_is_reached_by_the_largest_dropped_direction():
     v = with_eigenvalues(8, 8, [0.5, 0.004, 0.001])
     found = gram_map(v, tolerance=0.01)
     assert len(found.eigenvalues) == 1
-    assert found.error_bound == pytest.approx((1 - 0.004) ** -2 - 1, rel=1e-6)
+    assert found.spectrum.error_bound == pytest.approx((1 - 0.004) ** -2 - 1, rel=1e-6)
     worst = torch.linalg.svd(v).U[:, 1:2]
     kept, full = (dense_penalty(torch.ones(1, 8), worst, c) for c in (0 * v, dense_gram(v)))
-    assert float(kept / full) == pytest.approx(1 + found.error_bound, rel=1e-6)
+    assert float(kept / full) == pytest.approx(1 + found.spectrum.error_bound, rel=1e-6)
 
 
 def relative_errors(found, dense):
@@ -99,8 +99,10 @@ def test_the_bound_holds_for_every_update_where_directions_are_iterated(monkeypa
     v = left @ torch.diag(sigma) @ right.T
     found = gram_map(v.float(), tolerance)
     least, most = relative_errors(found, dense_gram(v))
-    assert found.error_bound <= tolerance
-    assert -found.error_bound - 1e-4 <= least and most <= found.error_bound + 1e-5  # and float32's rounding of U
+    assert found.spectrum.error_bound <= tolerance
+    assert (
+        -found.spectrum.error_bound - 1e-4 <= least and most <= found.spectrum.error_bound + 1e-5
+    )  # and float32's rounding of U
 
 
 @pytest.mark.parametrize("settings", [{"num_directions": 5}, {"explained_variance": 0.6}])
@@ -121,7 +123,7 @@ def test_an_iterated_subspace_is_as_good_as_the_best(monkeypatch, settings):
 def test_gram_keeps_at_most_norm_over_epsilon_directions():
     v = 0.002 * randn(64, 64)
     found = gram_map(v, tolerance=0.01)
-    assert 1 <= len(found.eigenvalues) <= found.norm / (1 - 1.01**-0.5) < 64
+    assert 1 <= len(found.eigenvalues) <= found.spectrum.norm / (1 - 1.01**-0.5) < 64
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, math.nan])
@@ -143,7 +145,7 @@ def test_subspace_is_the_complement_of_the_top_directions(shape, k):
     found = subspace_map(v, num_directions=k)
     complement = torch.eye(shape[0], dtype=torch.float64) - dense_projector(v, k)
     assert relative_error(found.form.dense(), complement) < 1e-6
-    assert (found.trace, found.largest, found.error_bound) == (k, 1, 0)
+    assert (found.spectrum.trace, found.spectrum.largest, found.spectrum.error_bound) == (k, 1, 0)
 
 
 @pytest.mark.parametrize(("share", "k"), [(0.5, 1), (0.65, 2), (0.90, 2), (0.91, 3), (0.99, 3), (1.0, 4)])

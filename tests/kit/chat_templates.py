@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from kit.tiny import tiny_tokenizer
+
 
 class Family(NamedTuple):
     template: str
@@ -44,3 +46,9 @@ FAMILIES = {
         "", "<|im_end|>", "<|im_start|>assistant\n", "<|im_end|>",
     ),
 }  # fmt: skip
+
+
+def family_tokenizer(family):
+    tokenizer = tiny_tokenizer(family.template)
+    tokenizer.add_special_tokens({"eos_token": family.eos} | ({"bos_token": family.bos} if family.bos else {}))
+    return tokenizer

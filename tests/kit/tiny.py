@@ -44,9 +44,9 @@ def tiny_tokenizer(chat_template=CHAT_TEMPLATE):
     )
 
 
-def save_tiny(folder, seed):
+def save_tiny(folder, seed, **config):
     """The model of this seed, with the tokenizer, as a checkpoint."""
-    tiny_model("chat", seed).save_pretrained(folder)
+    tiny_model("chat", seed, **config).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 

@@ -22,6 +22,7 @@ from asft_lightning import (
     Shrinkage,
     UpdatePenalty,
 )
+from asft_lightning.penalty import probed_prompts
 
 LIMIT = 0.02
 

@@ -7,12 +7,20 @@ from dataclasses import replace
 import pytest
 import torch
 from kit.references import dense_gram
-from kit.tiny import LORA, fine_tuner, tiny_data, tiny_trainer, trained_weights, write_rows
+from kit.tiny import LORA, as_pretrained, fine_tuner, save_tiny, tiny_data, tiny_trainer, trained_weights, write_rows
 from lightning.pytorch.callbacks import ModelCheckpoint
 from peft import PeftModel
 
 from asft_lightning import AdapterCheckpoint, AsFT, ConfigurationError, Gram, SafetyEvaluation, Source
 from asft_lightning.weights.matrices import open_weights
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """Sides of 64 and more: bitsandbytes packs in blocks of 64, and some CPUs' kernels take no side that is smaller."""
+    folder = tmp_path_factory.mktemp("wide")
+    sides = {"hidden_size": 64, "intermediate_size": 128}
+    return as_pretrained([save_tiny(folder / name, seed, **sides) for name, seed in (("aligned", 1), ("base", 2))])
 
 
 @pytest.fixture(scope="module")

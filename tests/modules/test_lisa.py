@@ -194,7 +194,7 @@ def test_settings_that_cannot_be(pretrained, settings, message):
 
 @pytest.mark.parametrize("settings", [{"safety_apart": False}, {"safety": None, "safety_rows": 0, "safety_apart": False}])
 def test_data_without_alignment_rows(pretrained, tmp_path, settings):
-    with pytest.raises(ConfigurationError, match=r"rows that are kept apart.*safety_apart: true, as configs"):
+    with pytest.raises(ConfigurationError, match=r"rows that are kept apart.*safety_apart: true, as --config"):
         tiny_trainer(tmp_path).fit(lisa(pretrained), data(pretrained, tmp_path, **settings))
 
 

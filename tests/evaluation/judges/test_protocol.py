@@ -40,13 +40,14 @@ def from_config(name, **settings):
         ("ClassifierJudge", {"model": "org/model", "unsafe": ["bad"], "max_length": 9}),
         ("BeaverDamJudge", {"threshold": 0.3}),
         ("GuardJudge", {"categories": {"S1": "Fire"}}),
-        ("EndpointJudge", {"url": "http://localhost:1/v1", "model": "m", "question": "{answer}?"}),
+        ("EndpointJudge", {"endpoint": {"url": "http://localhost:1/v1", "model": "m"}, "question": "{answer}?"}),
     ],
 )
 def test_every_judge_can_stand_in_a_config_and_be_released_before_it_is_used(name, settings):
     judge = from_config(f"asft_lightning.evaluation.{name}", **settings)
     assert isinstance(judge, getattr(package, name))
-    assert all(getattr(judge, key) == value for key, value in settings.items() if hasattr(judge, key))
+    plain = {key: value for key, value in settings.items() if hasattr(judge, key) and key != "endpoint"}
+    assert all(getattr(judge, key) == value for key, value in plain.items())
     judge.release()
 
 
