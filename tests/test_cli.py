@@ -9,9 +9,11 @@ import pytest
 import torch
 import yaml
 from kit import tiny
+from kit.commands import said
 from peft import PeftModel
 
-from asft_lightning.cli import main
+from asft_lightning.cli import COMMANDS, main
+from asft_lightning.runtime.named_configs import config_names, find_config
 
 pytestmark = pytest.mark.usefixtures("seed_stays")
 
@@ -135,14 +137,54 @@ def test_validate_and_test_leave_the_fit_as_it_was(config, tmp_path, capsys):
     assert (run / "config.yaml").read_text() == saved
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["fit", "--print_config"]])
+@pytest.mark.parametrize("arguments", [["fit", "--help"], ["fit", "--print_config"]])
 def test_help_and_print_config(arguments, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main(arguments)
-    out = capsys.readouterr().out
 
     assert exit_info.value.code == 0
-    assert "pretrained" in out if "fit" in arguments else "fit" in out
+    assert "pretrained" in capsys.readouterr().out
+
+
+def test_help_names_every_command_with_a_line_and_two_examples(capsys):
+    main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    listed = {
+        line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line.startswith("  ") and len(line.split()) > 2
+    }
+
+    assert COMMANDS.keys() <= listed.keys() and "predict" not in listed
+    assert sum(line.startswith("  asft-lightning ") for line in lines) == 2
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("fit", "validate", "test", "describe")])
+def test_help_of_a_command_has_two_examples(command, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main([command, "--help"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+
+    assert exit_info.value.code == 0
+    assert sum(line.startswith(f"asft-lightning {command}") for line in lines) == 2
+
+
+def test_unknown_command_is_one_line(capsys):
+    assert "a command must be one of fit, validate" in said(capsys, "predict")
+    assert "'quikstart' is neither. Did you mean quickstart" in said(capsys, "fit", "--config", "quikstart")
+
+
+def test_configs_are_listed_and_copied(tmp_path, monkeypatch, capsys):
+    """What is copied is taken by its path, which wins over the package's own of that name."""
+    monkeypatch.chdir(tmp_path)
+    main(["configs"])
+    assert "methods/asft-alt" in capsys.readouterr().out
+    main(["configs", "copy", "methods", "own"])
+    assert len(list((tmp_path / "own" / "methods").iterdir())) == len(
+        [n for n in config_names() if n.startswith("methods/")]
+    )
+    assert "does. Remove it" in said(capsys, "configs", "copy", "methods/asft", "own")
+    (tmp_path / "quickstart").write_text("seed_everything: 7")
+    assert str(find_config("quickstart")) == "quickstart"
+    assert find_config("own/methods/asft.yaml").read_text() == find_config("configs/methods/asft.yaml").read_text()
 
 
 MISTAKES = {

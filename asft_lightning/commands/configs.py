@@ -17,7 +17,7 @@ def list_configs() -> None:
     say("Take one by name: asft-lightning fit --config NAME; copy one to change it: asft-lightning configs copy NAME DIR")
 
 
-def copy(name: str, folder: str = ".") -> None:
+def copy(name: str, folder: str) -> None:
     """Copy a config, to be changed; a path that exists wins over a name.
 
     Args:
