@@ -2,12 +2,19 @@
 
 import logging
 import os
+import signal
+import threading
 import warnings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported: no test may depend on a network
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is: models this small run fastest on one thread
 
 import pytest
 from kit import tiny
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    # Started in the background: what the tests start would ignore Ctrl-C as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

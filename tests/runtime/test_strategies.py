@@ -46,6 +46,12 @@ def on_two_machines(command, folder):
         assert process.returncode == 0, said[-3000:]
 
 
+def pair_of(folder, is_packed):
+    """Packed weights need sides of 64: bitsandbytes packs in blocks, and some CPUs' kernels take no smaller side."""
+    sides = {"hidden_size": 64, "intermediate_size": 128} if is_packed else {}
+    return tiny.as_pretrained([tiny.save_tiny(folder / name, seed, **sides) for name, seed in (("aligned", 1), ("base", 2))])
+
+
 def anchors_of(pair, folder):
     """A file of the four kinds of anchor: whole and few output directions, a harmful adapter's, and input-side forms."""
     adapter = tiny.write_adapter(folder / "harmful-adapter", pair, r=2)
@@ -65,8 +71,8 @@ def launch(tmp_path_factory):
     """Runs ``asft-lightning fit`` with a strategy; returns the run's folder."""
     folder = tmp_path_factory.mktemp("strategies")
     forks = Forks(folder)
-    pair = tiny.as_pretrained((tiny.save_tiny(folder / "aligned", 1), tiny.save_tiny(folder / "base", 2)))
-    anchor_file = anchors_of(pair, folder)
+    pairs = {is_packed: pair_of(folder / f"packed-{is_packed}", is_packed) for is_packed in (False, True)}
+    anchor_files = {is_packed: anchors_of(pair, Path(pair.aligned).parent) for is_packed, pair in pairs.items()}
     benign = {"path": tiny.write_rows(folder / "benign.jsonl", tiny.benign_rows())}
     harmful = {"path": tiny.write_rows(folder / "harmful.jsonl", tiny.harmful_rows())}
     rows = [{"instruction": f"how to open {'x' * i} {i}", "output": "no"} for i in range(7)]
@@ -75,7 +81,7 @@ def launch(tmp_path_factory):
     def run(name, strategy, save=False, dtype="float32", precision="32-true", model=(), packed=False, **arguments):
         ranks = 1 if strategy == "single" else 2
         nodes = {"devices": 1, "num_nodes": 2} if strategy == "multi-node" else {"devices": ranks}
-        own = folder / name
+        pair, own = pairs[packed], folder / name
         callbacks = [
             {"class_path": "asft_lightning.SafetyEvaluation",
              "init_args": {"prompts": prompts, "max_new_tokens": 8, "batch_size": 2}},
@@ -90,7 +96,7 @@ def launch(tmp_path_factory):
             "model": {
                 "class_path": "asft_lightning.AsFT",
                 "init_args": {
-                    "lambda_reg": 2.0, "loss_reduction": "row", "lora": tiny.LORA, "anchor_file": anchor_file,
+                    "lambda_reg": 2.0, "loss_reduction": "row", "lora": tiny.LORA, "anchor_file": anchor_files[packed],
                     "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "weight_decay": 0.0}},
                     **dict(model),
                 },
@@ -217,14 +223,15 @@ def test_checkpoint_is_one_small_file_of_plain_data(runs, strategy):
     assert set(saved["optimizer_states"][0]["state"]) == set(range(len(saved["state_dict"])))
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("bf16-true", 1e-5), ("bf16-mixed", 0.03)])
-def test_precision_and_gradient_checkpointing_under_every_strategy(launch, precision, bound):
-    """Factors stay float32. In bfloat16 the order of a sum shows: that of a batch of 4 rows is not that of two times 2."""
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+def test_precision_and_gradient_checkpointing_under_every_strategy(launch, precision):
+    """Factors stay float32. In bfloat16 the order of a sum shows, and it is the CPU's kernels' own: on some a batch of 4 rows
+    is summed as two times 2 are, on others not. A rounding is 2⁻⁸, and there are five steps."""
     saving = {"precision": precision, "model": {"gradient_checkpointing": True}}
     found = {name: adapter(launch(f"{name}-{precision}", name, **saving)) for name in STRATEGIES}
     assert {weight.dtype for weights in found.values() for weight in weights.values()} == {torch.float32}
     for name in ("ddp", "fsdp"):
-        assert apart(found[name], found["single"]) <= bound
+        assert apart(found[name], found["single"]) <= 0.03
 
 
 @pytest.mark.parametrize("strategy", [FSDPStrategy(), ModelParallelStrategy()])
