@@ -35,6 +35,7 @@ def build(
         png: Where to write a picture of the spectra as well.
     """
     _require_writable(output, png)
+    where = _usable(device)
     fine_tuner = LoRAFineTuner(pretrained, lora)
     built = build_anchors_of(
         pretrained,
@@ -42,7 +43,7 @@ def build(
         [Gram()] if anchors is None else anchors,
         lambda: fine_tuner.tokenizer,
         template,
-        _usable(device),
+        where,
     )
     built.save(output)
     _show(built, png)

@@ -18,7 +18,7 @@ def list_configs() -> None:
 
 
 def copy(name: str, folder: str) -> None:
-    """Copy a config, to be changed; a path that exists wins over a name.
+    """Copy a config, to be changed.
 
     Args:
         name: Of a config, e.g. quickstart or methods/asft; or of a folder of them, e.g. methods.

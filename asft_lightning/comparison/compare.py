@@ -15,7 +15,7 @@ class Compare:
 
     Args:
         comparison: What to compare.
-        launch: The command line's ``main``, with which each run is started.
+        launch: What runs ``asft-lightning`` on arguments: ``asft_lightning.commands.fit.launch``.
         report_only: Run nothing; report what there is.
     """
 

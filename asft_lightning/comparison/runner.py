@@ -24,7 +24,7 @@ from asft_lightning.runs.summary import Summary
 from asft_lightning.runtime.files import write_atomically
 
 Launch = Callable[[list[str]], None]
-"""What runs the command line on arguments: ``asft_lightning.cli.main``."""
+"""What runs the command line on arguments: ``asft_lightning.commands.fit.launch``."""
 
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 """What moves a terminal's cursor, as progress bars do."""

@@ -46,12 +46,12 @@ def as_markdown(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> st
     r"""The same as Markdown, for model cards and loggers.
 
     >>> print(as_markdown(["a", "b"], [["x|y", 1]]))
-    |a|b|
-    |---|---|
-    |x\|y|1|
+    | a | b |
+    | --- | --- |
+    | x\|y | 1 |
     """
     lines = [list(headings), ["---"] * len(headings), *rows]
-    return "\n".join("|".join(["", *map(_markdown, line), ""]) for line in lines)
+    return "\n".join(f"| {' | '.join(map(_markdown, line))} |" for line in lines)
 
 
 def say(*texts: str) -> None:

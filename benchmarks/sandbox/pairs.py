@@ -50,7 +50,11 @@ def main() -> None:
         pairs.append({"seed": seed, "sha256": sha256, "runs": on_pair(folder, arguments.output / f"runs-{seed}")})
     RESULTS.write_text(json.dumps({"pairs": pairs}, indent=2) + "\n", encoding="utf-8")
     methods = list(dict.fromkeys(run["method"] for run in pairs[0]["runs"]))
-    show(make_table(["pair", *methods], [[str(pair["seed"]), *(_mean(pair, m) for m in methods)] for pair in pairs], "HS / FA"))
+    show(
+        make_table(
+            ["pair", *methods], [[str(pair["seed"]), *(_mean(pair, m) for m in methods)] for pair in pairs], "HS / FA"
+        )
+    )
 
 
 def _mean(pair: dict[str, Any], method: str) -> str:

@@ -360,7 +360,7 @@ def test_answers_as_a_table_in_tensorboard(run, prompts, tmp_path):
     (event,) = events.Tensors("safety/answers/text_summary")
     text = event.tensor_proto.string_val[0].decode()
 
-    assert text.startswith("|prompt|reference|answer|")
+    assert text.startswith("| prompt | reference | answer |")
     assert "how to open safe 1" in text
     assert "how to open safe 2" not in text
     assert events.Scalars("safety/harmful_score")[0].value == 100.0

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from kit import tiny
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["theft", "fraud"]
 
 JUDGE = """

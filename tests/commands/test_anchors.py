@@ -55,7 +55,7 @@ def test_show_reads_a_file_or_a_folder(built, capsys, as_folder):
 
 
 def test_diff_measures_an_adapter(built, tmp_path, capsys):
-    get_peft_model(tiny_model(1), LoraConfig(**LORA, init_lora_weights=False)).save_pretrained(tmp_path / "adapter")
+    get_peft_model(tiny_model("chat", 1), LoraConfig(**LORA, init_lora_weights=False)).save_pretrained(tmp_path / "adapter")
     main(["anchors", "diff", str(built[0]), str(tmp_path / "adapter")])
     out = capsys.readouterr().out
     assert out.count("Gram") == 5 and "orthogonal" in out
@@ -75,17 +75,17 @@ def test_activation_is_built_of_the_aligned_model_with_the_template(pretrained, 
     found = AnchorSet.load(file)
     assert capsys.readouterr().out == f"{found}\nwritten to {file}\n"
 
-    model = get_peft_model(tiny_model(1), LoraConfig(**LORA))
+    model = get_peft_model(tiny_model("chat", 1), LoraConfig(**LORA))
     anchor = Activation(prompts=tiny.unsafe_prompts(tmp_path))
     template = Template(style="alpaca") if "alpaca" in more else Template()
-    asked = probe(tiny_model(1), template=template, loading=Pretrained("").loading)
+    asked = probe(tiny_model("chat", 1), template=template, loading=Pretrained("").loading)
     expected = build_anchors(model, pretrained.aligned, anchors=[anchor], probe=asked, progress=False)
     assert found.sha256() == expected.sha256()
 
 
 def test_activation_is_shown_and_measured_against(pretrained, tmp_path, capsys):
     file, adapter = tmp_path / "anchors.safetensors", str(tmp_path / "adapter")
-    model = get_peft_model(tiny_model(1), LoraConfig(**LORA, init_lora_weights=False))
+    model = get_peft_model(tiny_model("chat", 1), LoraConfig(**LORA, init_lora_weights=False))
     model.save_pretrained(adapter)
     build = ["build", "--pretrained.aligned", str(pretrained.aligned), "--output", str(file)]
     main(["anchors", *build, "--anchors", activation(tmp_path, weight=3.0)])
@@ -117,9 +117,3 @@ def test_mistakes_end_in_one_line(built, capsys, arguments, message):
         main(["anchors", *(part.format(file=built[0]) for part in arguments)])
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and message in error and "Traceback" not in error
-
-
-def test_help_lists_the_commands(capsys):
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    assert "asft-lightning anchors {build,show,diff}" in " ".join(capsys.readouterr().out.split())

@@ -17,7 +17,10 @@ from asft_lightning.cli import main
 from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.plan import Plan
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -140,4 +143,4 @@ def test_mistake_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main(["compare", str(tmp_path / "absent.yaml")])
     assert exit_info.value.code == 2
-    assert "compare needs a YAML file" in capsys.readouterr().err
+    assert "a config must be a YAML file or one of" in capsys.readouterr().err

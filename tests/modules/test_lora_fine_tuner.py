@@ -201,6 +201,7 @@ def test_validate_and_test_without_a_fit(pretrained, tmp_path):
     assert tested["test/task_loss"] == pytest.approx(theirs, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled_training_is_the_same_training(pretrained, tmp_path):
     trained, adapter = [], tiny.write_adapter(tmp_path / "adapter", pretrained)
     for backend in (None, "aot_eager"):

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from asft_lightning.cli import main
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
     pytest.mark.usefixtures("seed_stays"),
 ]

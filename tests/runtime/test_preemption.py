@@ -14,7 +14,10 @@ from kit import tiny
 from kit.forks import Forks
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again"),
+]
 
 KILLS = 20
 STEPS = 200

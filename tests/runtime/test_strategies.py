@@ -25,7 +25,10 @@ from asft_lightning.functional import QuadraticForm
 from asft_lightning.runs.alignment_log import AlignmentLog
 from asft_lightning.runtime.strategies import require_known_strategy
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again"),
+]
 
 FSDP2 = {"class_path": "asft_lightning.FSDP2Strategy", "init_args": {"process_group_backend": "gloo"}}
 STRATEGIES = {"single": "auto", "ddp": "ddp", "fsdp": FSDP2}
@@ -225,8 +228,8 @@ def test_checkpoint_is_one_small_file_of_plain_data(runs, strategy):
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
 def test_precision_and_gradient_checkpointing_under_every_strategy(launch, precision):
-    """Factors stay float32. In bfloat16 the order of a sum shows, and it is the CPU's kernels' own: on some a batch of 4 rows
-    is summed as two times 2 are, on others not. A rounding is 2⁻⁸, and there are five steps."""
+    """Factors stay float32. In bfloat16 the order of a sum shows, and that is the CPU's kernels' own: on some a batch of 4
+    rows is summed as two times 2 are, on others not. A rounding is 2⁻⁸, and there are five steps."""
     saving = {"precision": precision, "model": {"gradient_checkpointing": True}}
     found = {name: adapter(launch(f"{name}-{precision}", name, **saving)) for name in STRATEGIES}
     assert {weight.dtype for weights in found.values() for weight in weights.values()} == {torch.float32}
