@@ -60,8 +60,9 @@ def test_inputs_of_few_directions_lose_nothing(rank):
     assert found.bound <= ROUNDING**2 * found.trace
 
 
-@pytest.mark.parametrize("tolerance", [0.0, 0.01, 0.3])
-@pytest.mark.parametrize("sizes", [(), (1,) * 200, (3, 50, 1, 100), (8,) * 30], ids=["one", "each", "some", "even"])
+@pytest.mark.parametrize(
+    ("sizes", "tolerance"), [((), 0.0), ((1,) * 200, 0.01), ((3, 50, 1, 100), 0.3)], ids=["one", "each", "some"]
+)
 @pytest.mark.parametrize(("capacity", "decay"), [(1, 0.8), (8, 0.8), (8, 1.0), (20, 0.8)])
 def test_what_is_dropped_is_within_the_bound(capacity, decay, sizes, tolerance):
     x = inputs(400, 24, decay)

@@ -43,9 +43,8 @@ def test_gram_worked_by_hand():
     assert (found.spectrum.norm, found.spectrum.trace, found.spectrum.error_bound) == (pytest.approx(5), pytest.approx(5), 0)
 
 
-@pytest.mark.parametrize("tolerance", [0.001, 0.01, 0.1, 1.0])
 @pytest.mark.parametrize("c", [[0.2, 0.04, 0.01, 0.004, 0.001, 0.0004], [2.7, 1.4, 1.0, 0.3, 0.02, 0.004, 0.003]])
-@pytest.mark.parametrize("shape", [(16, 16), (10, 30), (30, 10)])
+@pytest.mark.parametrize(("shape", "tolerance"), [((16, 16), 0.001), ((10, 30), 0.01), ((30, 10), 0.1), ((16, 16), 1.0)])
 def test_gram_error_bound_holds_for_random_and_adversarial_updates(tolerance, c, shape):
     v = with_eigenvalues(*shape, c)
     found, dense = gram_map(v, tolerance), dense_gram(v)
@@ -79,7 +78,6 @@ def relative_errors(found, dense):
     return float(values[0]) - 1, float(values[-1]) - 1
 
 
-@pytest.mark.parametrize("tolerance", [0.003, 0.01, 0.1])
 @pytest.mark.parametrize(
     "sigma",
     [
@@ -91,7 +89,7 @@ def relative_errors(found, dense):
     ],
     ids=["decaying", "heavy-tailed", "above 1", "flat", "low rank"],
 )
-@pytest.mark.parametrize("shape", [(200, 200), (190, 500), (500, 190)])
+@pytest.mark.parametrize(("shape", "tolerance"), [((200, 200), 0.003), ((190, 500), 0.01), ((500, 190), 0.1)])
 def test_the_bound_holds_for_every_update_where_directions_are_iterated(monkeypatch, shape, sigma, tolerance):
     monkeypatch.setattr(decomposition, "EXACT_UP_TO", 32)
     monkeypatch.setattr(decomposition, "_FIRST_WIDTH", 16)
@@ -100,9 +98,8 @@ def test_the_bound_holds_for_every_update_where_directions_are_iterated(monkeypa
     found = gram_map(v.float(), tolerance)
     least, most = relative_errors(found, dense_gram(v))
     assert found.spectrum.error_bound <= tolerance
-    assert (
-        -found.spectrum.error_bound - 1e-4 <= least and most <= found.spectrum.error_bound + 1e-5
-    )  # and float32's rounding of U
+    bound = found.spectrum.error_bound
+    assert -bound - 1e-4 <= least and most <= bound + 1e-5  # and float32's rounding of U
 
 
 @pytest.mark.parametrize("settings", [{"num_directions": 5}, {"explained_variance": 0.6}])
