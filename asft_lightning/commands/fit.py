@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -50,6 +51,7 @@ class AsFTCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The arguments that belong to no single module."""
         parser.add_argument("--pretrained", type=Pretrained, help="The checkpoints of the run.")
+        parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; null for PyTorch's own choice.")
         parser.add_argument("--template", type=Template, default=Template(), help="How rows are written for the model.")
         for shared in ("pretrained", "template"):
             for module in ("model", "data"):
@@ -65,6 +67,10 @@ class AsFTCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """A checkpoint that is not there must show before a model is loaded."""
+        if (threads := self._get(self.config, "threads")) is not None:
+            if threads < 1:
+                raise ConfigurationError(f"threads must be 1 or more, got {threads}. Leave it out for PyTorch's own choice.")
+            torch.set_num_threads(threads)
         path = self._get(self.config, "ckpt_path")
         if path and path not in _CHECKPOINTS and "://" not in path and not Path(path).exists():
             raise ConfigurationError(
