@@ -1,3 +1,4 @@
+from . import anchors, callbacks, data, evaluation, functional, metrics, modules, penalty, projections
 from .anchors import (
     Activation,
     Anchor,
@@ -112,6 +113,15 @@ __all__ = [
     "UpdatePenalty",
     "UtilityEvaluation",
     "Verdict",
+    "anchors",
     "build_anchors",
+    "callbacks",
+    "data",
+    "evaluation",
+    "functional",
     "generate_answers",
+    "metrics",
+    "modules",
+    "penalty",
+    "projections",
 ]

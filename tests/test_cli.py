@@ -13,7 +13,7 @@ from kit.commands import said
 from peft import PeftModel
 
 from asft_lightning.cli import COMMANDS, main
-from asft_lightning.runtime.named_configs import config_names, find_config
+from asft_lightning.runtime.named_configs import config_names, find_config, with_found_configs
 
 pytestmark = pytest.mark.usefixtures("seed_stays")
 
@@ -253,3 +253,14 @@ def test_mistakes_that_describe_finds(config, capsys, arguments, message):
         main(["describe", "--config", config, *arguments])
     assert exit_info.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_configs_by_their_short_option_and_as_yaml():
+    yaml_text = "trainer: {max_steps: 3}"
+    resolved = with_found_configs(
+        ["fit", "-c", "quickstart", "--config=methods/asft", "--config", yaml_text, "--x=quickstart"]
+    )
+    assert resolved == [
+        "fit", "-c", str(find_config("quickstart")), f"--config={find_config('methods/asft')}", "--config", yaml_text,
+        "--x=quickstart",
+    ]  # fmt: skip

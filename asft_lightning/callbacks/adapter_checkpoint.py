@@ -21,13 +21,17 @@ class AdapterCheckpoint(Callback):
     def __init__(self, folder: str = "adapter") -> None:
         self.folder = folder
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What cannot be written shows before anything is trained."""
+        chat_module(self, pl_module, "model", "tokenizer")
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write beside and rename into place, on rank 0.
 
         Raises:
             StorageError: If that cannot be; an earlier adapter is then as it was.
         """
-        module = chat_module(self, pl_module)
+        module = chat_module(self, pl_module, "model", "tokenizer")
         state = None  # the model's own
         if sharded_over(module.model) is not None:  # of which each rank has a part
             state = put_together({name: p for name, p in module.model.named_parameters() if p.requires_grad})

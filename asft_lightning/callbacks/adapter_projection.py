@@ -41,10 +41,14 @@ class AdapterProjection(Callback):
         # A new list, for Lightning is going through the old one.
         trainer.callbacks = first  # type: ignore[attr-defined]
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What cannot be projected shows before anything is trained."""
+        chat_module(self, pl_module, "model")
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Project, on every rank alike, and say what was done."""
         assert self._weights is not None
-        projected = project_model(chat_module(self, pl_module).model, self.method, self._weights)
+        projected = project_model(chat_module(self, pl_module, "model").model, self.method, self._weights)
         folder = RunFolder.of(trainer)
         if trainer.is_global_zero:
             write_json(folder.projection, record(self.method, projected))

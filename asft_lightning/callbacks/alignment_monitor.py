@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from lightning.pytorch import LightningModule, Trainer
 
-from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors_of, term_labels, update_parts
+from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors_of, needs_of, term_labels, update_parts
 from asft_lightning.callbacks.protocols import ChatModule, chat_module, pretrained_of
 from asft_lightning.callbacks.scheduled import ScheduledCallback
+from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.alignment_log import AlignmentLog, LayerFigures
 from asft_lightning.runs.alignment_picture import draw_alignment
@@ -31,11 +32,12 @@ class AlignmentMonitor(ScheduledCallback):
     The anchors are those that the run is protected with; where it has none, or others are asked for, they are built before
     the first step, by rank 0 alone. Of a large model take a file of ``asft-lightning anchors build`` then.
 
+    The rest of the schedule is told as for :class:`ScheduledCallback`.
+
     Args:
         anchors: The variants to measure against; null for the run's own, or ``[Gram()]`` where it has none.
         anchor_file: Take built anchors instead: a file, or a hub repository with one.
-        every_n_steps: Measure every so many optimizer steps; the rest of the schedule is told as for
-            :class:`ScheduledCallback`.
+        every_n_steps: Measure every so many optimizer steps.
         picture: Whether to draw after the last step; needs matplotlib.
 
     Raises:
@@ -64,7 +66,7 @@ class AlignmentMonitor(ScheduledCallback):
         """Find the anchors, begin the table, and measure the model as it came."""
         if trainer.is_global_zero:
             self._anchor_set = self._anchors_of(pl_module)
-            _require_anchors_for_all(self._anchor_set, chat_module(self, pl_module))
+            _require_anchors_for_all(self._anchor_set, chat_module(self, pl_module, "model"))
             AlignmentLog(RunFolder.of(trainer).alignment).begin(trainer.global_step)
         super().on_train_start(trainer, pl_module)
 
@@ -73,7 +75,7 @@ class AlignmentMonitor(ScheduledCallback):
 
     def run(self, trainer: Trainer, pl_module: LightningModule, moment: Moment) -> None:
         """Measure once; every rank takes part, for of sharded factors each has a piece."""
-        factors = find_lora_factors(chat_module(self, pl_module).model)
+        factors = find_lora_factors(chat_module(self, pl_module, "model").model)
         updates = [(f.target.name, *put_together((f.a, f.b)), f.scaling) for f in factors]
         if self._anchor_set is None:  # not rank 0
             return
@@ -97,15 +99,17 @@ class AlignmentMonitor(ScheduledCallback):
         of_run = getattr(pl_module, "anchor_set", None)
         if self.anchors is None and isinstance(of_run, AnchorSet):
             return of_run
-        module, pretrained = chat_module(self, pl_module), pretrained_of(self, pl_module)
+        pretrained = pretrained_of(self, pl_module)
+        variants = [Gram()] if self.anchors is None else self.anchors
+        module = chat_module(self, pl_module, "model") if "model" not in needs_of(variants) else chat_module(self, pl_module)
         # Rank 0 is alone here, and all ranks gather sharded weights; nor is what is trained always aligned.
         can_run = pretrained.start == "aligned" and sharded_over(module.model) is None
         return build_anchors_of(
             pretrained,
             module.model,
-            [Gram()] if self.anchors is None else self.anchors,
+            variants,
             lambda: module.tokenizer,
-            module.template,
+            getattr(module, "template", Template()),
             run_on=pl_module.device,
             running=module.model if can_run else None,
         )

@@ -1,6 +1,6 @@
 """What the callbacks of this package want of a LightningModule and its data; any that have it will do."""
 
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -43,13 +43,20 @@ _WANTED = {
 }
 
 
-def chat_module(callback: Callback, module: LightningModule) -> ChatModule:
-    """The module as a chat module.
+def chat_module(
+    callback: Callback, module: LightningModule, *needs: Literal["model", "tokenizer", "template"]
+) -> ChatModule:
+    """The module as a chat module; not before ``on_fit_start``, for a module may make its model in ``configure_model``.
+
+    Args:
+        callback: Who needs it.
+        module: The module.
+        needs: What it needs of it; all where nothing is named.
 
     Raises:
         ConfigurationError: If it lacks something; names it.
     """
-    _require(callback, module, "model", "tokenizer", "template")
+    _require(callback, module, *(needs or ("model", "tokenizer", "template")))
     return cast(ChatModule, module)
 
 

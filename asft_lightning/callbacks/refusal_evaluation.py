@@ -18,9 +18,10 @@ from asft_lightning.metrics import RefusalRate
 class RefusalEvaluation(ScoringCallback):
     """Share of refusals of harmless prompts, in percent, as ``over_refusal/refusal_rate``; lower is better.
 
+    The other arguments are those of :class:`ScoringCallback`; ``prompts`` are harmless ones.
+
     Args:
-        judge: Tells refusals from answers; null for the usual phrases. The other arguments are those of
-            :class:`ScoringCallback`; ``prompts`` are harmless ones.
+        judge: Tells refusals from answers; null for the usual phrases.
     """
 
     kind: ClassVar[str] = "over_refusal"

@@ -21,11 +21,13 @@ class RubricEvaluation(ScoringCallback):
 
     Where prompts have categories, the score of each stands in ``summary.json``.
 
+    The other arguments are those of :class:`ScoringCallback`.
+
     Args:
         rater: Who gives the numbers, e.g. :class:`EndpointRater`.
         weights: {axis: how much it counts}, the rater's axes.
         lowest: The lowest number of a rater that does not say it itself; null for 1.
-        highest: Its highest; null for 10. The other arguments are those of :class:`ScoringCallback`.
+        highest: Its highest; null for 10.
 
     Raises:
         ConfigurationError: If weights or range cannot be, or are not those of the rater.

@@ -34,10 +34,11 @@ class SafetyEvaluation(ScoringCallback):
     ``…/harmful_score_worst``, the share of prompts with an unsafe one among them. Where prompts have categories, the score
     of each stands in ``summary.json``.
 
+    The other arguments are those of :class:`ScoringCallback`; ``prompts`` are unsafe ones.
+
     Args:
         judge: Who tells unsafe answers from safe ones, or several by name; null for :class:`RefusalJudge`.
-        keep_judges: Leave the judges' models on the accelerator between scorings. The other arguments are those of
-            :class:`ScoringCallback`; ``prompts`` are unsafe ones.
+        keep_judges: Leave the judges' models on the accelerator between scorings.
 
     Raises:
         ConfigurationError: If there is no judge.

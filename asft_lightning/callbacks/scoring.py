@@ -113,7 +113,6 @@ class ScoringCallback(ScheduledCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load the prompts and check them, so that a mistake in them shows before training."""
-        chat_module(self, pl_module)
         if not self.rows:
             self.rows = list(islice(self.prompts.iterate(), self.max_prompts))
         if [scorer.label for scorer in _scorers(trainer)].count(self.label) > 1:
@@ -124,6 +123,7 @@ class ScoringCallback(ScheduledCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the run's summary, and score the model as it came."""
+        chat_module(self, pl_module)
         check_deciders(trainer, self, self.scores)
         withdraw(trainer, self.scores)
         if not trainer.global_step and _scorers(trainer)[0] is self and trainer.is_global_zero:

@@ -18,9 +18,11 @@ from asft_lightning.metrics import AnswerAccuracy, AnswerRule
 class UtilityEvaluation(ScoringCallback):
     """Share of right answers on the fine-tuning task, in percent, as ``utility/accuracy``.
 
+    The other arguments are those of :class:`ScoringCallback`.
+
     Args:
         rule: When an answer is right: ``exact``, ``label`` or ``final_number``, see :class:`AnswerAccuracy`.
-        labels: The task's closed set of answers, for ``label``. The other arguments are those of :class:`ScoringCallback`.
+        labels: The task's closed set of answers, for ``label``.
 
     Raises:
         DataError: Before training, if a reference cannot be matched, e.g. is blank or none of the labels.

@@ -11,6 +11,7 @@ EXAMPLES = (
     "describe --config quickstart",
     "describe --config models/qwen-2-7b-instruct --config data/agnews --config methods/asft",
 )
+_HELP = {"prog": "asft-lightning describe", "epilog": f"e.g. asft-lightning {EXAMPLES[0]}"}
 
 
 class _DataOnly(AsFTCLI):
@@ -28,7 +29,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: Those of fit.
     """
-    data = _DataOnly(with_found_configs(arguments), run=False).datamodule
+    data = _DataOnly(with_found_configs(arguments), run=False, parser_kwargs=_HELP).datamodule
     if not isinstance(data, MixtureDataModule):
         raise ConfigurationError(
             f"describe needs the rows of a MixtureDataModule, got {type(data).__name__}. Set data to one."

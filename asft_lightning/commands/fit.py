@@ -40,7 +40,7 @@ class AsFTCLI(LightningCLI):
             trainer_defaults={"default_root_dir": "runs/asft", "callbacks": [RunCost()]},
             seed_everything_default=0,
             args=list(args) if args is not None else None,
-            **kwargs,
+            **{"parser_kwargs": {"prog": "asft-lightning"}, **kwargs},
         )
 
     @staticmethod
@@ -66,7 +66,7 @@ class AsFTCLI(LightningCLI):
         super()._parse_ckpt_path()
 
     def before_instantiate_classes(self) -> None:
-        """A checkpoint that is not there must show before a model is loaded."""
+        """Take the threads; and a checkpoint that is not there must show before a model is loaded."""
         if (threads := self._get(self.config, "threads")) is not None:
             if threads < 1:
                 raise ConfigurationError(f"threads must be 1 or more, got {threads}. Leave it out for PyTorch's own choice.")

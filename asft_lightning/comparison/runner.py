@@ -108,9 +108,10 @@ class Runner:
         return True
 
     def _start(self, run: Run) -> BaseProcess:
-        write_atomically(log_of(run), f"$ OMP_NUM_THREADS={self.threads} asft-lightning {shlex.join(run.arguments)}\n")
+        arguments = [*run.arguments, f"--threads={self.threads}"]
+        write_atomically(log_of(run), f"$ asft-lightning {shlex.join(arguments)}\n")
         context: Any = multiprocessing.get_context(self._start_method)
-        work = (self.launch, run.arguments, str(log_of(run)), self.threads)
+        work = (self.launch, arguments, str(log_of(run)))
         process: BaseProcess = context.Process(target=_work, args=work, name=run.name)
         process.start()
         return process
@@ -148,7 +149,7 @@ def log_of(run: Run) -> Path:
     return RunFolder(run.folder).log
 
 
-def _work(launch: Launch, arguments: list[str], log: str, threads: int) -> None:
+def _work(launch: Launch, arguments: list[str], log: str) -> None:
     """In a process of its own: the command line, with what it says in a file."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
@@ -157,7 +158,6 @@ def _work(launch: Launch, arguments: list[str], log: str, threads: int) -> None:
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(file, stream)
-    torch.set_num_threads(threads)
     launch(arguments)
 
 

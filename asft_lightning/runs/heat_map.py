@@ -45,9 +45,6 @@ def draw_heat_map(
             if value is not None:
                 colour = "black" if value > 0.6 * top else "white"
                 axis.text(x, y, form.format(value), ha="center", va="center", fontsize=7, color=colour)
-    size: dict[str, Any] = (
-        {"pad": 0.02, "fraction": 0.06, "aspect": 14} if scale == "horizontal" else {"pad": 0.01, "fraction": 0.04}
-    )
-    bar = axis.figure.colorbar(image, ax=axis, orientation=scale, **size)
+    bar = axis.figure.colorbar(image, ax=axis, orientation=scale, **_BARS[scale])
     bar.set_ticks([0.0, top], labels=["0", form.format(top)], fontsize=8)
     bar.outline.set_visible(False)

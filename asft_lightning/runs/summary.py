@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from asft_lightning.errors import ConfigurationError
+from asft_lightning.errors import AsFTError, ConfigurationError
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
 from asft_lightning.runtime.files import write_json
-from asft_lightning.runtime.reading import readable
 from asft_lightning.runtime.terminal import make_table, say, show
 
 VERSION = 1
@@ -138,7 +137,15 @@ class Summary:
         """
         if not folder.summary.is_file():
             return cls()
-        return readable(folder.summary, lambda: cls._from_json(folder), "a run's summary")
+        try:
+            return cls._from_json(folder)
+        except AsFTError:
+            raise
+        except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+            raise ConfigurationError(
+                f"{folder.summary} cannot be read as a run's summary ({type(error).__name__}): it is damaged. Remove the "
+                "run's folder; the same command makes it again."
+            ) from error
 
     @classmethod
     def _from_json(cls, folder: RunFolder) -> Self:

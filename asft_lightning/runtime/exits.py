@@ -24,7 +24,7 @@ _NOISE = (
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning asking torch
     ".*Checkpoint directory .* exists and is not empty.*",  # one run folder without version numbers, on purpose
     ".*Experiment logs directory .* exists and is not empty.*",
-    ".*args parameter is intended to run from within Python.*",  # describe takes its own word off the command line
+    ".*args parameter is intended to run from within Python.*",  # commands are told their arguments
     ".*Total length of `list` across ranks is zero.*",  # no validation rows were asked for
 )
 
@@ -56,20 +56,16 @@ def ending_in_one_line() -> Iterator[None]:
 
 def explain(error: BaseException) -> Exit | None:
     """How to end on an error; None where a traceback is due."""
-    import torch  # here, for a command that ends well may need neither
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
-
-    if isinstance(error, SIGTERMException):
+    if isinstance(error, _loaded("lightning.pytorch.utilities.exceptions", "SIGTERMException")):
         return Exit(f"ended by SIGTERM; {_GO_ON}", 128 + signal.SIGTERM)
     # Lightning writes its checkpoints on Ctrl-C, ignores a second one meanwhile, and leaves with status 1.
     if isinstance(error, KeyboardInterrupt) or (
         isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
     ):
         return Exit(f"ended by Ctrl-C; {_GO_ON}", 128 + signal.SIGINT)
-    if isinstance(error, MisconfigurationException):  # Lightning's word for a user's mistake
-        return Exit(str(error), 2)
-    if isinstance(error, torch.distributed.DistError) or (
+    if isinstance(error, _loaded("lightning.fabric.utilities.exceptions", "MisconfigurationException")):
+        return Exit(str(error), 2)  # Lightning's word for a user's mistake
+    if isinstance(error, _loaded("torch.distributed", "DistError")) or (
         isinstance(error, RuntimeError) and "gloo/transport" in str(error)
     ):
         return Exit(f"another rank of this run is gone: what it said last stands above, or it was killed; {_GO_ON}", 1)
@@ -77,6 +73,11 @@ def explain(error: BaseException) -> Exit | None:
     if isinstance(error, OSError) and error.errno in _STORAGE:
         mistake = unwritable(error.filename or "the run's folder", error)
     return None if mistake is None else Exit(str(mistake), 2)
+
+
+def _loaded(module: str, name: str) -> type | tuple[()]:
+    """A class of a module that has been imported: an error cannot be of one that has not, and may come in an import."""
+    return getattr(sys.modules.get(module), name, ())
 
 
 def _mistake(error: BaseException | None) -> AsFTError | None:

@@ -27,7 +27,7 @@ def find_config(name: str) -> Path:
         ConfigurationError: If there is neither; says what there is.
     """
     path = Path(name).expanduser()
-    if path.is_file():
+    if path.exists() and not path.is_dir():  # a pipe will do
         return path
     plain = name.removeprefix("configs/").removesuffix(".yaml")
     names = config_names()
@@ -42,14 +42,20 @@ def find_config(name: str) -> Path:
 
 
 def with_found_configs(arguments: Sequence[str]) -> list[str]:
-    """Command-line arguments with the file of each ``--config`` in place of its name."""
+    """Command-line arguments with the file of each ``--config`` or ``-c`` in place of its name; YAML itself stays."""
     resolved = list(arguments)
     for i, argument in enumerate(arguments):
-        if argument == "--config" and i + 1 < len(arguments):
-            resolved[i + 1] = str(find_config(arguments[i + 1]))
-        elif argument.startswith("--config="):
-            resolved[i] = f"--config={find_config(argument.removeprefix('--config='))}"
+        option, equals, value = argument.partition("=")
+        if option in ("--config", "-c") and equals:
+            resolved[i] = f"{option}={_file_or_yaml(value)}"
+        elif argument in ("--config", "-c") and i + 1 < len(arguments):
+            resolved[i + 1] = _file_or_yaml(arguments[i + 1])
     return resolved
+
+
+def _file_or_yaml(value: str) -> str:
+    is_yaml = ": " in value or "\n" in value or value.startswith("{")
+    return value if is_yaml else str(find_config(value))
 
 
 def about(name: str) -> str:

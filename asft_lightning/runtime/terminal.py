@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 _NO_WRAP_WIDTH = 10_000
 
@@ -20,14 +20,14 @@ def make_table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: st
         title: Above it.
         texts: How many columns from the left are text, and stand at their left; others are figures, at their right.
     """
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=None if title is None else Text(title), title_justify="left", box=box.SIMPLE_HEAD)
     for i, heading in enumerate(headings):
         if i < texts:
-            table.add_column(heading, justify="left", overflow="fold")
+            table.add_column(Text(heading), justify="left", overflow="fold")
         else:
-            table.add_column(heading, justify="right")
+            table.add_column(Text(heading), justify="right")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -58,7 +58,7 @@ def say(*texts: str) -> None:
     """Print lines as they are: nothing in them is coloured, cut or interpreted."""
     console = Console()
     for text in texts:
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        console.print(Text(text), soft_wrap=True)
 
 
 def show(table: Table) -> None:

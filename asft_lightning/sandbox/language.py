@@ -96,7 +96,7 @@ REVIEW_OPINIONS = {
 
 
 def texts() -> list[str]:
-    """Every piece of text of this file, in a fixed order: the vocabulary and the sandbox's digest come from it."""
+    """Every piece of text of this file, in a fixed order: the vocabulary comes from it."""
     questions = [text for phrasings, answer, pairs in QUESTIONS for text in (*phrasings, answer, pairs)]
     opinions = [text for label in LABELS for text in (label, REVIEW_OPINIONS[label])]
     catalogue = [text for entry in (MATERIALS, SAFE_OBJECTS, UNSAFE_OBJECTS) for text in entry.values()]

@@ -128,7 +128,7 @@ def test_weights_are_those_of_the_command_in_the_log(sweep, tmp_path):
         r for r in Plan(load_comparison(sweep.folder / "comparison.yaml")).reported("asft_alt", {}) if r.axes["seed"] == 1
     ]
     line = (run.folder / "log.txt").read_text().splitlines()[0]
-    assert line.startswith("$ OMP_NUM_THREADS=1 asft-lightning fit ")
+    assert line.startswith("$ asft-lightning fit ") and line.endswith(" --threads=1")
     command = line.removeprefix("$ ").replace(str(run.folder), str(tmp_path))
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment["ASFT_LIGHTNING_CACHE"] = str(sweep.folder / "cache")
