@@ -212,6 +212,7 @@ def test_users_mistake_is_one_line_and_status_2(config, tmp_path, capsys, argume
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_mistake_in_a_process_of_its_own(config):
     command = [sys.executable, "-c", "from asft_lightning.cli import main; main()"]
     found = subprocess.run(
