@@ -1,5 +1,6 @@
 """Fixtures that every part of the suite shares."""
 
+import gc
 import logging
 import os
 import signal
@@ -57,6 +58,13 @@ def anchor_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("asft_lightning.anchors.build.cache_folder", lambda: folder)
         yield folder / "anchors"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _imports_are_no_garbage():
+    """What the imports brought is not looked through again and again: that would be a good part of the suite's time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -24,6 +24,7 @@ from asft_lightning.runtime.progress import Progress
 from asft_lightning.runtime.ranks import EndTogether, on_any_rank
 from asft_lightning.runtime.sharding import shard
 from asft_lightning.runtime.strategies import require_known_strategy
+from asft_lightning.runtime.whole_steps import WholeSteps
 from asft_lightning.weights.loading import load_adapter
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -91,8 +92,8 @@ class LoRAFineTuner(LightningModule):
         keep_checkpoints_whole(self.trainer.strategy)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every run needs: ranks that end together."""
-        return [EndTogether()]
+        """What every run needs: ranks that end together, and not within a step."""
+        return [EndTogether(), WholeSteps()]
 
     def configure_model(self) -> None:
         """Load the aligned model and put the adapter on it; once, whatever calls it again."""

@@ -25,7 +25,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """Begun, killed after three runs, and gone on with; what was done when it was killed is ``before``."""
+    """Begun, killed after three runs, and gone on with; what was done when it was killed is ``before``.
+
+    What was found then is kept: other tests begin it again, in any order.
+    """
     found = Sweep(tmp_path_factory.mktemp("sweep"))
     write_comparison(found.folder)
     pid = found.begin()
@@ -37,7 +40,8 @@ def sweep(tmp_path_factory):
     time.sleep(3)
     found.later = found.done()
     found.begin()
-    found.status = found.ended()
+    found.status, found.content, found.said = found.ended(), found.results(), found.log.read_text()
+    found.broken = [Path(failure["log"]).read_text() for failure in found.content["failures"]]
     yield found
     found.forks.close()
 
@@ -49,25 +53,25 @@ def test_runs_end_with_the_command_that_started_them(sweep):
 
 def test_nothing_is_done_twice_and_nothing_lost(sweep):
     assert sweep.done().items() >= sweep.before.items()
-    methods = [run["method"] for run in sweep.results()["runs"]]
+    methods = [run["method"] for run in sweep.content["runs"]]
     assert sorted(methods) == ["asft", "asft", "asft_alt", "asft_alt", "sft", "sft"]
     assert sorted(name.split("-")[0] for name in sweep.done()) == sorted([*methods, "asft", "asft", "first", "first"])
 
 
 def test_failures_are_listed_and_the_rest_completes(sweep):
-    content = sweep.results()
     assert sweep.status == 1
-    assert [failure["run"].split("-")[0] for failure in content["failures"]] == ["broken", "broken"]
-    assert len(content["missing"]) == 2
-    for failure in content["failures"]:
+    failures = sweep.content["failures"]
+    assert [failure["run"].split("-")[0] for failure in failures] == ["broken", "broken"]
+    assert len(sweep.content["missing"]) == 2
+    for failure, log in zip(failures, sweep.broken, strict=True):
         assert "num_rows" in failure["reason"]
         assert "\n" not in failure["reason"]
-        assert failure["reason"] in Path(failure["log"]).read_text()
-    assert "failed: broken" in sweep.log.read_text()
+        assert failure["reason"] in log
+    assert "failed: broken" in sweep.said
 
 
 def test_results_say_all_that_was_measured(sweep):
-    content = sweep.results()
+    content = sweep.content
     run = content["runs"][0]
     summary = json.loads((Path(run["folder"]) / "summary.json").read_text())
 

@@ -64,6 +64,7 @@ def test_it_says_what_it_is(name):
     assert all(len(line) <= 160 for line in find_config(name).read_text(encoding="utf-8").splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", of("data"))
 def test_combinations_in_any_order(parser, data):
     """Each data set with each method, in orders and with models that go round."""
@@ -127,6 +128,7 @@ def test_scoring_of_every_config_is_built(parser, scoring):
     assert len({scorer.label for scorer in scorers}) == len(scorers) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_comparison(parser, name):
     """The first and the last run of each method parse, and no two runs are the same."""

@@ -64,6 +64,7 @@ def parser():
     return fit_parser()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "model", "mixture"), RUNS)
 def test_every_run_of_the_paper(parser, files, tokenizers, task, model, mixture):
     names = [f"models/{model}", f"data/{task}", "methods/asft", "mixtures/paper", "scoring/paper", "trainer/cpu"]

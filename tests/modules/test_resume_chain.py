@@ -10,6 +10,7 @@ from asft_lightning import LoRAFineTuner
 STEPS_AN_EPOCH, EPOCHS = 5, 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [3, 5, 6])
 @pytest.mark.parametrize("second", [7, 9, 10, 13])
 def test_resumed_twice(pretrained, tmp_path, first, second):
