@@ -47,6 +47,7 @@ def test_scores_come_from_the_server(fit):
     ("trouble", "unscored"),
     [("fails", COUNT), ("talks nonsense", COUNT), ("drops the line", COUNT), ("delays one", 1), ("fails for one", 1)],
 )
+@pytest.mark.slow
 def test_server_in_trouble_while_training(fit, tmp_path, trouble, unscored):
     """Good before training and in the first epoch, in trouble in the second, good again in the third."""
     asked = []

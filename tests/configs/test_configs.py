@@ -50,6 +50,7 @@ def test_there_are_configs_to_check():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.slow
 def test_a_run_with_it_parses(parser, name):
     config = parsed(parser, *run_with(name))
 

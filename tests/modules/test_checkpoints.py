@@ -97,6 +97,7 @@ def test_resumed_run_equals_the_uninterrupted_one(pretrained, tmp_path, kind, dr
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.slow
 def test_run_resumed_at_any_step_equals_the_uninterrupted_one(pretrained, tmp_path, at, accumulate):
     """Steps 1 to 3 lie within the first epoch of 4 batches (its end at accumulation 2 is step 2)."""
     seen = []

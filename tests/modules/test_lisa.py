@@ -129,6 +129,7 @@ def test_what_is_logged(pretrained, tmp_path):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("at", range(1, 7))
+@pytest.mark.slow
 def test_resumed_at_any_step_equals_the_uninterrupted_run(pretrained, tmp_path, at, accumulate):
     def run(name, ckpt_path=None, **settings):
         module = lisa(pretrained, lora=tiny.LORA | {"lora_dropout": 0.3})

@@ -34,6 +34,7 @@ def whole(pretrained, tmp_path_factory):
 
 
 @pytest.mark.parametrize("ended_after", range(ACCUMULATED, 3 * BATCHES_AN_EPOCH))
+@pytest.mark.slow
 def test_goes_on_from_the_last_whole_step(pretrained, tmp_path, whole, ended_after):
     run(pretrained, tmp_path, ended_after=ended_after)
     again = run(pretrained, tmp_path, checkpoint=next(tmp_path.glob("*.ckpt")))

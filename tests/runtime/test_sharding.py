@@ -65,6 +65,7 @@ def sharded_step(rank, world, kind):
 
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("kind", ["gram", "sum", "input", "relative"])
+@pytest.mark.slow
 def test_sharded_step_is_that_of_one_process(tmp_path, kind, world):
     found = on_ranks(sharded_step, world, tmp_path, world, kind)
     model = model_of()
@@ -105,6 +106,7 @@ def sharded_hold(rank, world, r):
 
 
 @pytest.mark.parametrize(("world", "r"), [(2, 3), (3, 3), (2, 1), (3, 2)])
+@pytest.mark.slow
 def test_sharded_update_is_held_as_in_one_process(tmp_path, world, r):
     """Also where a rank has no row of A."""
     found = on_ranks(sharded_hold, world, tmp_path, world, r)

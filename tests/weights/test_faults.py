@@ -60,6 +60,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize(("method", "side"), SIDES)
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.slow
 def test_damaged_checkpoint_is_one_line(tmp_path, capsys, method, side, damage):
     config = write_config(tmp_path, method)
     change, message = DAMAGES[damage]
