@@ -31,25 +31,26 @@ class _WholeStep:
 class Progress:
     """What a checkpoint says of a run's progress, which Lightning alone does not get right.
 
-    A checkpoint between two micro-batches of an accumulated step (a run that is ended writes one) would lack the gradients
-    of the first ones: ours then says where the last whole step was, whose weights and optimizer it holds. It keeps each
-    rank's random generators, that dropout draws from. And it counts the epoch that has begun.
+    A checkpoint between two micro-batches of an accumulated step would lack the gradients of the first ones, and from one in
+    the middle of a batch, or where an epoch begins or ends, Lightning goes on with other batches; a run that is ended writes
+    such. Ours then says where the last whole step was, whose weights and optimizer it holds. It keeps each rank's random
+    generators, that dropout draws from. And it counts the epoch that has begun.
     """
 
     def __init__(self) -> None:
         self._whole: _WholeStep | None = None
 
     def after_batch(self, trainer: Trainer, device: torch.device) -> None:
-        """Note the state if this micro-batch ended a step; where each does, there is nothing between."""
-        stepped = self._whole is None or trainer.global_step > self._whole.number
-        if stepped and trainer.accumulate_grad_batches > 1:
+        """Note the state if this micro-batch ended a step."""
+        if self._whole is None or trainer.global_step > self._whole.number:
             loop = deepcopy(trainer.fit_loop.state_dict())
             self._whole = _WholeStep(trainer.global_step, _batches(trainer), loop, _generators(device))
 
     def write(self, checkpoint: dict[str, Any], trainer: Trainer, device: torch.device) -> None:
         """Put the state of the last whole step into a checkpoint; every rank has to ask."""
         generators, last_step = _generators(device), self._whole
-        if last_step is not None and trainer.global_step == last_step.number and _batches(trainer) != last_step.batches:
+        is_within = last_step is not None and (trainer.interrupted or _batches(trainer) != last_step.batches)
+        if last_step is not None and is_within and trainer.global_step == last_step.number:
             checkpoint["loops"]["fit_loop"], generators = deepcopy(last_step.fit_loop), last_step.generators
         _count_begun_epoch(checkpoint["loops"]["fit_loop"])
         checkpoint["rng"] = of_every_rank(generators)

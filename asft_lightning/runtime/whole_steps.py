@@ -26,7 +26,7 @@ class WholeSteps(Callback):
         """The weights are about to change; does nothing off the main thread, or where Ctrl-C is ignored."""
         usual = signal.getsignal(signal.SIGINT)
         if self._usual is None and callable(usual) and threading.current_thread() is threading.main_thread():
-            batches = trainer.fit_loop.epoch_loop.batch_progress.current
+            batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
 
             def put_off(number: int, frame: FrameType | None) -> None:
                 self._interrupt = (number, frame)

@@ -1,4 +1,4 @@
-"""A Ctrl-C in the middle of an optimizer step comes after it: what goes on from there is the uninterrupted run."""
+"""Ctrl-C at any moment: what goes on from the checkpoint that is written then is the uninterrupted run."""
 
 import os
 import signal
@@ -45,6 +45,39 @@ class AtWork(Callback):
         self.went_on = True
 
 
+MOMENTS = ("batch_start", "before_backward", "before_zero_grad", "batch_end", "epoch_start", "epoch_end")
+
+
+class At(Callback):
+    """Ends the run at the third moment of a kind."""
+
+    def __init__(self, moment):
+        self.moment, self.left = moment, 3
+
+    def reached(self, moment):
+        self.left -= moment == self.moment
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+    def on_train_batch_start(self, *_):
+        self.reached("batch_start")
+
+    def on_before_backward(self, *_):
+        self.reached("before_backward")
+
+    def on_before_zero_grad(self, *_):
+        self.reached("before_zero_grad")
+
+    def on_train_batch_end(self, *_):
+        self.reached("batch_end")
+
+    def on_train_epoch_start(self, *_):
+        self.reached("epoch_start")
+
+    def on_train_epoch_end(self, *_):
+        self.reached("epoch_end")
+
+
 @pytest.fixture(autouse=True)
 def usual():
     """Lightning ignores Ctrl-C once a run has been ended by one."""
@@ -54,19 +87,19 @@ def usual():
     signal.signal(signal.SIGINT, before)
 
 
-def run(kind, pair, folder, at=0, checkpoint=None, accumulated=1):
+def run(kind, pair, folder, at=0, checkpoint=None, accumulated=1, callbacks=()):
     torch.manual_seed(0)
     saver = ModelCheckpoint(folder, save_last=True, every_n_train_steps=1000, save_on_exception=True)
     trainer = tiny_trainer(
         folder,
-        callbacks=[saver],
+        callbacks=[saver, *callbacks],
         max_epochs=-1,
         max_steps=STEPS,
         enable_checkpointing=True,
         accumulate_grad_batches=accumulated,
     )
     module = fine_tuner(kind, pair, optimizer=lambda parameters: Interrupted(parameters, at))
-    trainer.fit(module, tiny_data(pair, folder, batch_size=4), ckpt_path=checkpoint)
+    trainer.fit(module, tiny_data(pair, folder, num_rows=8, batch_size=4), ckpt_path=checkpoint)
     assert trainer.global_step == STEPS
     return trained_weights(module)
 
@@ -82,6 +115,16 @@ def test_step_is_done_and_counted(pretrained, tmp_path, kind, accumulated):
 
     again = run(kind, pretrained, tmp_path / "again", checkpoint=checkpoint, accumulated=accumulated)
     whole = run(kind, pretrained, tmp_path / "whole", accumulated=accumulated)
+    assert all(torch.equal(again[name], weight) for name, weight in whole.items())
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_any_moment(pretrained, tmp_path, moment):
+    """Epochs have two batches."""
+    with pytest.raises(SystemExit):
+        run(LoRAFineTuner, pretrained, tmp_path, callbacks=[At(moment)])
+    again = run(LoRAFineTuner, pretrained, tmp_path / "again", checkpoint=tmp_path / "last.ckpt")
+    whole = run(LoRAFineTuner, pretrained, tmp_path / "whole")
     assert all(torch.equal(again[name], weight) for name, weight in whole.items())
 
 
