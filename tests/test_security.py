@@ -1,15 +1,20 @@
 """Files from elsewhere run no code: pickles, checkpoints, and models that bring Python with them. Each one here is live."""
 
+import contextlib
+import functools
 import json
 import pickle
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from kit import tiny
 from kit.commands import Exploit, said, write_config
 from safetensors.torch import load_file
 
-from asft_lightning import ConfigurationError, GuardJudge, Pretrained
+from asft_lightning import AsFT, ConfigurationError, GuardJudge, LoRAFineTuner, Pretrained
 from asft_lightning.cli import main
 
 pytestmark = pytest.mark.usefixtures("seed_stays")
@@ -126,4 +131,61 @@ def test_code_that_comes_with_a_judge(tmp_path, witness, part):
     folder = with_code(tiny.save_tiny(tmp_path / "judge", 1), witness, part)
     with pytest.raises(ConfigurationError, match=r"code of its own, which is not run\..*of judges no code is ever run"):
         GuardJudge(str(folder), device="cpu")(["a"], ["b"])
+    assert not witness.exists()
+
+
+@pytest.fixture
+def evil(tmp_path, witness, monkeypatch):
+    """The class path of a module that is seen to be imported, and what a config's parser makes of such a path."""
+    (tmp_path / "made_to_run.py").write_text(f"import pathlib\npathlib.Path({str(witness)!r}).touch()\nclass Evil: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "made_to_run.Evil"
+    sys.modules.pop("made_to_run", None)
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "describe"])
+@pytest.mark.parametrize("setting", ["data.init_args.benign.where", "model.init_args.lora.loftq_config"])
+def test_data_of_a_config_stays_data(tmp_path, evil, witness, command, setting):
+    """Whatever comes of such a setting: no class is looked up for it, in a mapping of a mapping neither."""
+    path = write_config(tmp_path)
+    config = yaml.safe_load(Path(path).read_text())
+    *parents, last = setting.split(".")
+    functools.reduce(lambda node, key: node[key], parents, config)[last] = {
+        "deep": [{"class_path": evil}],
+        "class_path": evil,
+    }
+    Path(path).write_text(yaml.safe_dump(config))
+    with contextlib.suppress(SystemExit):
+        main([command, "--config", path])
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("setting", ["model.init_args.optimizer", "trainer.callbacks", "model", "data"])
+def test_what_runs_commands_is_no_class_for_a_config(tmp_path, capsys, witness, setting):
+    command = json.dumps({"class_path": "subprocess.Popen", "init_args": {"args": ["touch", str(witness)]}})
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", write_config(tmp_path), f"--{setting}={command}"])
+    assert "Importing 'subprocess.Popen' is not allowed" in capsys.readouterr().err
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+@pytest.mark.parametrize("swap", ["a class to import", "a class in a setting", "no protection"])
+def test_settings_of_a_checkpoint_are_not_taken(tmp_path, evil, witness, monkeypatch, command, swap):
+    """What a run is follows from its config: a checkpoint's hyper-parameters do not reach the parser."""
+    config = write_config(tmp_path)
+    main(["fit", "--config", config])
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    hyper_parameters = {
+        "a class to import": {"_class_path": evil},
+        "a class in a setting": {"_class_path": "asft_lightning.AsFT", "lora": {"loftq_config": {"class_path": evil}}},
+        "no protection": {"_class_path": "asft_lightning.LoRAFineTuner"},
+    }[swap]
+    given = tmp_path / "given.ckpt"
+    torch.save(torch.load(last, weights_only=True) | {"hyper_parameters": hyper_parameters}, given)
+    trained = []
+    monkeypatch.setattr(AsFT, "setup", lambda self, stage: trained.append(self) or LoRAFineTuner.setup(self, stage))
+    main([command, "--config", config, f"--ckpt_path={given}", "--trainer.max_steps=4"])
+    assert [type(module) for module in trained] == [AsFT]
+    assert trained[0].lambda_reg == 1.0
     assert not witness.exists()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from asft_lightning.anchors.anchor import ModuleAnchor
 from asft_lightning.anchors.report import remarks, spectrum_table
+from asft_lightning.anchors.soundness import require_sound
 from asft_lightning.anchors.term import AnchorTerm
 from asft_lightning.errors import AnchorError
 from asft_lightning.functional import QuadraticForm, Spectrum
@@ -46,14 +47,14 @@ class AnchorSet:
 
     @classmethod
     def load(cls, location: str | Path, revision: str | None = None) -> Self:
-        """Read a file written by :meth:`save`, memory-mapped; nothing in it is executed.
+        """Read a file written by :meth:`save`; nothing in it is executed, and what becomes of it later changes nothing.
 
         Args:
             location: The file, or a directory or hub repository with an ``anchors.safetensors``.
             revision: Revision on the hub.
 
         Raises:
-            AnchorError: If the file is absent, damaged, or not of this format.
+            AnchorError: If the file is absent, damaged, not of this format, or its anchors would not protect.
             ConfigurationError: If the repository cannot be had.
         """
         path = Path(location)
@@ -62,7 +63,7 @@ class AnchorSet:
         try:
             with safe_open(path, framework="pt") as handle:
                 metadata = handle.metadata() or {}
-                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
+                tensors = {name: handle.get_tensor(name).clone() for name in handle.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, OSError) as error:
             raise _unreadable(path, error) from error
         if metadata.get("format") != cls.FORMAT:
@@ -75,8 +76,12 @@ class AnchorSet:
             header = json.loads(metadata["anchors"])
             terms = tuple(_term_from(i, plain, tensors) for i, plain in enumerate(header["terms"]))
             shapes = {name: (int(shape[0]), int(shape[1])) for name, shape in header["shapes"].items()}
-            return cls(shapes, terms, header["sources"])
-        except (KeyError, ValueError, TypeError) as error:
+            require_sound(shapes, terms)
+            anchors = cls(shapes, terms, {str(side): str(sha256) for side, sha256 in header["sources"].items()})
+            if unused := sorted(tensors.keys() - anchors._contents()[0].keys()):
+                raise ValueError(f"{unused[0]} is of no anchor")
+            return anchors
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, RuntimeError) as error:
             raise _unreadable(path, error) from error
 
     def sha256(self) -> str:

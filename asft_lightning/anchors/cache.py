@@ -28,7 +28,7 @@ class AnchorCache:
         return self.folder / f"{key}.safetensors"
 
     def get(self, key: str) -> AnchorSet | None:
-        """The anchors of this key, memory-mapped; None where there are none, or where the file is damaged or another's."""
+        """The anchors of this key; None where there are none, or where the file is damaged or another's."""
         path = self.path(key)
         if not path.is_file():
             return None

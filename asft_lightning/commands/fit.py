@@ -17,6 +17,7 @@ from asft_lightning.runs.logger import RunLogger
 from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
 from asft_lightning.runtime.exits import ending_in_one_line
 from asft_lightning.runtime.named_configs import with_found_configs
+from asft_lightning.runtime.plain_data import make_classes_where_they_belong
 from asft_lightning.weights.pretrained import Pretrained
 
 _CHECKPOINTS = ("last", "auto", "best", "hpc")
@@ -30,6 +31,7 @@ class AsFTCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str] | None = None, **kwargs: Any) -> None:
+        make_classes_where_they_belong()
         super().__init__(
             model_class=LoRAFineTuner,
             datamodule_class=LightningDataModule,
@@ -58,12 +60,11 @@ class AsFTCLI(LightningCLI):
                 parser.link_arguments(shared, f"{module}.init_args.{shared}")
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning's own reads the file too, and would end in torch's errors where it is damaged."""
+        """Read the checkpoint before a model is loaded; Lightning's own would take class paths and settings from it."""
         command = self.config.get("subcommand")
         path = self.config[command].get("ckpt_path") if command else None
         if path and Path(path).is_file():
             WholeCheckpointIO().load_checkpoint(path)
-        super()._parse_ckpt_path()
 
     def before_instantiate_classes(self) -> None:
         """Take the threads; and a checkpoint that is not there must show before a model is loaded."""

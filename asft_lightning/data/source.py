@@ -14,6 +14,7 @@ from asft_lightning.data.catalogue import CATALOGUE, CATALOGUE_PREFIX, Entry
 from asft_lightning.data.columns import INSTRUCTIONS, Columns, conversation, record_value
 from asft_lightning.data.readers import READERS, Record
 from asft_lightning.errors import DataError
+from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.weights.locations import resolve, unreachable
 
 _PLAIN_FILE = Entry("", (INSTRUCTIONS,), "not stated", "rows of your own")
@@ -56,7 +57,7 @@ class Source:
     labels: list[str] | None = None
     category: str | None = None
     flag: str | None = None
-    where: dict[str, Any] | None = None
+    where: PlainData | None = None
     rows: str | None = None
     unique: bool | None = None
     weight: float = 1.0

@@ -21,6 +21,7 @@ from asft_lightning.modules.task_loss import LossReduction
 from asft_lightning.penalty.drift_budget import DriftBudget, require_budget
 from asft_lightning.penalty.update_penalty import UpdatePenalty
 from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.weights.pretrained import Pretrained
 
 
@@ -55,7 +56,7 @@ class AsFT(LoRAFineTuner):
     def __init__(
         self,
         pretrained: Pretrained,
-        lora: dict[str, Any] | LoraConfig | None = None,
+        lora: PlainData | LoraConfig | None = None,
         template: Template = Template(),  # noqa: B008 (frozen)
         adapter: str | None = None,
         loss_reduction: LossReduction = "token",

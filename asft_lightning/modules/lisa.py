@@ -17,6 +17,7 @@ from asft_lightning.modules.decay import Decay
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
 from asft_lightning.modules.switch_point import SwitchPoint
 from asft_lightning.modules.task_loss import LossReduction
+from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.weights.pretrained import Pretrained
 
 
@@ -51,7 +52,7 @@ class Lisa(LoRAFineTuner):
     def __init__(
         self,
         pretrained: Pretrained,
-        lora: dict[str, Any] | LoraConfig | None = None,
+        lora: PlainData | LoraConfig | None = None,
         template: Template = Template(),  # noqa: B008 (frozen)
         adapter: str | None = None,
         loss_reduction: LossReduction = "token",

@@ -19,6 +19,7 @@ from asft_lightning.modules.lora_config import PAPER_LORA, lora_config
 from asft_lightning.modules.spoilt_batch import spoilt_batch
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
 from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
+from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.runtime.precision import keep_float32
 from asft_lightning.runtime.progress import Progress
 from asft_lightning.runtime.ranks import EndTogether, on_any_rank
@@ -55,7 +56,7 @@ class LoRAFineTuner(LightningModule):
     def __init__(
         self,
         pretrained: Pretrained,
-        lora: dict[str, Any] | LoraConfig | None = None,
+        lora: PlainData | LoraConfig | None = None,
         template: Template = Template(),  # noqa: B008 (frozen)
         adapter: str | None = None,
         loss_reduction: LossReduction = "token",

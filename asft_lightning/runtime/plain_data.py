@@ -1,0 +1,20 @@
+"""Settings that are data: no class of theirs is made, and no module imported, whatever names stand in them."""
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    PlainData: TypeAlias = dict[str, Any]
+else:
+    PlainData = dict  # what the config's parser sees: under Any it would look a ``class_path`` up
+"""A mapping in a config that stays one."""
+
+
+def make_classes_where_they_belong() -> None:
+    """Have a config's ``class_path`` made into an object only where the argument's type is a class.
+
+    Third parties' arguments of type ``Any`` then get the mapping itself. Names that run commands or load pickles
+    (:mod:`subprocess`, :mod:`os`, :mod:`pickle`, … by jsonargparse's list) are refused everywhere.
+    """
+    from jsonargparse import set_parsing_settings
+
+    set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
