@@ -5,6 +5,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asft_lightning.callbacks.protocols import chat_module
+from asft_lightning.modules.spoilt_weights import first_spoilt, spoilt_weights
 from asft_lightning.runtime.files import whole_folder
 from asft_lightning.runtime.sharding import put_together, sharded_over
 
@@ -30,11 +31,14 @@ class AdapterCheckpoint(Callback):
 
         Raises:
             StorageError: If that cannot be; an earlier adapter is then as it was.
+            TrainingError: If the adapter is not finite, likewise.
         """
         module = chat_module(self, pl_module, "model", "tokenizer")
-        state = None  # the model's own
-        if sharded_over(module.model) is not None:  # of which each rank has a part
-            state = put_together({name: p for name, p in module.model.named_parameters() if p.requires_grad})
+        trained = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
+        is_sharded = sharded_over(module.model) is not None  # each rank has a part
+        state = put_together(trained) if is_sharded else None  # the model's own
+        if spoilt := first_spoilt((trained if state is None else state).items()):
+            raise spoilt_weights(trainer.global_step, spoilt)
         if not trainer.is_global_zero:
             return
         with whole_folder(Path(trainer.default_root_dir) / self.folder, replace=True) as new:

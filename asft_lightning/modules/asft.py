@@ -1,5 +1,6 @@
 """AsFT: fine-tuning anchored to the alignment direction (arXiv 2506.08473)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -75,9 +76,9 @@ class AsFT(LoRAFineTuner):
     ) -> None:
         tuning = (loss_reduction, gradient_checkpointing, compile_backend, optimizer, lr_scheduler)
         super().__init__(pretrained, lora, template, adapter, *tuning)
-        if not (lambda_reg >= 0 and lambda_warmup_steps >= 0):
+        if not (0 <= lambda_reg < math.inf and lambda_warmup_steps >= 0):
             raise ConfigurationError(
-                f"lambda_reg and lambda_warmup_steps must be ≥ 0, got {lambda_reg} and {lambda_warmup_steps}. "
+                f"lambda_reg and lambda_warmup_steps must be numbers ≥ 0, got {lambda_reg} and {lambda_warmup_steps}. "
                 "The paper's λ is 1; a negative one would drive the model away from its anchor."
             )
         if self.pretrained.start != "aligned":

@@ -1,4 +1,4 @@
-"""A learning rate that falls to 0 over the steps of the run, by name."""
+"""The learning rate: what it may be, and by name one that falls to 0 over the steps of the run."""
 
 from typing import Any, Literal, get_args
 
@@ -24,6 +24,18 @@ def require_known_decay(lr_scheduler: Any) -> None:
             f"lr_scheduler must be one of {', '.join(get_args(Decay))}, a scheduler's class_path, or null for a constant "
             f"rate, got {lr_scheduler!r}."
         )
+
+
+def require_positive_rate(optimizer: Optimizer) -> None:
+    """Refuse a rate that would train nothing, or make every weight NaN.
+
+    Raises:
+        ConfigurationError: If a group's is not a positive number; its own, before a scheduler has warmed it up.
+    """
+    for group in optimizer.param_groups:
+        rate = float(group["lr"])
+        if not 0 < rate < float("inf"):
+            raise ConfigurationError(f"a learning rate must be a positive number, got {rate}. 5e-5 is the paper's.")
 
 
 def decaying(optimizer: Optimizer, decay: Decay, trainer: Trainer) -> LRScheduler:

@@ -1,5 +1,6 @@
 """LoRA's settings: the paper's, and a ``peft.LoraConfig`` from what a config file says."""
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -15,10 +16,23 @@ def lora_config(lora: dict[str, Any] | LoraConfig) -> LoraConfig:
     """A ``peft.LoraConfig`` for a causal LM from one, or from its arguments.
 
     Raises:
-        ConfigurationError: If an argument is unknown to PEFT, or not to its liking.
+        ConfigurationError: If an argument is unknown to PEFT, or not to its liking, or nothing would be trained.
     """
-    if isinstance(lora, LoraConfig):
-        return lora
+    config = lora if isinstance(lora, LoraConfig) else _from_arguments(lora)
+    alphas = (config.lora_alpha, *(config.alpha_pattern or {}).values())
+    if not all(0 < alpha < math.inf for alpha in alphas):
+        raise ConfigurationError(
+            f"lora_alpha must be a positive number, or the update would not count, got {min(alphas)}. The paper's is 32."
+        )
+    if not 0 <= config.lora_dropout < 1:
+        raise ConfigurationError(
+            f"lora_dropout must be 0 or more and below 1, or nothing would be trained, got {config.lora_dropout}. The "
+            "paper's is 0.05."
+        )
+    return config
+
+
+def _from_arguments(lora: dict[str, Any]) -> LoraConfig:
     known = {field.name for field in fields(LoraConfig)}
     if unknown := sorted(set(lora) - known):
         raise ConfigurationError(f"lora takes the arguments of peft.LoraConfig, got {unknown[0]!r}. Is it misspelt?")

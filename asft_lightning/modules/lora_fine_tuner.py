@@ -14,9 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.modules.decay import Decay, decaying, require_known_decay
+from asft_lightning.modules.decay import Decay, decaying, require_known_decay, require_positive_rate
 from asft_lightning.modules.lora_config import PAPER_LORA, lora_config
 from asft_lightning.modules.spoilt_batch import spoilt_batch
+from asft_lightning.modules.spoilt_weights import first_spoilt, spoilt_weights
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
 from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
 from asft_lightning.runtime.plain_data import PlainData
@@ -120,7 +121,7 @@ class LoRAFineTuner(LightningModule):
         """Task loss plus what a method adds to it.
 
         Raises:
-            TrainingError: If that is no finite number, before any weight has changed by it.
+            TrainingError: If that is no finite number, before any weight has changed by it, or the weights are not.
         """
         extra = self.regularisation()  # before the forward pass, after which a sharded factor may be a plain tensor
         task_loss = self.task_loss(batch)
@@ -130,6 +131,7 @@ class LoRAFineTuner(LightningModule):
         loss = task_loss if extra is None else task_loss + extra
         spoilt = not bool(loss.detach().isfinite())
         if on_any_rank(self._trainer, spoilt):  # all end here, or the others would wait for this one
+            self.require_finite_weights()
             parts = {"task loss": task_loss, "λ·penalty": extra} if spoilt else None
             raise spoilt_batch(self.trainer, self.tokenizer, batch, parts)
         return loss
@@ -157,8 +159,13 @@ class LoRAFineTuner(LightningModule):
         return [p for p in self.parameters() if p.requires_grad]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer and scheduler of the arguments, over the trainable parameters only."""
+        """The optimizer and scheduler of the arguments, over the trainable parameters only.
+
+        Raises:
+            ConfigurationError: If the learning rate is 0 or no number.
+        """
         optimizer = self._optimizer(self.trainable_parameters())
+        require_positive_rate(optimizer)
         if self._lr_scheduler is None:
             return optimizer
         decay = self._lr_scheduler
@@ -196,8 +203,28 @@ class LoRAFineTuner(LightningModule):
         """Note where each optimizer step ends."""
         self._progress.after_batch(self.trainer, self.device)
 
+    def on_train_epoch_end(self) -> None:
+        """What the last step made of the weights, no loss would show."""
+        self.require_finite_weights()
+
+    def require_finite_weights(self) -> None:
+        """End all ranks where what one has trained is no longer finite.
+
+        Raises:
+            TrainingError: If so.
+        """
+        spoilt = first_spoilt((name, p) for name, p in self.named_parameters() if p.requires_grad)
+        if on_any_rank(self._trainer, spoilt is not None):
+            raise spoilt_weights(self.global_step, spoilt)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say how far the run has come, to the last whole step."""
+        """Say how far the run has come, to the last whole step.
+
+        Raises:
+            TrainingError: If the weights are not finite; an earlier checkpoint stays.
+        """
+        if spoilt := first_spoilt(checkpoint["state_dict"].items()):
+            raise spoilt_weights(self.global_step, spoilt)
         if self._trainer:  # else it is only written, of no run
             self._progress.write(checkpoint, self.trainer, self.device)
 

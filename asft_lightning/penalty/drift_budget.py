@@ -88,7 +88,7 @@ def require_budget(limit: float) -> None:
     """Refuse a limit that is none, before anything is built.
 
     Raises:
-        ConfigurationError: If it is not positive.
+        ConfigurationError: If it is not positive, or no float32 figure could tell a drift from it.
     """
-    if not limit > 0:
-        raise ConfigurationError(f"drift_budget must be above 0, got {limit}. The recommended one is 0.3.")
+    if not 1e-12 <= limit <= 1e12:
+        raise ConfigurationError(f"drift_budget must be above 0, from 1e-12 to 1e12, got {limit}. Recommended is 0.3.")

@@ -1,6 +1,5 @@
 import logging
 import multiprocessing
-import sys
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path

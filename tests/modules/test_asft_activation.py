@@ -194,7 +194,7 @@ def test_anchors_of_a_file_are_held_to(pretrained, tmp_path, activation):
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan")])
 def test_limits_that_cannot_be(pretrained, limit):
-    with pytest.raises(ConfigurationError, match=r"drift_budget must be above 0, got .*The recommended one is 0.3"):
+    with pytest.raises(ConfigurationError, match=r"above 0, from 1e-12 to 1e12, got .*Recommended is 0.3"):
         AsFT(pretrained, drift_budget=limit)
 
 

@@ -237,10 +237,10 @@ def test_anchors_may_stay_on_the_host():
     assert all(torch.equal(w, updates(models[1])[name]) for name, w in updates(models[0]).items())
 
 
-@pytest.mark.parametrize("limit", [0.0, -0.1, float("nan")])
+@pytest.mark.parametrize("limit", [0.0, -0.1, float("nan"), 1e-170, 1e200])
 def test_a_limit_must_be_positive(limit):
     model = model_of()
-    with pytest.raises(ConfigurationError, match=r"drift_budget must be above 0, got .*The recommended one is 0.3"):
+    with pytest.raises(ConfigurationError, match=r"above 0, from 1e-12 to 1e12, got .*Recommended is 0.3"):
         DriftBudget(model, anchors_of(model), limit, resumed=True)
 
 
