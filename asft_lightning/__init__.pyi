@@ -3,6 +3,7 @@ from .anchors import (
     Activation,
     Anchor,
     AnchorSet,
+    Answers,
     Gram,
     Harmful,
     Probe,
@@ -50,6 +51,7 @@ from .evaluation import (
 )
 from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore
 from .modules import AsFT, Lisa, LoRAFineTuner
+from .penalty.answer_penalty import AnswerPenalty
 from .penalty.drift_budget import DriftBudget
 from .penalty.update_penalty import UpdatePenalty
 from .projections import OffAnchorShrinkage, Projection, SafeLoRA
@@ -66,6 +68,8 @@ __all__ = [
     "AnchorError",
     "AnchorSet",
     "AnswerAccuracy",
+    "AnswerPenalty",
+    "Answers",
     "AsFT",
     "AsFTError",
     "Attack",

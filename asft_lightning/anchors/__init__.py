@@ -3,9 +3,11 @@
 from asft_lightning.anchors.activation import Activation
 from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair, naming, needs_of
 from asft_lightning.anchors.anchor_set import AnchorSet
+from asft_lightning.anchors.answers import Answers
 from asft_lightning.anchors.build import build_anchors, build_anchors_of, require_built_from
 from asft_lightning.anchors.gram import Gram
 from asft_lightning.anchors.harmful import Harmful
+from asft_lightning.anchors.kept_answers import KeptAnswers
 from asft_lightning.anchors.measure import AdapterMeasurement, UpdateParts, measure_adapter, update_parts
 from asft_lightning.anchors.probe import Probe
 from asft_lightning.anchors.random import Random
@@ -19,8 +21,10 @@ __all__ = [
     "Anchor",
     "AnchorSet",
     "AnchorTerm",
+    "Answers",
     "Gram",
     "Harmful",
+    "KeptAnswers",
     "ModuleAnchor",
     "Probe",
     "Random",

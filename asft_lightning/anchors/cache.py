@@ -1,16 +1,24 @@
-"""Anchors that were built before, found again by the content of what they were built from."""
+"""What anchors were built before, found again by the content of what they were built from."""
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from asft_lightning.anchors.anchor_set import AnchorSet
 from asft_lightning.errors import AnchorError, StorageError
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Savable(Protocol):
+    """What has a file."""
+
+    def save(self, path: Path) -> None:
+        """Write it."""
 
 
 class AnchorCache:
@@ -30,12 +38,8 @@ class AnchorCache:
     def get(self, key: str) -> AnchorSet | None:
         """The anchors of this key; None where there are none, or where the file is damaged or another's."""
         path = self.path(key)
-        if not path.is_file():
-            return None
-        try:
-            anchors = AnchorSet.load(path)
-        except AnchorError as error:
-            _log.warning("%s Doing so.", error)
+        anchors = read_if_kept(path, AnchorSet.load)
+        if anchors is None:
             return None
         if cache_key([term.settings for term in anchors.terms], anchors.shapes, anchors.sources) != key:
             _log.warning("%s holds the anchors of something else. Building them again.", path)
@@ -44,10 +48,26 @@ class AnchorCache:
 
     def put(self, key: str, anchors: AnchorSet) -> None:
         """Keep anchors under a key; where the disk is full or must not be written to, they are built again next time."""
-        try:
-            anchors.save(self.path(key))
-        except StorageError as error:
-            _log.warning("anchors are not kept for other runs: %s", error)
+        keep(anchors, self.path(key))
+
+
+def read_if_kept(path: Path, load: Callable[[Path], T]) -> T | None:
+    """What ``load`` reads of a file of the cache; None where there is none, or it is damaged, which is said."""
+    if not path.is_file():
+        return None
+    try:
+        return load(path)
+    except AnchorError as error:
+        _log.warning("%s Doing so.", error)
+        return None
+
+
+def keep(built: Savable, path: Path) -> None:
+    """Keep what was built; where the disk is full or must not be written to, it is built again next time."""
+    try:
+        built.save(path)
+    except StorageError as error:
+        _log.warning("what was built is not kept for other runs: %s", error)
 
 
 def cache_key(

@@ -9,15 +9,16 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from asft_lightning.anchors.kept_answers import KeptAnswers
 from asft_lightning.anchors.second_moment import SecondMoment
 from asft_lightning.anchors.sensitivity import Sensitivity
 from asft_lightning.anchors.watching import InputWatch, hooked, layers_of
 from asft_lightning.chat.batching import PaddedBatch, batches_by_length, padded
-from asft_lightning.chat.rows import Row
+from asft_lightning.chat.rows import Row, prompt_hash
 from asft_lightning.chat.template import Template
 from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.errors import AnchorError
@@ -101,6 +102,35 @@ class Probe:
                 sensitivity.add(batch.input_ids, batch.attention_mask)
         return sensitivity.value()
 
+    def answers(self, rows: Sequence[Row], max_new_tokens: int, batch_size: int) -> KeptAnswers:
+        """The model's own greedy answers to the prompts of ``rows``, with what its head is given at each of their tokens.
+
+        Args:
+            rows: Prompts; their answers are not looked at.
+            max_new_tokens: Of an answer.
+            batch_size: Prompts a batch.
+
+        Raises:
+            ConfigurationError: If a prompt has token ids that the model has no embedding for.
+        """
+        prompts = self.prompt_ids(rows)
+        with self._running() as model:
+            texts = self._begun(model, prompts, batch_size, max_new_tokens)
+            states: list[Tensor] = [torch.empty(0)] * len(texts)
+            head, given = model.get_output_embeddings(), list[Tensor]()
+            with hooked([head.register_forward_pre_hook(lambda _, args: given.append(args[0]))]):
+                for places, batch in _batches(texts, batch_size, model, "Answers' states"):
+                    model(**batch._asdict(), use_cache=False)
+                    for row, i in zip(given.pop(), places, strict=True):
+                        states[i] = row[len(prompts[i]) - 1 : len(texts[i])].cpu()
+        return KeptAnswers(
+            input_ids=padded(texts, 0, torch.device("cpu")).input_ids,
+            prompt_lengths=torch.tensor([len(prompt) for prompt in prompts]),
+            lengths=torch.tensor([len(text) for text in texts]),
+            hidden=nn.utils.rnn.pad_sequence(states, batch_first=True),
+            prompts=tuple(prompt_hash(row.prompt) for row in rows),
+        )
+
     def loaded(self) -> "Probe":
         """This probe with its model in memory, as long as it is kept."""
         if isinstance(self.model, nn.Module):
@@ -118,10 +148,16 @@ class Probe:
         with _without_adapters(model), undisturbed(model):
             yield model
 
-    def _begun(self, model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]], batch_size: int) -> list[list[int]]:
+    def _begun(
+        self,
+        model: PreTrainedModel | PeftModel,
+        prompts: Sequence[list[int]],
+        batch_size: int,
+        max_new_tokens: int = _ANSWER_TOKENS,
+    ) -> list[list[int]]:
         """Each prompt with the answer that the model begins."""
         answers = generate_ids(
-            model, self.tokenizer, prompts, max_new_tokens=_ANSWER_TOKENS, batch_size=batch_size, progress="Answers"
+            model, self.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, progress="Answers"
         )
         return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
 

@@ -107,7 +107,7 @@ class SafetyEvaluation(ScoringCallback):
         if seen := [row.prompt for row in self.rows if prompt_hash(row.prompt) in probed]:
             raise DataError(
                 f"{self.label}: prompts to score must not be those that an anchor was built from, and {len(seen)} like "
-                f"{seen[0]!r:.60} are. Give Activation other `rows` of the source."
+                f"{seen[0]!r:.60} are. Give the anchor other `rows` of the source."
             )
         super().on_train_start(trainer, pl_module)
 

@@ -13,11 +13,18 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from peft import LoraConfig
 from torch import Tensor
 
-from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors_of, require_built_from
+from asft_lightning.anchors import (
+    Anchor,
+    AnchorSet,
+    Answers,
+    Gram,
+    build_anchors_of,
+    require_built_from,
+)
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError, UnpenalisedError
+from asft_lightning.modules.answer_holding import AnswerHolding
 from asft_lightning.modules.decay import Decay
-from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
 from asft_lightning.modules.task_loss import LossReduction
 from asft_lightning.penalty.drift_budget import DriftBudget, require_budget
 from asft_lightning.penalty.update_penalty import UpdatePenalty
@@ -26,7 +33,7 @@ from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.weights.pretrained import Pretrained
 
 
-class AsFT(LoRAFineTuner):
+class AsFT(AnswerHolding):
     """L = L_task + λ Σ_l ‖(I − C_l) B_l A_l‖²_F (Eq. 4), for any sum of anchors.
 
     λ means the same at any accumulation, batch size, world size and precision: the penalty is part of every
@@ -36,7 +43,7 @@ class AsFT(LoRAFineTuner):
 
     Args:
         lambda_reg: λ ≥ 0; the paper's 1, useful from 0.1 to 10 there. 0 trains without protection, and says so.
-        anchors: The variants to sum; null for ``[Gram()]``, the authors'.
+        anchors: The variants to sum; null for ``[Gram()]``, the authors'; ``[]`` for none beside ``answers``.
         drift_budget: Limit the drift, how far the update takes the model on unsafe prompts, to this (recommended is 0.3) by
             :class:`DriftBudget`, instead of penalising it: for one ``Activation`` among the anchors, which then needs no
             λ. Other anchors are penalised with λ as ever.
@@ -45,6 +52,7 @@ class AsFT(LoRAFineTuner):
         scale_update: Penalise (α/r)·BA, the true update, instead of the authors' bare BA.
         allow_unpenalised: Let other parameters be trained as well, unseen by the penalty.
         anchors_on_host: Keep the anchors in host memory: device memory for time.
+        answers: Also hold the model's answers to some prompts, with a weight of its own: :class:`Answers`.
 
     Raises:
         ConfigurationError: If ``lambda_reg`` or ``lambda_warmup_steps`` is negative, ``drift_budget`` is not positive, or
@@ -73,9 +81,10 @@ class AsFT(LoRAFineTuner):
         scale_update: bool = False,
         allow_unpenalised: bool = False,
         anchors_on_host: bool = False,
+        answers: Answers | None = None,
     ) -> None:
         tuning = (loss_reduction, gradient_checkpointing, compile_backend, optimizer, lr_scheduler)
-        super().__init__(pretrained, lora, template, adapter, *tuning)
+        super().__init__(pretrained, lora, template, adapter, *tuning, answers=answers)
         if not (0 <= lambda_reg < math.inf and lambda_warmup_steps >= 0):
             raise ConfigurationError(
                 f"lambda_reg and lambda_warmup_steps must be numbers ≥ 0, got {lambda_reg} and {lambda_warmup_steps}. "
@@ -89,6 +98,11 @@ class AsFT(LoRAFineTuner):
         if anchors is not None and anchor_file is not None:
             raise ConfigurationError(
                 f"anchors are built or read, not both: got anchors and anchor_file {anchor_file!r}. Leave one out."
+            )
+        if anchors == [] and anchor_file is None and answers is None:
+            raise ConfigurationError(
+                "AsFT needs something to hold the model by, and anchors is an empty list. Leave it out for Gram, "
+                "name an anchor, or give answers."
             )
         if drift_budget is not None:
             require_budget(drift_budget)
@@ -107,8 +121,13 @@ class AsFT(LoRAFineTuner):
 
     def prepare_data(self) -> None:
         """Build the anchors on rank 0 and keep them in the run's folder; the others wait here, without a timeout."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        super().prepare_data()
+        if self._holds_updates and self.trainer.state.fn == TrainerFn.FITTING:
             self.build_anchors().save(RunFolder.of(self.trainer).anchors)
+
+    @property
+    def _holds_updates(self) -> bool:
+        return bool(self.anchors) or self.anchor_file is not None
 
     def build_anchors(self) -> AnchorSet:
         """The anchors of this run's targets, found on a model without weights; from the cache or the given file if there.
@@ -121,13 +140,14 @@ class AsFT(LoRAFineTuner):
             anchors = AnchorSet.load(self.anchor_file)
             require_built_from(anchors, model, self.pretrained.aligned, self.pretrained.revision)
             return anchors
-        device = None if self._trainer is None else self._trainer.strategy.root_device
-        return build_anchors_of(self.pretrained, model, self.anchors, lambda: self.tokenizer, self.template, run_on=device)
+        tokenizer, device = lambda: self.tokenizer, self.build_device
+        return build_anchors_of(self.pretrained, model, self.anchors, tokenizer, self.template, run_on=device)
 
     def configure_model(self) -> None:
         """Load the model and, for training, bind the anchors to it."""
         super().configure_model()
-        if self.anchor_set is None and self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        is_fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if self._holds_updates and self.anchor_set is None and is_fitting:
             self.bind(AnchorSet.load(RunFolder.of(self.trainer).anchors))
 
     def bind(self, anchors: AnchorSet) -> None:
@@ -145,16 +165,18 @@ class AsFT(LoRAFineTuner):
             penalised = replace(anchors, terms=tuple(term for term in anchors.terms if not term.relative))
         if penalised.terms:
             self.penalty = UpdatePenalty(self.model, penalised, scale_update=self.scale_update, **options)
-        # Every rank reads the same file: DDP need not broadcast the anchors at each step, nor could it from the host.
-        held = [name for name, _ in self.named_buffers() if name.startswith(("penalty.", "budget."))]
-        self._ddp_params_and_buffers_to_ignore = held
-        if self.lambda_reg == 0 and self.budget is None:
+        self.leave_to_each_rank("penalty.", "budget.")
+        if self.lambda_reg == 0 and self.budget is None and self.answers is None:
             rank_zero_warn("lambda_reg is 0: this run trains without protection.")
 
     def regularisation(self) -> Tensor | None:
-        """λ·penalty, both logged, and the drift where it is limited."""
-        if self.anchor_set is None:
+        """λ·penalty and the weighted divergence of answers, all logged, and the drift where it is limited."""
+        if self._holds_updates and self.anchor_set is None:
             raise UnpenalisedError("AsFT must not train without its penalty: call bind(build_anchors()) first.")
+        parts = [part for part in (self._penalised(), super().regularisation()) if part is not None]
+        return torch.stack(parts).sum() if parts else None
+
+    def _penalised(self) -> Tensor | None:
         if self.budget is not None:
             self.log("train/drift", self.budget.drift().detach(), prog_bar=True)
         if self.penalty is None:

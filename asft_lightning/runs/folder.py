@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / ANCHORS
 
     @property
+    def answers(self) -> Path:
+        """The aligned model's answers that the run was held to."""
+        return self.path / "answers.safetensors"
+
+    @property
     def projection(self) -> Path:
         """What a projection made of each layer."""
         return self.path / PROJECTION

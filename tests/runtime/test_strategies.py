@@ -179,6 +179,16 @@ def test_answers_are_those_of_one_process(runs, strategy, when):
     assert found == expected
 
 
+def test_answers_are_held_as_by_one_process(launch, tmp_path):
+    """Under FSDP2 the head's weights are whole only within a forward pass, in which both sides of the comparison lie."""
+    held = {"answers": {"prompts": vars(tiny.unsafe_prompts(tmp_path)), "max_new_tokens": 4, "weight": 5.0}}
+    runs = {strategy: launch(f"{strategy}-answers", strategy, model=held) for strategy in STRATEGIES}
+    for strategy in ("ddp", "fsdp"):
+        assert apart(adapter(runs[strategy]), adapter(runs["single"])) <= 1e-5
+        expected, found = (logged(runs[name], "train/answer_divergence") for name in ("single", strategy))
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-6) and expected[-1] > 1e-4
+
+
 def test_two_machines_are_as_one(launch, runs):
     """Each with one device, started by torchrun."""
     assert apart(adapter(launch("two-machines", "multi-node")), adapter(runs["single"])) <= 1e-5

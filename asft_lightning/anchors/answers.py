@@ -1,0 +1,84 @@
+"""Beyond the paper: keep what the aligned model answers to unsafe prompts."""
+
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from asft_lightning.anchors.cache import keep, read_if_kept
+from asft_lightning.anchors.kept_answers import KeptAnswers
+from asft_lightning.anchors.probe import Probe
+from asft_lightning.chat.rows import Row
+from asft_lightning.data import Source
+from asft_lightning.errors import AnchorError
+from asft_lightning.runtime.files import cache_folder
+from asft_lightning.weights.hashing import content_hash, text_hash
+from asft_lightning.weights.matrices import Weights
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Holds the model's answers to some prompts to those it gave before: + weight · KL(aligned ‖ current).
+
+    The answers are the aligned model's own, greedy ones; none is written by hand. The divergence is the mean over the tokens
+    of ``rows_per_step`` answers an optimizer step, in nats, so that the weight has no unit but the loss's.
+
+    Args:
+        prompts: Unsafe prompts; answers are not needed nor looked at. Never those that the harmful score is measured on.
+        harmless: Harmless prompts whose answers are held as well, as many; null for none. Never those that over-refusal is
+            measured on.
+        num_prompts: How many of each, from the first.
+        max_new_tokens: Of an answer: how a model begins says whether it refuses.
+        rows_per_step: Answers compared in an optimizer step, in turn, in a seeded order.
+        weight: What the divergence is multiplied with, > 0; it does not know ``lambda_reg``.
+        batch_size: Prompts a batch when the aligned model answers.
+
+    Raises:
+        AnchorError: If a number cannot be.
+    """
+
+    prompts: Source
+    harmless: Source | None = None
+    num_prompts: int = 64
+    max_new_tokens: int = 24
+    rows_per_step: int = 2
+    weight: float = 3.0
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be before anything is read."""
+        counts = (self.num_prompts, self.max_new_tokens, self.rows_per_step, self.batch_size)
+        if min(counts) < 1 or not 0 < self.weight < float("inf"):
+            raise AnchorError(
+                "Answers needs num_prompts, max_new_tokens, rows_per_step and batch_size of 1 or more and a weight above 0, "
+                f"got {', '.join(map(str, counts))} and {self.weight}. Leave `answers` out to do without."
+            )
+
+    def rows(self) -> list[Row]:
+        """The prompts.
+
+        Raises:
+            DataError: If they cannot be read.
+        """
+        sources = [source for source in (self.prompts, self.harmless) if source is not None]
+        return [row for source in sources for row in islice(source.iterate(), self.num_prompts)]
+
+    def build(self, probe: Probe, aligned: Weights) -> KeptAnswers:
+        """The aligned model's answers, from the user's cache where they were built before.
+
+        Args:
+            probe: The aligned model.
+            aligned: Its weights, which tell the answers from another model's in the cache.
+
+        Raises:
+            ConfigurationError: If a prompt has token ids that the model has no embedding for.
+        """
+        rows = self.rows()
+        ids = content_hash((str(i), torch.tensor(ids)) for i, ids in enumerate(probe.prompt_ids(rows)))
+        parts = (KeptAnswers.FORMAT, ids, str(self.max_new_tokens), aligned.whole_fingerprint(), probe.loading)
+        file = cache_folder() / "answers" / f"{text_hash(*parts)[:32]}.safetensors"
+        kept = read_if_kept(file, KeptAnswers.load)
+        if kept is None:
+            kept = probe.answers(rows, self.max_new_tokens, self.batch_size)
+            keep(kept, file)
+        return kept

@@ -1,0 +1,117 @@
+"""AnswerHolding: fine-tuning held to the aligned model's own answers; what AsFT has beside its anchors on the update."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
+from peft import LoraConfig
+from torch import Tensor
+
+from asft_lightning.anchors import Answers, KeptAnswers, Probe
+from asft_lightning.chat.template import Template
+from asft_lightning.errors import UnpenalisedError
+from asft_lightning.modules.decay import Decay
+from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
+from asft_lightning.modules.task_loss import LossReduction
+from asft_lightning.penalty.answer_penalty import AnswerPenalty
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runtime.plain_data import PlainData
+from asft_lightning.weights.matrices import open_weights
+from asft_lightning.weights.pretrained import Pretrained
+
+
+class AnswerHolding(LoRAFineTuner):
+    """L = L_task + w · KL(aligned ‖ current) on the aligned model's answers to some prompts, once an optimizer step.
+
+    The arguments up to ``lr_scheduler`` are those of :class:`LoRAFineTuner`.
+
+    Args:
+        answers: Which prompts, how many a step, and the weight w; null for plain fine-tuning.
+    """
+
+    def __init__(
+        self,
+        pretrained: Pretrained,
+        lora: PlainData | LoraConfig | None = None,
+        template: Template = Template(),  # noqa: B008 (frozen)
+        adapter: str | None = None,
+        loss_reduction: LossReduction = "token",
+        gradient_checkpointing: bool = False,
+        compile_backend: str | None = None,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-5, weight_decay=0.0),
+        lr_scheduler: Decay | LRSchedulerCallable | None = None,
+        *,
+        answers: Answers | None = None,
+    ) -> None:
+        tuning = (loss_reduction, gradient_checkpointing, compile_backend, optimizer, lr_scheduler)
+        super().__init__(pretrained, lora, template, adapter, *tuning)
+        self.answers = answers
+        self.answer_penalty: AnswerPenalty | None = None
+        self.kept_answers: KeptAnswers | None = None
+        self._answered_step = -1
+
+    def prepare_data(self) -> None:
+        """Have the aligned model answer, on rank 0, into the run's folder; the others wait, without a timeout."""
+        if self.answers is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self.build_answers(self.answers).save(RunFolder.of(self.trainer).answers)
+
+    def build_answers(self, answers: Answers) -> KeptAnswers:
+        """What the aligned model answers to the prompts, from the cache if there.
+
+        Raises:
+            DataError: If the prompts cannot be read.
+        """
+        loader = replace(self.pretrained, start="aligned").load_model
+        probe = Probe(loader, self.tokenizer, self.template, self.build_device, self.pretrained.loading)
+        return answers.build(probe, open_weights(self.pretrained.aligned, self.pretrained.revision))
+
+    @property
+    def build_device(self) -> torch.device | None:
+        """Where the aligned model is run before training; None for where it is loaded to."""
+        return None if self._trainer is None else self._trainer.strategy.root_device
+
+    def configure_model(self) -> None:
+        """Load the model and, for training, bind the answers to it."""
+        super().configure_model()
+        is_fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if self.answers is not None and self.kept_answers is None and is_fitting:
+            self.bind_answers(KeptAnswers.load(RunFolder.of(self.trainer).answers))
+
+    def bind_answers(self, answers: KeptAnswers) -> None:
+        """Hold the configured model to these answers of the aligned model."""
+        assert self.model is not None and self.answers is not None
+        self.kept_answers = answers
+        self.answer_penalty = AnswerPenalty(self.model, answers, rows_per_step=self.answers.rows_per_step)
+        self.leave_to_each_rank("answer_penalty.")
+
+    def leave_to_each_rank(self, *parts: str) -> None:
+        """Have DDP not broadcast what every rank reads from one file, at each step; nor could it from the host."""
+        held = [name for name, _ in self.named_buffers() if name.startswith(parts)]
+        self._ddp_params_and_buffers_to_ignore = [*getattr(self, "_ddp_params_and_buffers_to_ignore", []), *held]
+
+    def regularisation(self) -> Tensor | None:
+        """The weighted divergence, logged without its weight.
+
+        It is computed once an optimizer step, and counts as if it were in each of the step's micro-batches, by whose number
+        Lightning divides: the weight means the same under accumulation.
+        """
+        if self.answers is None:
+            return None
+        if self.answer_penalty is None:
+            raise UnpenalisedError("training must not begin without its answers: call bind_answers(build_answers(…)) first.")
+        if self._answered_step == self.global_step:
+            return None
+        self._answered_step = self.global_step
+        divergence: Tensor = self.answer_penalty(self.model, self.global_step)
+        self.log("train/answer_divergence", divergence.detach(), prog_bar=True)
+        micro_batches = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
+        return divergence * (self.answers.weight * micro_batches)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What was trained, how, and which answers it was held to."""
+        if self.answers is None:
+            return super().fingerprint()
+        kept = None if self.kept_answers is None else self.kept_answers.sha256()
+        return {**super().fingerprint(), "answers": asdict(self.answers), "answers_sha256": kept}
