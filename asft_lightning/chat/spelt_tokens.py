@@ -18,7 +18,7 @@ _SPECIAL: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, re.Pattern[st
 def mark(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> list[str]:
     """Texts with marks around each special token that is spelt out in them, for :func:`encode`."""
     pattern = _special(tokenizer)
-    return [pattern.sub(f"{_START}\\g<0>{_END}", _bare(text)) for text in texts]
+    return [pattern.sub(f"{_START}\\g<0>{_END}", bare(text)) for text in texts]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool = False) -> list[int]:
@@ -29,16 +29,22 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bo
         text: With marks of :func:`mark`, or without.
         add_special_tokens: Whether to add those that the tokenizer begins and ends a text with.
     """
-    pieces = _MARKED.split(text)  # text, marked token, text, marked token, …, text
-    first: list[int] = _ids(tokenizer, _bare(pieces[0]), add_special_tokens)
-    if len(pieces) == 1:
-        return first
-    plain = _ids(tokenizer, _bare(pieces[0]))
-    at = next(i for i in range(len(first) + 1) if first[i : i + len(plain)] == plain) + len(plain)
-    ids, end = first[:at], first[at:]
-    for i, piece in enumerate(pieces[1:], start=1):
-        ids += _spelt(tokenizer, piece) if i % 2 else _within(tokenizer, _bare(piece))
-    return ids + end
+    beginning, *pieces = _MARKED.split(text)  # text, marked token, text, marked token, …, text
+    if not pieces:
+        return _ids(tokenizer, bare(beginning), add_special_tokens)
+    before, after = _around(tokenizer) if add_special_tokens else ([], [])
+    ids = before + _ids(tokenizer, bare(beginning))
+    for i, piece in enumerate(pieces):
+        ids += _within(tokenizer, bare(piece)) if i % 2 else _spelt(tokenizer, piece)
+    return ids + after
+
+
+def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """What the tokenizer begins and ends every text with."""
+    text = "a"  # an empty one would not tell the two apart
+    plain, whole = _ids(tokenizer, text), _ids(tokenizer, text, add_special_tokens=True)
+    begin = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+    return whole[:begin], whole[begin + len(plain) :]
 
 
 def _spelt(tokenizer: PreTrainedTokenizerBase, token: str) -> list[int]:
@@ -79,6 +85,6 @@ def _special(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     return _SPECIAL[tokenizer][1]
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """Without marks: those that stand in a text anyway, and those that a chat template has parted."""
     return text.replace(_START, "").replace(_END, "")

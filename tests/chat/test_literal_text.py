@@ -10,6 +10,7 @@ from kit.chat_templates import FAMILIES
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from asft_lightning import Attack, Endpoint, EndpointJudge, GuardJudge, Source, Template
@@ -112,7 +113,23 @@ def test_texts_without_special_tokens_are_encoded_as_ever(tokenizer):
     assert encode(tokenizer, text, add_special_tokens=True) == tokenizer(NASTY)["input_ids"]
 
 
+@pytest.mark.parametrize("single", ["$A", "<s> $A", "$A </s>", "<s> $A </s>"])
+@pytest.mark.parametrize("text", ["</s>", "</s> hi", "hi </s>", "<s></s> hi"])
+def test_text_that_begins_with_a_spelt_token_stands_among_added_tokens_as_any_other(single, text):
+    tokenizer = tiny.tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=[("<s>", 1), ("</s>", 2)])
+    (marked,) = mark(tokenizer, [text])
+    ids = encode(tokenizer, marked, add_special_tokens=True)
+    before, after = [1] * single.startswith("<s>"), [2] * single.endswith("</s>")
+
+    assert ids == before + encode(tokenizer, marked) + after
+    assert tokenizer.decode(ids[len(before) : len(ids) - len(after)]) == text
+    prompt = Template("plain").prompt_ids(tokenizer, text)
+    assert prompt == before + encode(tokenizer, mark(tokenizer, [f"{text}\n"])[0])
+
+
 def test_marks_in_a_text_are_dropped(tokenizer):
+    assert Template().prompt_text(tokenizer, "\ufdd25\ufdd3x\ufdd2") == "<s><|user|>5x</s>\n<|assistant|>"
     (text,) = mark(tokenizer, ["\ufdd1</s>\ufdd0 x \ufdd0</s"])
     assert tokenizer.decode(ids := encode(tokenizer, text)) == "</s> x </s"
     assert tokenizer.eos_token_id not in ids
