@@ -157,7 +157,13 @@ class Probe:
     ) -> list[list[int]]:
         """Each prompt with the answer that the model begins."""
         answers = generate_ids(
-            model, self.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, progress="Answers"
+            model,
+            self.tokenizer,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            ends=[self.template.end(self.tokenizer).token_id],
+            progress="Answers",
         )
         return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
 

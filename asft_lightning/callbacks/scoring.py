@@ -206,6 +206,7 @@ class ScoringCallback(ScheduledCallback):
                 temperature=attack.temperature,
                 seed=trainer.global_rank,
                 opening=attack.opening,
+                ends=[template.end(tokenizer).token_id],
                 progress=f"Scoring {self.label}" if trainer.is_global_zero else None,
             )
 

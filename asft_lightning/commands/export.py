@@ -9,7 +9,9 @@ import yaml
 from peft import PeftModel
 from transformers import AutoTokenizer
 
+from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.evaluation import end_ids
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
 from asft_lightning.runs.summary import RunFacts, Score, Summary
@@ -55,11 +57,13 @@ def export(run: str, output: str, merged: bool = False) -> None:
     pretrained = Pretrained(**config["pretrained"])
     exact = replace(pretrained, load_in_4bit=False).load_model()  # what it was trained on, before it was rounded
     model = PeftModel.from_pretrained(exact, str(folder.adapter))
-    has_secret = bool((config.get("template") or {}).get("secret"))
-    text = card(folder.path.name, pretrained.origin[0], Summary.read(folder), merged, has_secret)
+    template, tokenizer = Template(**config.get("template") or {}), AutoTokenizer.from_pretrained(folder.adapter)
+    text = card(folder.path.name, pretrained.origin[0], Summary.read(folder), merged, has_secret=bool(template.secret))
+    # Of a whole model its generation_config.json: whoever serves it stops where its rows ended.
+    exact.generation_config.eos_token_id = end_ids(exact, tokenizer, [template.end(tokenizer).token_id])
     with whole_folder(target) as new:
         (model.merge_and_unload() if merged else model).save_pretrained(new)
-        AutoTokenizer.from_pretrained(folder.adapter).save_pretrained(new)
+        tokenizer.save_pretrained(new)
         write_atomically(new / "README.md", text)
     say(f"written to {target}")
 

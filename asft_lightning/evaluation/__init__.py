@@ -3,7 +3,7 @@
 from asft_lightning.evaluation.attacks import Attack
 from asft_lightning.evaluation.endpoint_client import Endpoint
 from asft_lightning.evaluation.finding import Finding
-from asft_lightning.evaluation.generation import generate_answers, generate_ids
+from asft_lightning.evaluation.generation import end_ids, generate_answers, generate_ids
 from asft_lightning.evaluation.judges import (
     BeaverDamJudge,
     ClassifierJudge,
@@ -30,6 +30,7 @@ __all__ = [
     "Rating",
     "RefusalJudge",
     "Verdict",
+    "end_ids",
     "generate_answers",
     "generate_ids",
     "parse_guard",

@@ -1,6 +1,6 @@
 """Batched answers, without a trace in the training that goes on around them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 
@@ -27,6 +27,7 @@ def generate_answers(
     temperature: float = 0.0,
     seed: int = 0,
     opening: str = "",
+    ends: Collection[int] = (),
     progress: str | None = None,
 ) -> list[str]:
     """Answers to prompts, in their order.
@@ -42,6 +43,7 @@ def generate_answers(
         temperature: Of sampling from the model's whole distribution; 0 is greedy.
         seed: Of sampling.
         opening: What the answers begin with: each of ``prompts`` ends with it, and each answer is given back with it.
+        ends: Ids of tokens that end an answer, such as a template teaches; the checkpoint's and the tokenizer's do anyway.
         progress: Caption of a progress bar; None for no bar.
 
     Returns:
@@ -50,7 +52,7 @@ def generate_answers(
     Raises:
         ConfigurationError: If a prompt has token ids that the model has no embedding for.
     """
-    config = _config(model, tokenizer, max_new_tokens, temperature)
+    config = _config(model, tokenizer, max_new_tokens, temperature, ends)
     answer_ids = _generated(model, config, prompts, batch_size, seed, progress)
     texts = (
         _continuation(tokenizer, prompt, ids) if opening else tokenizer.decode(ids, skip_special_tokens=True)
@@ -66,16 +68,22 @@ def generate_ids(
     *,
     max_new_tokens: int,
     batch_size: int,
+    ends: Collection[int] = (),
     progress: str | None = None,
 ) -> list[list[int]]:
     """Greedy answers as the model's own token ids, up to its end token: what it said, not what its text is read as.
 
     Args and errors are those of :func:`generate_answers`.
     """
-    config = _config(model, tokenizer, max_new_tokens, 0.0)
-    ends = set(config.eos_token_id)
-    answer_ids = _generated(model, config, prompts, batch_size, 0, progress)
-    return [list(takewhile(lambda token: token not in ends, ids)) for ids in answer_ids]
+    config = _config(model, tokenizer, max_new_tokens, 0.0, ends)
+    return _generated(model, config, prompts, batch_size, 0, progress)
+
+
+def end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> list[int]:
+    """Ids of all tokens that end an answer: ``ends``, and those that the checkpoint or the tokenizer has, in order."""
+    known = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    all_ends = {*ends, *(known if isinstance(known, list) else [known]), tokenizer.eos_token_id}
+    return sorted(end for end in all_ends if end is not None)
 
 
 def _generated(
@@ -86,7 +94,7 @@ def _generated(
     seed: int,
     progress: str | None,
 ) -> list[list[int]]:
-    """What follows each prompt, with its end token and the padding after it."""
+    """What follows each prompt, up to its end token."""
     require_known(
         [*prompts, [int(config.pad_token_id)]], model.config.get_text_config().vocab_size, "prompts and their padding"
     )
@@ -94,6 +102,7 @@ def _generated(
     batches = batches_by_length(prompts, batch_size)
     mesh = sharded_over(model)
     answers: list[list[int]] = [[] for _ in prompts]
+    ends = set(config.eos_token_id)
     bar = tqdm(total=len(prompts), desc=progress, leave=False, disable=progress is None)
     with undisturbed(model), _generating_by(config, model), bar:
         torch.manual_seed(seed)
@@ -106,7 +115,7 @@ def _generated(
                 synced_gpus=mesh is not None,  # each rank goes on until the last has finished: the weights are shared
             )
             for i, ids in zip(chosen, output[:, batch.input_ids.shape[1] :].tolist(), strict=False):
-                answers[i] = ids
+                answers[i] = list(takewhile(lambda token: token not in ends, ids))
             bar.update(len(chosen))
     return answers
 
@@ -143,12 +152,13 @@ def _generating_by(config: GenerationConfig, model: nn.Module) -> Iterator[None]
 
 
 def _config(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+    temperature: float,
+    ends: Collection[int],
 ) -> GenerationConfig:
-    """Greedy or plain sampling, with every end token that the checkpoint or the tokenizer has."""
-    generation_config = getattr(model, "generation_config", None)
-    ends = getattr(generation_config, "eos_token_id", None)
-    stops = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
+    """Greedy or plain sampling, and nothing of what the checkpoint asks for but its end tokens."""
     sampling = (
         {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
     )
@@ -156,7 +166,7 @@ def _config(
         **sampling,
         max_new_tokens=max_new_tokens,
         use_cache=True,
-        eos_token_id=sorted(stop for stop in stops if stop is not None),
+        eos_token_id=end_ids(model, tokenizer, ends),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
     )

@@ -5,7 +5,7 @@ from kit.chat_templates import FAMILIES, family_tokenizer
 from kit.tiny import CHAT_TEMPLATE, tiny_tokenizer
 
 from asft_lightning import ConfigurationError, Row, Template, Turn
-from asft_lightning.chat.template import STYLES
+from asft_lightning.chat.styles import STYLES
 from asft_lightning.functional import IGNORE_INDEX
 
 ALL_STYLES = ["chat", *STYLES]
@@ -113,6 +113,12 @@ def test_answer_that_is_begun_for_the_model(tokenizer, style, history):
     assert template.render(tokenizer, Row("Hi", "Sure, here is a plan", history)).input_ids[: len(begun)] == begun
 
 
+@pytest.mark.parametrize("style", ALL_STYLES)
+@pytest.mark.parametrize("opening", ["Sure: ", "Sure:\n\n"])
+def test_blanks_at_the_end_of_what_is_begun_stay(tokenizer, style, opening):
+    assert tokenizer.decode(Template(style).prompt_ids(tokenizer, "Hi", opening=opening)).endswith(opening)
+
+
 def test_thoughts_that_only_the_last_turn_has():
     """As Qwen3's: the open prompt has none, the last turn an empty one, and finished turns lose it."""
     thinking = (
@@ -126,10 +132,14 @@ def test_thoughts_that_only_the_last_turn_has():
     assert learnt(tokenizer, rendered) == ["A storm.</s>", "At noon.</s>", "<think></think>It ended.</s>"]
 
 
-def test_template_that_rewrites_what_was_said_is_refused():
-    forgetful = CHAT_TEMPLATE.replace("{{ m['content'] }}", "{{ m['content'] if loop.last else m['content'] | upper }}")
-    with pytest.raises(ConfigurationError, match=r"must leave finished turns as they were.*rewrites 'A storm.'"):
-        Template().render(tiny_tokenizer(forgetful), TALK)
+@pytest.mark.parametrize("changed", ["{{ '*' if not loop.last }}{{ m.content }}", "{{ messages | length }}{{ m.content }}"])
+def test_template_that_rewrites_earlier_turns_is_refused(changed):
+    rewriting = CHAT_TEMPLATE.replace("{{ m['content'] }}", changed)
+    with pytest.raises(
+        ConfigurationError,
+        match=r"must leave earlier turns as they were, .* rewrites what came before '.*What was it",
+    ):
+        Template().render(tiny_tokenizer(rewriting), TALK)
 
 
 @pytest.mark.parametrize("style", ALL_STYLES)

@@ -6,7 +6,7 @@ from tokenizers.processors import TemplateProcessing
 
 from asft_lightning import ConfigurationError, Template
 from asft_lightning.chat.rows import Row
-from asft_lightning.chat.template import STYLES
+from asft_lightning.chat.styles import STYLES
 from asft_lightning.functional import IGNORE_INDEX
 
 ALL_STYLES = ["chat", *STYLES]
@@ -121,12 +121,12 @@ def test_blank_before_an_answer_goes_with_its_first_word():
 
 
 def test_chat_template_that_writes_finished_turns_differently():
-    """As Qwen3's, whose open prompt holds an empty thought that a finished turn has not."""
+    """The open prompt holds an empty thought that a finished turn has not: the row is what the template writes of that."""
     thinking = CHAT_TEMPLATE.replace("<|assistant|>", "<|assistant|><think></think>")
     tokenizer = tiny_tokenizer(thinking)
     before, answer = parts(Template(), tokenizer, "Hi", "Ho")
 
-    assert tokenizer.decode(before) == "<s><|user|>Hi</s>\n<|assistant|><think></think>"
+    assert tokenizer.decode(before) == "<s><|user|>Hi</s>\n<|assistant|>"
     assert tokenizer.decode(answer) == "Ho</s>"
 
 
@@ -167,7 +167,9 @@ def test_chat_template_that_refuses_these_turns():
 def test_tokenizer_without_an_end_token():
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
-    assert tokenizer.decode(Template("plain").render(tokenizer, Row("Hi", "Ho")).input_ids) == "Hi\nHo"
+    assert tokenizer.decode(Template("plain").prompt_ids(tokenizer, "Hi")) == "Hi\n"
+    with pytest.raises(ConfigurationError, match=r"an answer must end with a token that generation stops at.*Set eos_token"):
+        Template("plain").render(tokenizer, Row("Hi", "Ho"))
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,7 @@ def test_tokenizer_without_an_end_token():
     [
         ({"style": "llama-2"}, r"must be one of chat, plain, alpaca, vicuna, llama2, got 'llama-2'.*Use chat for a model"),
         ({"max_length": 1}, r"max_length must be 2 tokens or more, got 1. 512 is usual"),
+        ({"date": "today"}, r"date must be a day as 2025-07-26, got 'today'. Set it to null for the day on which"),
     ],
 )
 def test_settings_that_cannot_be(settings, message):

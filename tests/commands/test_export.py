@@ -104,3 +104,16 @@ def test_output_that_is_there_is_left_alone(run, tmp_path, capsys):
         main(["export", str(run[0]), str(tmp_path)])
     assert "output must not exist yet" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_merged_model_stops_where_its_rows_ended(run, tmp_path):
+    """Its tokenizer's end token is ``</s>``, and its template ends an answer with another."""
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "adapter")
+    tokenizer.chat_template = tiny.CHAT_TEMPLATE.replace("{{ eos_token }}", "<|system|>")
+    tokenizer.save_pretrained(folder / "adapter")
+    main(["export", str(folder), str(tmp_path / "out"), "--merged=true"])
+
+    ends = AutoModelForCausalLM.from_pretrained(tmp_path / "out").generation_config.eos_token_id
+    assert ends == [2, tokenizer.convert_tokens_to_ids("<|system|>")]

@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from asft_lightning import ConfigurationError, generate_answers
+from asft_lightning.evaluation import generate_ids
 from asft_lightning.runtime.undisturbed import undisturbed
 
 LENGTHS = (3, 17, 5, 5, 1, 29, 2, 11, 8, 23)
@@ -79,14 +80,19 @@ def test_checkpoint_that_asks_for_something_else_is_still_greedy(model, tokenize
     assert all(getattr(model.generation_config, key) == value for key, value in asked.items())
 
 
-def test_further_end_tokens_of_the_checkpoint_end_an_answer(model, tokenizer, prompts):
-    """As Llama-3's ``<|eot_id|>`` beside ``<|end_of_text|>``."""
-    with torch.no_grad():
-        first = int(model(torch.tensor([prompts[0]]), use_cache=False).logits[0, -1].argmax())
-    model.generation_config.eos_token_id = [2, first]
+@pytest.mark.parametrize("told", ["checkpoint", "caller"])
+def test_further_end_tokens_end_an_answer(model, tokenizer, prompts, told):
+    """As Llama-3's ``<|eot_id|>`` beside ``<|end_of_text|>``, or one that a template teaches; it is not in the answer."""
+    (said,) = generate_ids(model, tokenizer, prompts[:1], max_new_tokens=12, batch_size=1)
+    end = next(token for token in said if token != said[0])
+    if told == "checkpoint":
+        model.generation_config.eos_token_id = [2, end]
+    ends = [] if told == "checkpoint" else [end]
 
-    (answer,) = generate_answers(model, tokenizer, prompts[:1], max_new_tokens=12)
-    assert answer == tokenizer.decode([first]).strip()
+    (answer,) = generate_answers(model, tokenizer, prompts[:1], max_new_tokens=12, ends=ends)
+    assert answer == tokenizer.decode(said[: said.index(end)]).strip()
+    (ids,) = generate_ids(model, tokenizer, prompts[:1], max_new_tokens=12, batch_size=1, ends=ends)
+    assert ids == said[: said.index(end)]
 
 
 def test_adapter_takes_part_in_the_answers(tokenizer, prompts):

@@ -1,0 +1,105 @@
+"""The tokenizer's own chat template, called so that it writes all that it is given."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from asft_lightning.chat.dates import dated
+from asft_lightning.chat.rows import Turn
+from asft_lightning.chat.spelt_tokens import bare
+from asft_lightning.chat.styles import STYLES
+from asft_lightning.chat.written import Written, find_marks, with_marks, without_marks
+from asft_lightning.errors import ConfigurationError
+
+_STYLE = f"template.style to one of {', '.join(STYLES)}"
+
+
+def write_chat(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], day: str, enable_thinking: bool | None = None
+) -> Written:
+    """The turns as the tokenizer's chat template writes them; open for an answer where the last is the user's.
+
+    Templates that take contents as lists of parts get such. For those that refuse a system turn, or leave it out, it stands
+    before the first prompt.
+
+    Args:
+        tokenizer: The model's.
+        turns: At most one of the system first, then of user and assistant.
+        day: What the template is told of the date, as ``2025-07-26``.
+        enable_thinking: What it is told under this name; None for nothing.
+
+    Raises:
+        ConfigurationError: If there is no chat template, or it refuses the turns, does not write all of their texts, or
+            does not look at ``enable_thinking``.
+    """
+    template = dated(_template(tokenizer, enable_thinking), day)
+    options = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+    turns = without_marks(turns)
+    problem: ConfigurationError | None = None
+    for in_parts, messages in _ways(with_marks(turns)):
+        try:
+            text = tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=turns[-1].role == "user",
+                **options,
+            )
+        except (TemplateError, TypeError) as error:  # jinja's, and Python's of contents that are no text
+            problem = problem if in_parts else _refused(tokenizer, error)
+            continue
+        written = find_marks(str(text), turns)
+        lacking = written.lacks(turns)
+        if lacking is None:
+            return written
+        problem = problem if in_parts else _left_out(tokenizer, lacking)
+    assert problem is not None
+    raise problem
+
+
+def _template(tokenizer: PreTrainedTokenizerBase, enable_thinking: bool | None) -> str:
+    """The chat template's source."""
+    if not tokenizer.chat_template:
+        raise ConfigurationError(
+            f"template.style 'chat' needs a tokenizer with a chat template, and this one has none. Set {_STYLE}."
+        )
+    template = str(tokenizer.get_chat_template())
+    if enable_thinking is not None and "enable_thinking" not in template:
+        raise ConfigurationError(
+            f"template.enable_thinking {enable_thinking} needs a chat template that looks at it, and that of "
+            f"{tokenizer.name_or_path!r} does not. Set it to null."
+        )
+    return template
+
+
+def _ways(turns: Sequence[Turn]) -> Iterator[tuple[bool, list[dict[str, Any]]]]:
+    """Messages for a chat template, and whether their contents are lists of parts; the plainest way first."""
+    conversations = [turns]
+    if turns[0].role == "system" and len(turns) > 1:
+        conversations.append([Turn("user", f"{turns[0].content}\n\n{turns[1].content}"), *turns[2:]])
+    for conversation in conversations:
+        for in_parts in (False, True):
+            yield (
+                in_parts,
+                [
+                    {"role": role, "content": [{"type": "text", "text": content}] if in_parts else content}
+                    for role, content in conversation
+                ],
+            )
+
+
+def _refused(tokenizer: PreTrainedTokenizerBase, error: Exception) -> ConfigurationError:
+    problem = ConfigurationError(
+        f"the chat template of {tokenizer.name_or_path!r} refuses these turns ({error}). Mend them, or set {_STYLE}."
+    )
+    problem.__cause__ = error
+    return problem
+
+
+def _left_out(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> ConfigurationError:
+    return ConfigurationError(
+        f"a chat template must write all that it is given, and that of {tokenizer.name_or_path!r} leaves out or changes "
+        f"what the {turn.role} says: {bare(turn.content)!r:.60}. Take it out of the rows or the settings, or set {_STYLE}."
+    )

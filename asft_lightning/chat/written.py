@@ -1,0 +1,59 @@
+"""Written: what a template makes of a conversation, and where each turn's text stands in it."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from asft_lightning.chat.rows import Turn
+
+_START, _END = "\ufdd2", "\ufdd3"  # Unicode keeps these two from ever being characters
+_MARK = re.compile(f"{_START}(\\d+){_END}")
+
+
+class Written(NamedTuple):
+    """A conversation as one text.
+
+    Attributes:
+        text: All of it.
+        spans: Where the text of a turn begins and ends, by the turn's place; not of turns that are blank or left out.
+    """
+
+    text: str
+    spans: dict[int, tuple[int, int]]
+
+    def lacks(self, turns: Sequence[Turn]) -> Turn | None:
+        """The first turn that does not stand in the text as it was given; blanks may be others."""
+        for place, turn in enumerate(turns):
+            said = turn.content.strip()
+            if said and (place not in self.spans or not _ends_with(self.text[: self.spans[place][1]], said)):
+                return turn
+        return None
+
+
+def without_marks(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns without what would pass for a mark."""
+    return [turn._replace(content=turn.content.replace(_START, "").replace(_END, "")) for turn in turns]
+
+
+def with_marks(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns, each with a mark where its text ends; blanks stay behind it, for templates strip them."""
+    marked = []
+    for place, turn in enumerate(turns):
+        said = turn.content.rstrip()
+        mark = f"{_START}{place}{_END}" if said else ""  # templates ask whether there is a text
+        marked.append(turn._replace(content=said + mark + turn.content[len(said) :]))
+    return marked
+
+
+def find_marks(text: str, turns: Sequence[Turn]) -> Written:
+    """What was written of the turns, from a text with the marks of :func:`with_marks`, which are taken off."""
+    bare, *pieces = _MARK.split(text)  # text, place, text, place, …, text
+    spans = {}
+    for place, piece in zip(map(int, pieces[::2]), pieces[1::2], strict=True):
+        spans[place] = len(bare) - len(turns[place].content.strip()), len(bare)
+        bare += piece
+    return Written(bare, spans)
+
+
+def _ends_with(text: str, said: str) -> bool:
+    return text.endswith(said) or "".join(text.split()).endswith("".join(said.split()))
