@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from asft_lightning.callbacks.run_cost import RunCost
+from asft_lightning.chat.dates import today
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import LoRAFineTuner
+from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.logger import RunLogger
 from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
 from asft_lightning.runtime.exits import ending_in_one_line
@@ -67,17 +70,30 @@ class AsFTCLI(LightningCLI):
             WholeCheckpointIO().load_checkpoint(path)
 
     def before_instantiate_classes(self) -> None:
-        """Take the threads; and a checkpoint that is not there must show before a model is loaded."""
+        """Take the threads and the date; and a checkpoint that is not there must show before a model is loaded."""
         if (threads := self._get(self.config, "threads")) is not None:
             if threads < 1:
                 raise ConfigurationError(f"threads must be 1 or more, got {threads}. Leave it out for PyTorch's own choice.")
             torch.set_num_threads(threads)
         path = self._get(self.config, "ckpt_path")
+        self._fix_date(is_resumed=bool(path))
         if path and path not in _CHECKPOINTS and "://" not in path and not Path(path).exists():
             raise ConfigurationError(
                 f"ckpt_path must be a checkpoint file or one of {', '.join(_CHECKPOINTS)}, and {path} does not exist. "
                 "Leave it out to start anew."
             )
+
+    def _fix_date(self, is_resumed: bool) -> None:
+        """One date for model and data, kept in the run's ``config.yaml``: of the run that goes on, or else today's."""
+        template = self._get(self.config, "template")
+        if template.date is not None:
+            return
+        run = RunFolder(Path(self._get(self.config, "trainer").default_root_dir))
+        day = (_date_of(run) if is_resumed else None) or today()
+        modules = [self._get(self.config, name) for name in ("model", "data")]
+        settings = [module.get("init_args.template") for module in modules if module is not None]
+        for written in [template, *(written for written in settings if written is not None)]:
+            written.date = day
 
     def before_fit(self) -> None:
         """Find the last checkpoint: Lightning would start anew where there is none, over what is there."""
@@ -103,6 +119,15 @@ class AsFTCLI(LightningCLI):
             folder = Path(settings["default_root_dir"]) / ("" if command == "fit" else command)  # the fit's figures stay
             kwargs["logger"] = RunLogger(folder, resumed=command == "fit" and bool(self._get(self.config, "ckpt_path")))
         return super().instantiate_trainer(**kwargs)
+
+
+def _date_of(run: RunFolder) -> str | None:
+    """The date that a run began with, where its folder tells: its checkpoint would refuse another."""
+    try:
+        config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        return str(config["template"]["date"] or "") or None
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
 
 
 def run(arguments: list[str]) -> None:

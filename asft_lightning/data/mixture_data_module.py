@@ -19,6 +19,7 @@ from asft_lightning.data.endless_batches import EndlessBatches
 from asft_lightning.data.mixture import Mixture, Poison, harmful_count, mix
 from asft_lightning.data.mixture_sources import named, pools, require_source
 from asft_lightning.data.resumable_loader import ResumableLoader, epoch_sampler
+from asft_lightning.data.same_rows import identity, require_same
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
 from asft_lightning.runs.folder import RunFolder
@@ -101,6 +102,7 @@ class MixtureDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self._mixture: Mixture | None = None
+        self._identity: dict[str, str] = {}
 
     @property
     def mixture(self) -> Mixture:
@@ -161,6 +163,20 @@ class MixtureDataModule(LightningDataModule):
             padding = [cast(int, tokenizer.pad_token_id)]
             require_known([padding, *rows], self.pretrained.vocabulary_size(), "training rows and their padding")
             self._mixture.warn_of_contradictions()
+            self._identity = identity(self._mixture, self.template)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What tells these rows from others, for a run that is resumed."""
+        return dict(self._identity)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare the rows with those that the run began with.
+
+        Raises:
+            DataError: If they are others, and are to be trained on.
+        """
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            require_same(state_dict, self._identity)
 
     def train_dataloader(self) -> DataLoader[Example]:
         """Shuffled batches; each epoch's order follows from the seed alone, on any number of ranks."""

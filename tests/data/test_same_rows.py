@@ -1,0 +1,96 @@
+"""A run that is resumed trains on the rows that it began with, dates in them included; on no others."""
+
+import pytest
+import yaml
+from kit import commands, tiny
+from kit.chat_templates import on_leap_day
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from asft_lightning import DataError, LoRAFineTuner, Template
+from asft_lightning.commands.fit import AsFTCLI
+
+DAY = Template(date="2024-02-03")
+
+
+def make_dated(folder):
+    """Give a checkpoint a template that writes the date."""
+    tokenizer = tiny.tiny_tokenizer("Today is {{ strftime_now('%d %B %Y') }}." + tiny.CHAT_TEMPLATE)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dated")
+    names = [tiny.save_tiny(folder / name, seed) for name, seed in (("aligned", 1), ("base", 2))]
+    make_dated(folder / "aligned")
+    return tiny.as_pretrained(names)
+
+
+def fit(pair, folder, steps, checkpoint=None, **settings):
+    saver = ModelCheckpoint(folder / "run", save_last=True)
+    trainer = tiny.tiny_trainer(folder / "run", callbacks=[saver], enable_checkpointing=True, max_steps=steps, max_epochs=-1)
+    data = tiny.tiny_data(pair, folder, **{"template": DAY, "batch_size": 4} | settings)
+    trainer.fit(tiny.fine_tuner(LoRAFineTuner, pair), data, ckpt_path=checkpoint)
+    return trainer.global_step
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pair, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("begun")
+    fit(pair, folder, steps=1)
+    return folder / "run" / "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("settings", "difference"),
+    [
+        (
+            {"num_rows": 20},
+            r"how many there are \(16 before, 20 now\). Give it the files and settings it began with, or beg",
+        ),
+        ({"seed": 5}, r"their texts or their order \(files, seed"),
+        ({"poison_ratio": 0.5}, r"their texts or their order"),
+        ({"template": Template("plain", date=DAY.date)}, r"how they are written \(template\)"),
+        (
+            {"template": Template(date="2024-02-04")},
+            r"the date in them \(2024-02-03 before, 2024-02-04 now\). Set template.d",
+        ),
+        (
+            {"template": Template()},
+            r"the date in them \(2024-02-03 before, .* Set template.date to 2024-02-03, or begin anew",
+        ),
+    ],
+)
+def test_other_rows_are_refused(pair, checkpoint, tmp_path, settings, difference):
+    with pytest.raises(DataError, match=r"must train on the rows that it began with, and these differ in " + difference):
+        fit(pair, tmp_path, 2, checkpoint, **settings)
+
+
+def test_another_tokenizer_is_refused(pretrained, checkpoint, tmp_path):
+    with pytest.raises(DataError, match=r"these differ in their token ids \(the tokenizer\)"):
+        fit(pretrained, tmp_path, 2, checkpoint)
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 8}])
+def test_same_rows_go_on(pair, checkpoint, tmp_path, settings):
+    assert fit(pair, tmp_path, 2, checkpoint, **settings) == 2
+
+
+def test_date_that_no_row_has_is_no_difference(pretrained, tmp_path):
+    fit(pretrained, tmp_path, 1)
+    last = tmp_path / "run" / "last.ckpt"
+    assert fit(pretrained, tmp_path, 2, last, template=Template(date="2024-02-04")) == 2
+
+
+def test_run_that_goes_on_on_another_day_keeps_its_date(tmp_path, seed_stays):
+    config = commands.write_config(tmp_path, "LoRAFineTuner")
+    make_dated(tmp_path / "aligned")
+    with on_leap_day():
+        AsFTCLI(["fit", "--config", config])
+    cli = AsFTCLI(["fit", "--config", config, "--trainer.max_steps", "3", "--ckpt_path", "last"])
+
+    assert cli.trainer.global_step == 3
+    assert cli.model.template == cli.datamodule.template == Template(date="2024-02-29")
+    kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert kept["template"]["date"] == "2024-02-29"
+    assert AsFTCLI(["fit", "--config", config, "--template.date", DAY.date]).model.template == DAY  # begun anew
