@@ -6,6 +6,7 @@ from typing import NamedTuple
 from asft_lightning.chat.ends import End
 from asft_lightning.chat.rows import Turn
 from asft_lightning.chat.styles import STYLES
+from asft_lightning.chat.thoughts import without_opened_thought
 from asft_lightning.chat.written import Written
 from asft_lightning.errors import ConfigurationError
 
@@ -22,7 +23,7 @@ class Piece(NamedTuple):
     said: int | None = None
 
     def open(self, blanks: str = "") -> "Piece":
-        """The part without the answer's end, for the model to go on from; with these blanks where the template keeps them."""
+        """The part without the answer's end, for the model to go on from; with these blanks where the template keeps any."""
         kept = blanks if self.text.startswith(blanks, self.said) else ""
         return self._replace(text=self.text[: self.said] + kept)
 
@@ -30,10 +31,9 @@ class Piece(NamedTuple):
 def pieces(
     write: Callable[[Sequence[Turn]], Written], turns: Sequence[Turn], find_end: Callable[[], End]
 ) -> Iterator[Piece]:
-    """What the model is asked and what it answers, by turns, in the text of the whole conversation.
+    """What the model is asked and what it answers, by turns, as the whole conversation is written.
 
-    Nothing follows the end of the last answer. An answer begins where the text leaves what the model is asked: mostly at the
-    end of that; before it where a template opens a thought for the model that it does not write in finished turns.
+    Nothing follows the end of the last answer.
 
     Args:
         write: Writes turns, open for an answer where the last is the user's.
@@ -48,27 +48,34 @@ def pieces(
         if turn.role != "assistant":
             continue
         is_last = place == len(turns) - 1
-        end, begin = find_end(), _begin(write(turns[:place]), whole, place)
-        said = max(whole.spans.get(place, (0, 0))[1], begin)
+        asked, begin = _asked(write(turns[:place]), whole, place, is_last)
+        end, said = find_end(), max(whole.spans.get(place, (0, 0))[1], begin)
         until = len(whole.text) if is_last else whole.spans.get(place + 1, (len(whole.text), 0))[0]
         found = whole.text.find(end.token, said, until)
         stop = said if found < 0 else found + len(end.token)
-        yield Piece(whole.text[at:begin])
+        yield Piece(asked[at:])
         yield Piece(whole.text[begin:stop] + (end.token if is_last and found < 0 else ""), said - begin)
         at = stop
     if turns[-1].role == "user":
         yield Piece(whole.text[at:])
 
 
-def _begin(asked: Written, whole: Written, place: int) -> int:
-    """Where in the whole text the answer of this place begins, of which the model is asked."""
-    if whole.text.startswith(asked.text):
-        return len(asked.text)
-    same = next(i for i, letter in enumerate(asked.text) if whole.text[i : i + 1] != letter)
-    if same < max((stop for _, stop in asked.spans.values()), default=len(asked.text)):
-        around = asked.text[same : same + 40]
-        raise ConfigurationError(
-            f"a chat template must leave earlier turns as they were, and this one rewrites what came before {around!r}. "
-            f"Split such conversations into one a turn, or set template.style to one of {', '.join(STYLES)}."
-        )
-    return min(same, whole.spans.get(place, (same, 0))[0])
+def _asked(open_turns: Written, whole: Written, place: int, is_last: bool) -> tuple[str, int]:
+    """What the model is asked, and where its answer of this place begins in the whole text.
+
+    A thought that the open turns begin, and the finished ones do not have, is not asked, nor is a blank before earlier
+    answers. Where the two differ otherwise before the last answer, it follows what scoring asks.
+    """
+    asked = open_turns.text
+    for text in (asked, without_opened_thought(asked), asked if is_last else asked.rstrip()):
+        if whole.text.startswith(text):
+            return text, len(text)
+    same = next(i for i, letter in enumerate(asked) if whole.text[i : i + 1] != letter)
+    given = max((stop for _, stop in open_turns.spans.values()), default=len(asked))
+    if is_last and place in whole.spans and given <= same:
+        return asked, whole.spans[place][0]
+    raise ConfigurationError(
+        "a chat template must leave earlier turns as they were, and this one rewrites what came before "
+        f"{asked[same : same + 40]!r}. Split such conversations into one a turn, or set template.style to one of "
+        f"{', '.join(STYLES)}."
+    )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 _OPENED = re.compile(r"<(think|thinking|thought|reasoning)>", re.IGNORECASE)
 _CLOSED = re.compile(r"</(think|thinking|thought|reasoning)>", re.IGNORECASE)
+_LEFT_EMPTY = re.compile(rf"{_OPENED.pattern}\s*({_CLOSED.pattern}\s*)?$", re.IGNORECASE)
 
 
 class Said(NamedTuple):
@@ -33,3 +34,12 @@ def split_thought(text: str) -> Said:
     if _OPENED.match(text[end:].lstrip()):  # opened, and never closed
         end = len(text)
     return Said(text[:end], text[end:].lstrip() if end else text)
+
+
+def without_opened_thought(prompt: str) -> str:
+    """A prompt without the empty thought at its end, closed or not.
+
+    Args:
+        prompt: All that the model is asked.
+    """
+    return _LEFT_EMPTY.sub("", prompt)

@@ -154,6 +154,16 @@ def test_thought_that_the_prompt_opens_holds_no_answer(tokenizer):
     assert learnt(tokenizer, rendered) == "Yes, do.<|end|>"
 
 
+@pytest.mark.parametrize("opens", [" ", "\n", "Answer: "])
+def test_last_answer_follows_what_scoring_asks_where_the_finished_turn_begins_otherwise(opens):
+    tokenizer = small_tokenizer(small_template(opens=opens))
+    asked, rendered = Template().prompt_ids(tokenizer, ROW.prompt), Template().render(tokenizer, ROW)
+    assert rendered.input_ids[: len(asked)] == asked
+    assert learnt(tokenizer, rendered) == "Yes, do.<|end|>"
+    if not opens.strip():
+        assert learnt(tokenizer, Template().render(tokenizer, TALK)) == "Hi there.<|end|>Yes, do.<|end|>"
+
+
 def test_thought_of_a_row_is_not_doubled():
     """It goes on where the prompt has opened one."""
     own = (
