@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asft_lightning.anchors.probe import Probe
 from asft_lightning.errors import AnchorError, AsFTError
 from asft_lightning.functional import AlignmentMap, QuadraticForm, Spectrum, working_dtype
-from asft_lightning.weights.matrices import Weights
+from asft_lightning.weights.matrices import Weights, open_weights
 from asft_lightning.weights.targets import Target
 
 _ROWS = 256
@@ -68,6 +68,7 @@ class WeightPair:
         base: The unaligned side, likewise.
         device: Where to compute; None for where the weights are.
         probe: The aligned model, to be run, or None where no variant asks for it.
+        model: The model that is tuned, for the names of its weights in files.
     """
 
     def __init__(
@@ -76,11 +77,24 @@ class WeightPair:
         base: Weights | None,
         device: torch.device | str | None = None,
         probe: Probe | None = None,
+        model: nn.Module | None = None,
     ) -> None:
         self.aligned = aligned
         self.base = base
         self.device = device
         self.probe = probe
+        self._model = model
+        self._others: dict[str, Weights] = {}
+
+    def other(self, location: str) -> Weights:
+        """Further weights for the same model, e.g. an adapter's; opened once.
+
+        Raises:
+            ConfigurationError: If they cannot be had.
+        """
+        if location not in self._others:
+            self._others[location] = open_weights(location, model=self._model)
+        return self._others[location]
 
     def direction(self, target: Target) -> Tensor:
         """V = W_aligned − W_base (d_out, d_in), in float64 or, where it is large, float32; the caller may work in it.

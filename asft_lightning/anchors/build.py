@@ -63,10 +63,11 @@ def build_anchors(
     targets = list({factor.target.name: factor.target for factor in find_lora_factors(model)}.values())
     needs = needs_of(anchors)
     weights = WeightPair(
-        _open(aligned, revision) if "aligned" in needs else None,
-        _open(base, base_revision) if "base" in needs else None,
+        _open(aligned, revision, model) if "aligned" in needs else None,
+        _open(base, base_revision, model) if "base" in needs else None,
         device,
         probe,
+        model,
     )
     shapes, sources = {target.name: target.shape for target in targets}, _sources(anchors, targets, weights)
     key = cache_key([anchor.settings() for anchor in anchors], shapes, sources)
@@ -136,7 +137,7 @@ def require_built_from(anchors: AnchorSet, model: nn.Module, aligned: WeightSour
     targets = [factor.target for factor in find_lora_factors(model) if factor.target.name in anchors.shapes]
     if built_from is None or len(targets) < len(anchors.shapes):
         return  # made from no aligned weights, or for other modules: which UpdatePenalty refuses by name
-    weights = open_weights(aligned, revision)
+    weights = open_weights(aligned, revision, model)
     if weights.fingerprint(list({target.name: target for target in targets}.values())) != built_from:
         raise AnchorError(
             f"anchors must be built from the aligned model that is trained, and these were built from other weights than "
@@ -152,8 +153,8 @@ def _sources(anchors: Sequence[Anchor], targets: Sequence[Target], weights: Weig
     return checkpoints | {name: value for name, value in others.items() if value is not None}
 
 
-def _open(source: WeightSource | None, revision: str | None) -> Weights | None:
-    return None if source is None else open_weights(source, revision)
+def _open(source: WeightSource | None, revision: str | None, model: nn.Module) -> Weights | None:
+    return None if source is None else open_weights(source, revision, model)
 
 
 def _term(anchor: Anchor, targets: Sequence[Target], weights: WeightPair, advance: Callable[[], object]) -> AnchorTerm:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 from torch import Tensor
@@ -12,7 +11,6 @@ from asft_lightning.errors import AnchorError
 from asft_lightning.functional import harmful_map
 from asft_lightning.weights.adapter_factors import read_factors
 from asft_lightning.weights.hashing import content_hash
-from asft_lightning.weights.matrices import Weights, open_weights
 from asft_lightning.weights.targets import Target
 
 
@@ -32,18 +30,14 @@ class Harmful(Anchor):
 
     def build(self, target: Target, weights: WeightPair) -> ModuleAnchor:
         """The top left singular vectors of the adapter's B·A."""
-        return ModuleAnchor.of_map(harmful_map(*self._factors(target), self.num_directions))
+        return ModuleAnchor.of_map(harmful_map(*self._factors(target, weights), self.num_directions))
 
     def fingerprint(self, targets: Sequence[Target], weights: WeightPair) -> str:
         """Of the adapter's factors."""
-        factors = ((target.name, factor) for target in targets for factor in self._factors(target))
+        factors = ((target.name, factor) for target in targets for factor in self._factors(target, weights))
         return content_hash(factors)
 
-    @cached_property
-    def _weights(self) -> Weights:
+    def _factors(self, target: Target, weights: WeightPair) -> tuple[Tensor, Tensor]:
         if not self.adapter:
             raise AnchorError("Harmful needs `adapter`, the folder or hub id of a LoRA adapter tuned on harmful rows.")
-        return open_weights(self.adapter)
-
-    def _factors(self, target: Target) -> tuple[Tensor, Tensor]:
-        return read_factors(self._weights, target)
+        return read_factors(weights.other(self.adapter), target)

@@ -1,12 +1,10 @@
 """``asft-lightning project-adapter``: a finished adapter, taken back to the alignment direction."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
-from peft.utils import load_peft_weights
+from peft import PeftModel
 from safetensors.torch import save_file
-from torch import Tensor
 
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.projections import Layer, ProjectedLayer, Projection, SafeLoRA, projection_table, record
@@ -15,9 +13,9 @@ from asft_lightning.runtime.files import require_absent, whole_folder, write_jso
 from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.adapter_factors import load_config, read_factors
 from asft_lightning.weights.locations import resolve_folder
-from asft_lightning.weights.matrices import open_weights
+from asft_lightning.weights.matrices import Weights, open_weights
 from asft_lightning.weights.pretrained import Pretrained
-from asft_lightning.weights.targets import canonical_name, find_lora_factors
+from asft_lightning.weights.targets import find_lora_factors
 
 EXAMPLES = (
     "project-adapter runs/single/adapter safer --config models/qwen-2-7b-instruct",
@@ -42,28 +40,31 @@ def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: P
     require_absent(target)
     chosen = SafeLoRA(threshold=0.5) if method is None else method
     folder = resolve_folder(adapter)
-    projected = chosen.project(_layers(folder, pretrained), chosen.open(pretrained))
-    _write(folder, target, chosen, projected)
+    model = _adapted(folder, pretrained)
+    weights = open_weights(folder, model=model)
+    layers = [Layer(factor.target, *read_factors(weights, factor.target)) for factor in find_lora_factors(model)]
+    projected = chosen.project(layers, chosen.open(pretrained))
+    _write(folder, weights, target, chosen, projected)
     say(projection_table(projected), f"written to {target}")
 
 
 COMMAND = project_adapter
 
 
-def _layers(folder: Path, pretrained: Pretrained) -> list[Layer]:
-    """The adapter's layers; which there are, and that their update is B·A, is found on a model without weights."""
+def _adapted(folder: Path, pretrained: Pretrained) -> PeftModel:
+    """A model without weights, which tells the adapter's layers, and that their update is B·A."""
     config = load_config(folder)
     config.inference_mode = False
-    model = LoRAFineTuner(pretrained, config).with_adapter(pretrained.load_model_on_meta())
-    weights = open_weights(folder)
-    return [Layer(factor.target, *read_factors(weights, factor.target)) for factor in find_lora_factors(model)]
+    return LoRAFineTuner(pretrained, config).with_adapter(pretrained.load_model_on_meta())
 
 
-def _write(folder: Path, target: Path, method: Projection, layers: list[ProjectedLayer]) -> None:
+def _write(folder: Path, weights: Weights, target: Path, method: Projection, layers: list[ProjectedLayer]) -> None:
     """The adapter with its new factors, whole or not at all; everything else of it is copied."""
-    tensors: Mapping[str, Tensor] = load_peft_weights(str(folder), device="cpu")
     factors = {f"{layer.name}.lora_B.weight": layer.b for layer in layers if layer.changed}
-    changed = {key: factors.get(canonical_name(key), value).to(value.dtype).contiguous() for key, value in tensors.items()}
+    changed = {}
+    for name, own_name in weights.names.items():
+        value = weights[name]
+        changed[own_name] = factors.get(name, value).to(value.dtype).contiguous()
     others = [file for file in folder.rglob("*") if file.is_file() and file.name not in _LEFT_BEHIND]
     with whole_folder(target) as new:
         for file in others:

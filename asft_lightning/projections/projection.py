@@ -96,9 +96,10 @@ class Projection(ABC):
             raise ConfigurationError(
                 f"{type(self).__name__} needs both checkpoints, and `base` is not given. Name it under `pretrained`."
             )
+        model = pretrained.load_model_on_meta()
         return WeightPair(
-            open_weights(pretrained.aligned, pretrained.revision) if "aligned" in self.needs else None,
-            open_weights(str(pretrained.base), pretrained.base_revision) if "base" in self.needs else None,
+            open_weights(pretrained.aligned, pretrained.revision, model) if "aligned" in self.needs else None,
+            open_weights(str(pretrained.base), pretrained.base_revision, model) if "base" in self.needs else None,
         )
 
 

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from asft_lightning.errors import AnchorError
 from asft_lightning.runtime.reading import is_finite, readable
+from asft_lightning.weights.file_names import FileNames
 from asft_lightning.weights.files import find_file, find_index, open_safetensors, unpickle
 from asft_lightning.weights.hashing import content_hash
 from asft_lightning.weights.locations import resolve_folder
-from asft_lightning.weights.targets import Target, canonical_name
+from asft_lightning.weights.targets import Target
 
 WeightSource: TypeAlias = str | Path | nn.Module | Mapping[str, Tensor]
 """A hub id, a local directory, a live module, or {name: tensor}."""
@@ -23,17 +24,17 @@ class Weights(ABC):
 
     Args:
         label: What to call the source in an error.
-        names: The tensors' own names.
+        names: Of the tensors.
     """
 
-    def __init__(self, label: str, names: list[str]) -> None:
+    def __init__(self, label: str, names: FileNames) -> None:
         self.label = label
-        self._own_names = {canonical_name(name): name for name in names}
+        self._names = names
 
     @property
-    def names(self) -> list[str]:
-        """The canonical names of its tensors."""
-        return list(self._own_names)
+    def names(self) -> Mapping[str, str]:
+        """{canonical name of a tensor: its own name}."""
+        return self._names.own
 
     @abstractmethod
     def _read(self, own_name: str) -> Tensor:
@@ -45,7 +46,7 @@ class Weights(ABC):
         Raises:
             KeyError: If there is none.
         """
-        return self._read(self._own_names[name])
+        return self._read(self.names[name])
 
     def matrix(self, target: Target) -> Tensor:
         """The weight of ``target`` as (d_out, d_in) in its own dtype, finite.
@@ -86,11 +87,17 @@ class Weights(ABC):
     def _name_of(self, target: Target) -> str:
         # A checkpoint saved from the bare backbone lacks the first segment ("model.", "transformer.").
         for name in (f"{target.name}.weight", f"{target.name.partition('.')[2]}.weight"):
-            if name in self._own_names:
+            if name in self.names and name not in self._names.remade:
                 return name
+        if remade := sorted(self._names.remade):
+            raise AnchorError(
+                f"{target.name}: no weight of {self.label} is this matrix as it stands: Transformers makes some anew when "
+                f"it loads them (like {remade[0]}). Load the model, save it with "
+                "model.save_pretrained(folder, save_original_format=False), and give that folder; or give live models."
+            )
         raise AnchorError(
-            f"{target.name}: no weight of this name in {self.label} ({len(self._own_names)} tensors, e.g. "
-            f"{', '.join(list(self._own_names)[:2])}). Aligned and base checkpoints must be of the model's own "
+            f"{target.name}: no weight of this name in {self.label} ({len(self.names)} tensors, e.g. "
+            f"{', '.join(list(self.names)[:2])}). Aligned and base checkpoints must be of the model's own "
             "architecture; a weight tied to another (lm_head to the embeddings) is not stored, and cannot be a LoRA target."
         )
 
@@ -99,7 +106,7 @@ class _Tensors(Weights):
     """{name: tensor}, or a live module's."""
 
     def __init__(self, label: str, tensors: Mapping[str, Tensor]) -> None:
-        super().__init__(label, list(tensors))
+        super().__init__(label, FileNames.of(tensors))
         self._tensors = tensors
 
     def _read(self, own_name: str) -> Tensor:
@@ -109,8 +116,8 @@ class _Tensors(Weights):
 class _Files(Weights):
     """Files of a directory: {own name: file name}; safetensors are memory-mapped, others unpickled as weights only."""
 
-    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
-        super().__init__(str(folder), list(files))
+    def __init__(self, folder: Path, files: Mapping[str, str], model: nn.Module | None) -> None:
+        super().__init__(str(folder), FileNames.of(files, model))
         self._folder = folder
         self._files = files
         self._unpickled: tuple[str, Mapping[str, Tensor]] = ("", {})
@@ -124,8 +131,14 @@ class _Files(Weights):
         return readable(self._folder / file, lambda: self._unpickled[1][own_name])
 
 
-def open_weights(source: WeightSource, revision: str | None = None) -> Weights:
+def open_weights(source: WeightSource, revision: str | None = None, model: nn.Module | None = None) -> Weights:
     """Open a hub id, a directory (single or sharded, safetensors first), a live module or a mapping.
+
+    Args:
+        source: Where the weights are.
+        revision: On the hub.
+        model: What files are to be read for: their names become those that Transformers gives them in it. None for the
+            names as they stand; those of a live module or a mapping always do.
 
     Raises:
         ConfigurationError: If the source cannot be found, holds no weights, or an index is not to be trusted.
@@ -135,11 +148,11 @@ def open_weights(source: WeightSource, revision: str | None = None) -> Weights:
     if isinstance(source, Mapping):
         return _Tensors("the given tensors", source)
     folder = resolve_folder(str(source), revision)
-    index = find_index(folder)
-    if index is not None:
-        return _Files(folder, index)
-    file = find_file(folder)
-    return _Files(folder, dict.fromkeys(_names_in(folder / file), file))
+    files = find_index(folder)
+    if files is None:
+        file = find_file(folder)
+        files = dict.fromkeys(_names_in(folder / file), file)
+    return _Files(folder, files, model)
 
 
 def _names_in(path: Path) -> list[str]:
