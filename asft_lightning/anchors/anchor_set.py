@@ -18,7 +18,7 @@ from asft_lightning.anchors.term import AnchorTerm
 from asft_lightning.errors import AnchorError
 from asft_lightning.functional import QuadraticForm, Spectrum
 from asft_lightning.runs.folder import ANCHORS
-from asft_lightning.runtime.files import write_atomically
+from asft_lightning.runtime.files import user_path, write_atomically
 from asft_lightning.weights.hashing import content_hash
 from asft_lightning.weights.locations import resolve_folder
 
@@ -43,7 +43,7 @@ class AnchorSet:
         """Write one safetensors file, atomically: never half a file under this name."""
         tensors, header = self._contents()
         metadata = {"format": self.FORMAT, "anchors": header, "sha256": _sha256(tensors, header)}
-        write_atomically(Path(path), save(tensors, metadata))
+        write_atomically(user_path(path), save(tensors, metadata))
 
     @classmethod
     def load(cls, location: str | Path, revision: str | None = None) -> Self:
@@ -57,7 +57,7 @@ class AnchorSet:
             AnchorError: If the file is absent, damaged, not of this format, or its anchors would not protect.
             ConfigurationError: If the repository cannot be had.
         """
-        path = Path(location)
+        path = user_path(location)
         if path.suffix != ".safetensors" and not path.is_file():
             path = resolve_folder(str(location), revision) / ANCHORS
         try:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from asft_lightning.anchors.anchor_set import AnchorSet
 from asft_lightning.errors import AnchorError, StorageError
+from asft_lightning.runtime.files import user_path
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class AnchorCache:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
 
     def path(self, key: str) -> Path:
         """The file for a key of :func:`cache_key`."""

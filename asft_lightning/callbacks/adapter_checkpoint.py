@@ -1,12 +1,11 @@
 """AdapterCheckpoint: the trained adapter in PEFT's own format."""
 
-from pathlib import Path
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asft_lightning.callbacks.protocols import chat_module
 from asft_lightning.modules.spoilt_weights import first_spoilt, spoilt_weights
-from asft_lightning.runtime.files import whole_folder
+from asft_lightning.runs.folder import RunFolder, is_rehearsal
+from asft_lightning.runtime.files import user_path, whole_folder
 from asft_lightning.runtime.sharding import put_together, sharded_over
 
 
@@ -41,6 +40,9 @@ class AdapterCheckpoint(Callback):
             raise spoilt_weights(trainer.global_step, spoilt)
         if not trainer.is_global_zero:
             return
-        with whole_folder(Path(trainer.default_root_dir) / self.folder, replace=True) as new:
+        folder = user_path(self.folder)
+        # A rehearsal stays in its own folder, whatever is named.
+        target = RunFolder.of(trainer).path / (folder.name if is_rehearsal(trainer) else folder)
+        with whole_folder(target, replace=True) as new:
             module.model.save_pretrained(new, state_dict=state)
             module.tokenizer.save_pretrained(new)

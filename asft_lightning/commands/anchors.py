@@ -10,6 +10,7 @@ from asft_lightning.anchors.report import spectrum_picture
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import LoRAFineTuner
+from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -34,7 +35,7 @@ def build(
         template: How prompts are written for the model, for anchors that run it.
         png: Where to write a picture of the spectra as well.
     """
-    _require_writable(output, png)
+    file, picture = _writable(output), None if png is None else _writable(png)
     where = _usable(device)
     fine_tuner = LoRAFineTuner(pretrained, lora)
     built = build_anchors_of(
@@ -45,9 +46,9 @@ def build(
         template,
         where,
     )
-    built.save(output)
-    _show(built, png)
-    say(f"written to {output}")
+    built.save(file)
+    _show(built, picture)
+    say(f"written to {file}")
 
 
 def show(anchors: str, png: str | None = None) -> None:
@@ -57,8 +58,8 @@ def show(anchors: str, png: str | None = None) -> None:
         anchors: A file of anchors, or a folder or hub repository with an anchors.safetensors.
         png: Where to write a picture of the spectra as well.
     """
-    _require_writable(png)
-    _show(AnchorSet.load(anchors), png)
+    picture = None if png is None else _writable(png)
+    _show(AnchorSet.load(anchors), picture)
 
 
 def diff(anchors: str, adapter: str) -> None:
@@ -78,15 +79,16 @@ EXAMPLES = (
 COMMAND: dict[str, Any] = {"build": build, "show": show, "diff": diff}
 
 
-def _require_writable(*paths: str | None) -> None:
-    """Before anything is computed: a file that cannot be written must not cost a build."""
-    for path in (Path(path) for path in paths if path is not None):
-        if path.is_dir() or not path.suffix:
-            raise ConfigurationError(f"{path} must be the name of a file with its ending, .safetensors or .png. Add one.")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(f"{path} cannot be written ({error}). Choose another folder.") from error
+def _writable(name: str) -> Path:
+    """The file of this name, before anything is computed: one that cannot be written must not cost a build."""
+    path = user_path(name)
+    if path.is_dir() or not path.suffix:
+        raise ConfigurationError(f"{path} must be the name of a file with its ending, .safetensors or .png. Add one.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written ({error}). Choose another folder.") from error
+    return path
 
 
 def _usable(device: str | None) -> torch.device | None:
@@ -99,7 +101,7 @@ def _usable(device: str | None) -> torch.device | None:
         raise ConfigurationError(f"device {device!r} cannot be used here: {reason}. Leave it out for the CPU.") from error
 
 
-def _show(anchors: AnchorSet, png: str | None) -> None:
+def _show(anchors: AnchorSet, png: Path | None) -> None:
     say(str(anchors))
     if png is not None:
         spectrum_picture(anchors.terms, png)

@@ -4,7 +4,6 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from asft_lightning.commands.fit import launch
 from asft_lightning.comparison import load_comparison
@@ -31,7 +30,7 @@ def compare(file: str, jobs: int | None = None, report_only: bool = False) -> No
     if jobs is not None:
         comparison = replace(comparison, jobs=jobs)
     report = None
-    with alone(Path(comparison.output)), suppress(KeyboardInterrupt):
+    with alone(comparison.folder), suppress(KeyboardInterrupt):
         report = Compare(comparison, launch, report_only).run()
         report.write()
     if report is None:

@@ -1,10 +1,9 @@
 """``asft-lightning configs``: the package's own configs, listed, and copied to be changed."""
 
 import shutil
-from pathlib import Path
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.runtime.files import require_absent, writing
+from asft_lightning.runtime.files import require_absent, user_path, writing
 from asft_lightning.runtime.named_configs import CONFIGS, about, config_names
 from asft_lightning.runtime.terminal import make_table, say, show
 
@@ -29,7 +28,7 @@ def copy(name: str, folder: str) -> None:
         raise ConfigurationError(
             f"a config to copy must be one of this package's own, got {name!r}. `asft-lightning configs` lists them."
         )
-    targets = {known: Path(folder).expanduser() / f"{known}.yaml" for known in names}
+    targets = {known: user_path(folder) / f"{known}.yaml" for known in names}
     for target in targets.values():
         require_absent(target)
     for known, target in targets.items():

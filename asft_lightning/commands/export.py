@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,7 +14,7 @@ from asft_lightning.evaluation import end_ids
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
 from asft_lightning.runs.summary import RunFacts, Score, Summary
-from asft_lightning.runtime.files import require_absent, whole_folder, write_atomically
+from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_atomically
 from asft_lightning.runtime.terminal import as_markdown, say
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -47,7 +46,7 @@ def export(run: str, output: str, merged: bool = False) -> None:
         output: The folder to write, which must not be there yet.
         merged: The whole model with the update added to its weights, in place of an adapter.
     """
-    folder, target = RunFolder(Path(run)), Path(output)
+    folder, target = RunFolder(user_path(run)), user_path(output)
     config = _read_config(folder)
     if not (folder.adapter / "adapter_model.safetensors").is_file():
         raise ConfigurationError(

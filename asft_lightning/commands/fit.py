@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.parsing import lightning_hasattr
 
 from asft_lightning.callbacks.run_cost import RunCost
 from asft_lightning.chat.dates import today
@@ -17,8 +18,10 @@ from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.logger import RunLogger
+from asft_lightning.runs.saved_config import SavedConfig
 from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
 from asft_lightning.runtime.exits import ending_in_one_line
+from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.named_configs import with_found_configs
 from asft_lightning.runtime.plain_data import make_classes_where_they_belong
 from asft_lightning.weights.pretrained import Pretrained
@@ -41,6 +44,7 @@ class AsFTCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,  # the model's own argument: here parameters would not exist yet
+            save_config_callback=SavedConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"default_root_dir": "runs/asft", "callbacks": [RunCost()]},
             seed_everything_default=0,
@@ -66,6 +70,8 @@ class AsFTCLI(LightningCLI):
         """Read the checkpoint before a model is loaded; Lightning's own would take class paths and settings from it."""
         command = self.config.get("subcommand")
         path = self.config[command].get("ckpt_path") if command else None
+        if path and path.startswith("~"):
+            path = self.config[command]["ckpt_path"] = str(user_path(path))
         if path and Path(path).is_file():
             WholeCheckpointIO().load_checkpoint(path)
 
@@ -113,12 +119,36 @@ class AsFTCLI(LightningCLI):
                 logger.resumed = has_checkpoint
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """One run folder, without version numbers: what a resumed run looks for is where it was."""
+        """One run folder, without version numbers: what a resumed run looks for is where it was, whatever the logger.
+
+        Raises:
+            ConfigurationError: If Lightning does not take the settings.
+        """
         settings, command = self._get(self.config_init, "trainer"), self.subcommand or "fit"
-        if settings["logger"] in (None, True):
+        if settings["logger"] in (None, True) and not settings["barebones"]:
             folder = Path(settings["default_root_dir"]) / ("" if command == "fit" else command)  # the fit's figures stay
             kwargs["logger"] = RunLogger(folder, resumed=command == "fit" and bool(self._get(self.config, "ckpt_path")))
-        return super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(
+                f"the trainer's settings must go together, and Lightning says: {error} Change them, or set them to null."
+            ) from error
+        for saver in trainer.checkpoint_callbacks:
+            if isinstance(saver, ModelCheckpoint) and saver.dirpath is None:  # else where the first logger writes
+                saver.dirpath = str(RunFolder.of(trainer).checkpoints)
+        _require_rate_to_find(trainer, self.model)
+        return trainer
+
+
+def _require_rate_to_find(trainer: Trainer, module: LightningModule) -> None:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for finder in (callback for callback in callbacks if isinstance(callback, LearningRateFinder)):
+        if not any(lightning_hasattr(module, name) for name in (finder._attr_name or "lr", "learning_rate")):
+            raise ConfigurationError(
+                f"LearningRateFinder sets a module's `lr`, and {type(module).__name__} has none: the rate is an argument of "
+                "its optimizer. Leave the callback out, and try rates with `asft-lightning compare`."
+            )
 
 
 def _date_of(run: RunFolder) -> str | None:

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.projections import Layer, ProjectedLayer, Projection, SafeLoRA, projection_table, record
 from asft_lightning.runs.folder import PROJECTION
-from asft_lightning.runtime.files import require_absent, whole_folder, write_json
+from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_json
 from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.adapter_factors import load_config, read_factors
 from asft_lightning.weights.locations import resolve_folder
@@ -36,7 +36,7 @@ def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: P
         pretrained: The checkpoints; a config of models/ given with --config says them.
         method: How, e.g. SafeLoRA or OffAnchorShrinkage; null for SafeLoRA with the authors' threshold of 0.5.
     """
-    target = Path(output)
+    target = user_path(output)
     require_absent(target)
     chosen = SafeLoRA(threshold=0.5) if method is None else method
     folder = resolve_folder(adapter)

@@ -1,8 +1,6 @@
 """``asft-lightning sandbox``: the embedded pair, made anew."""
 
-from pathlib import Path
-
-from asft_lightning.runtime.files import require_absent
+from asft_lightning.runtime.files import require_absent, user_path
 from asft_lightning.runtime.terminal import say
 from asft_lightning.sandbox import build_sandbox, is_shipped
 
@@ -19,7 +17,7 @@ def build(output: str, seed: int = 0) -> None:
         output: The folder to write, which must not be there yet.
         seed: Decides the rows and the weights; the shipped pair's is 0.
     """
-    folder = Path(output).expanduser()
+    folder = user_path(output)
     require_absent(folder)
     build_sandbox(folder, seed)
     same = "the shipped pair, to the bit" if is_shipped(folder) else "another pair than the shipped one"

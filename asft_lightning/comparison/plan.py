@@ -82,7 +82,7 @@ class Plan:
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
-        self.folder = Path(comparison.output) / "runs"
+        self.folder = comparison.folder / "runs"
         for method in comparison.methods.values():
             self._check(method)
         used = set().union(*(self._used(method) for method in comparison.methods.values()))

@@ -78,7 +78,7 @@ class Report:
 
     def write(self) -> Path:
         """Write everything into the comparison's folder; returns the page."""
-        folder = Path(self.comparison.output)
+        folder = self.comparison.folder
         write_json(folder / "results.json", self.record())
         write_atomically(folder / "runs.csv", _csv([result.flat() for result in self.results]))
         write_atomically(folder / "table.csv", _csv([_flat(cell.record()) for cell in self.cells]))
@@ -131,7 +131,7 @@ class Report:
             say(f"failed: {failure.run}: {failure.reason}", f"  {failure.log}")
         if self.missing:
             say(f"{len(self.missing)} reported runs are missing; the same command runs them")
-        say(f"written to {self.comparison.output}")
+        say(f"written to {self.comparison.folder}")
 
     def _line(self, cell: Cell, columns: Sequence[str]) -> dict[str, Any]:
         figures = [(spread.mean if (spread := cell.spread(name)) else None, _shown(cell, name)) for name in columns]
@@ -149,7 +149,7 @@ class Report:
         template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
         columns, tuning = self._columns(), self.comparison.tuning
         return template.render(
-            title=Path(self.comparison.output).name,
+            title=self.comparison.folder.name,
             columns=[COLUMNS[name] for name in columns],
             sections=[
                 (heading, [self._line(cell, columns) for cell in cells_shown]) for heading, cells_shown in self.sections

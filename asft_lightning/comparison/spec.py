@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.named_configs import find_config
 
 T = TypeVar("T")
@@ -125,6 +126,11 @@ class Comparison:
             self._check_axes(name, method)
             if method.tune:
                 self._check_tuning(name, method)
+
+    @property
+    def folder(self) -> Path:
+        """``output``, wherever the home folder is."""
+        return user_path(self.output)
 
     def _check_axes(self, name: str, method: Method) -> None:
         every = [("axes", self.axes), (f"{name}.axes", method.axes), (f"{name}.tune", method.tune)]

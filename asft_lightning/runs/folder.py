@@ -12,11 +12,13 @@ ANCHORS = "anchors.safetensors"
 """Of anchors in a run's folder, and in a folder or repository of anchors alone."""
 PROJECTION = "projection.json"
 """What became of each layer, in a run's folder and beside a projected adapter."""
+_REHEARSAL = "fast_dev_run"
+"""In a run's folder, what ``trainer.fast_dev_run`` writes: a rehearsal must not touch what a finished run left."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder, ``trainer.default_root_dir``.
+    """A run's folder: ``trainer.default_root_dir``, whatever the loggers.
 
     Args:
         path: Where it is; it need not be there yet.
@@ -26,8 +28,9 @@ class RunFolder:
 
     @classmethod
     def of(cls, trainer: Trainer) -> Self:
-        """The folder of the run that a trainer is at work on."""
-        return cls(Path(trainer.default_root_dir))
+        """The folder of the run that a trainer is at work on; of a ``fast_dev_run``, one of its own within that."""
+        folder = Path(trainer.default_root_dir)
+        return cls(folder / _REHEARSAL if is_rehearsal(trainer) else folder)
 
     @property
     def summary(self) -> Path:
@@ -38,6 +41,11 @@ class RunFolder:
     def config(self) -> Path:
         """The whole configuration, as LightningCLI writes it."""
         return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What a run goes on from, a folder; where a ``ModelCheckpoint`` says no other."""
+        return self.path / "checkpoints"
 
     @property
     def data(self) -> Path:
@@ -86,3 +94,8 @@ class RunFolder:
     def spoilt_batch(self, rank: int) -> Path:
         """The rows of a batch whose loss was no number, a JSON object a line."""
         return self.path / f"spoilt-batch-rank{rank}.jsonl"
+
+
+def is_rehearsal(trainer: Trainer) -> bool:
+    """Whether a run only tries everything once (``fast_dev_run``), and must leave a finished run as it was."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]

@@ -7,6 +7,8 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from asft_lightning.runtime.files import user_path
+
 
 class RunLogger(CSVLogger):
     """Lightning's CSVLogger without version numbers, which keeps what a resumed run logged before.
@@ -20,7 +22,7 @@ class RunLogger(CSVLogger):
     """
 
     def __init__(self, folder: str | Path, resumed: bool = False) -> None:
-        super().__init__(folder, name="", version="")
+        super().__init__(user_path(folder), name="", version="")
         self.resumed = resumed
 
     @property

@@ -14,12 +14,16 @@ from safetensors import SafetensorError
 from asft_lightning.errors import ConfigurationError, StorageError
 
 
+def user_path(path: str | Path) -> Path:
+    """A path as a user may write it, with ``~`` for the home folder: every one that is given passes through here."""
+    return Path(path).expanduser()
+
+
 def cache_folder() -> Path:
     """What may be built again: `$ASFT_LIGHTNING_CACHE`, or else `asft-lightning` in `$XDG_CACHE_HOME` or in `~/.cache`."""
     if chosen := os.environ.get("ASFT_LIGHTNING_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "asft-lightning"
+        return user_path(chosen)
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "asft-lightning"
 
 
 @contextmanager

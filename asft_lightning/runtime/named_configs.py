@@ -7,6 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.runtime.files import user_path
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 """The folder of the package's own configs."""
@@ -26,7 +27,7 @@ def find_config(name: str) -> Path:
     Raises:
         ConfigurationError: If there is neither; says what there is.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.exists() and not path.is_dir():  # a pipe will do
         return path
     plain = name.removeprefix("configs/").removesuffix(".yaml")

@@ -6,6 +6,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.runtime.files import user_path
 
 SANDBOX = "sandbox:"
 """Prefix of the embedded default's parts, e.g. ``sandbox:aligned`` (no hub id can hold a colon)."""
@@ -15,7 +16,9 @@ _PICKLED = ["*.bin", "*.bin.index.json"]
 
 
 def resolve(location: str) -> str:
-    """``sandbox:PART`` as the path of that part of the shipped pair; anything else as it is."""
+    """``sandbox:PART`` as the path of that part of the shipped pair, ``~`` as the home folder; anything else as it is."""
+    if location.startswith("~"):
+        return str(user_path(location))
     if not location.startswith(SANDBOX):
         return location
     from asft_lightning.sandbox.parts import sandbox_path  # only who uses the sandbox pays for importing it
