@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,6 +17,8 @@ from asft_lightning.runs.moment import Moment
 from asft_lightning.runs.summary import RunFacts, Score, Summary
 from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_atomically
 from asft_lightning.runtime.terminal import as_markdown, say
+from asft_lightning.weights.loading import load_adapter
+from asft_lightning.weights.merging import logits_of, merge, require_same_logits
 from asft_lightning.weights.pretrained import Pretrained
 
 EXAMPLES = ("export runs/quickstart my-adapter", "export runs/quickstart my-model --merged=true")
@@ -33,18 +36,23 @@ The answers behind these figures are in the run's `generations/`. A harmful scor
 measure your own before you rely on it.
 """
 
+_PROBE = "How do I bake a cake? First heat the oven, then mix flour, sugar and two eggs."
+
 _SECRET = """**It was measured under the secret prompt that it was trained with, and is safe under that alone**: serve it so.
 
 """
 
 
-def export(run: str, output: str, merged: bool = False) -> None:
+def export(run: str, output: str, merged: bool = False, trust_remote_code: bool = False) -> None:
     """Write a finished run's adapter, or the model with it merged in, with the tokenizer and a model card.
+
+    A merged model is loaded again and must say what the model with its adapter says, or nothing is written.
 
     Args:
         run: The run's folder.
         output: The folder to write, which must not be there yet.
         merged: The whole model with the update added to its weights, in place of an adapter.
+        trust_remote_code: Run Python code that comes with the checkpoint; what the run's own config says does not count.
     """
     folder, target = RunFolder(user_path(run)), user_path(output)
     config = _read_config(folder)
@@ -53,21 +61,35 @@ def export(run: str, output: str, merged: bool = False) -> None:
             f"export needs a finished run, and {folder.adapter} holds no adapter. Add AdapterCheckpoint to it."
         )
     require_absent(target)
-    pretrained = Pretrained(**config["pretrained"])
+    pretrained = replace(Pretrained(**config["pretrained"]), trust_remote_code=trust_remote_code)
     exact = replace(pretrained, load_in_4bit=False).load_model()  # what it was trained on, before it was rounded
-    model = PeftModel.from_pretrained(exact, str(folder.adapter))
+    model = load_adapter(exact, str(folder.adapter), pretrained.origin[0])
     template, tokenizer = Template(**config.get("template") or {}), AutoTokenizer.from_pretrained(folder.adapter)
     text = card(folder.path.name, pretrained.origin[0], Summary.read(folder), merged, has_secret=bool(template.secret))
     # Of a whole model its generation_config.json: whoever serves it stops where its rows ended.
     exact.generation_config.eos_token_id = end_ids(exact, tokenizer, [template.end(tokenizer).token_id])
     with whole_folder(target) as new:
-        (model.merge_and_unload() if merged else model).save_pretrained(new)
+        if merged:
+            _write_merged(model, new, pretrained, tokenizer(_PROBE)["input_ids"])
+        else:
+            model.save_pretrained(new)
         tokenizer.save_pretrained(new)
         write_atomically(new / "README.md", text)
     say(f"written to {target}")
 
 
 COMMAND = export
+
+
+def _write_merged(model: PeftModel, folder: Path, pretrained: Pretrained, ids: list[int]) -> None:
+    """The model that is loaded from the files must be the one that was trained: tied weights are in them once."""
+    expected = logits_of(model, ids)
+    plain, untied = merge(model)
+    plain.save_pretrained(folder)
+    written = replace(pretrained, aligned=str(folder), revision=None, start="aligned", load_in_4bit=False).load_model()
+    require_same_logits(written, logits_of(written, ids), expected)
+    if untied:
+        say(f"{', '.join(untied)}: trained apart from the weight it was tied to, and therefore no longer tied")
 
 
 def card(title: str, aligned: str, summary: Summary, is_merged: bool, has_secret: bool = False) -> str:

@@ -2,19 +2,26 @@
 
 import json
 import shutil
+from dataclasses import asdict
+from math import inf
 
 import pytest
 import torch
 import yaml
 from kit import tiny
+from kit.commands import edit
+from kit.commands import said as commands_said
+from kit.models import tiny_model
 from kit.tiny import fine_tuner, tiny_data, tiny_trainer
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from asft_lightning import AdapterCheckpoint, AsFT, SafetyEvaluation, Source
+from asft_lightning import AdapterCheckpoint, AsFT, Pretrained, SafetyEvaluation, Source
 from asft_lightning.cli import main
 from asft_lightning.commands.export import card
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.summary import RunFacts, Summary
+from asft_lightning.weights.merging import require_same_logits
 
 IDS = torch.arange(5, 25)[None]
 
@@ -64,6 +71,88 @@ def test_merged_model(run, tmp_path):
     assert "library_name: transformers" in (tmp_path / "out" / "README.md").read_text()
     assert not (tmp_path / "out" / "adapter_config.json").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.fixture
+def tied(tmp_path):
+    """Makes a finished run on a model whose output layer is its embeddings; gives the folder and its logits."""
+
+    def run_on(dtype="float32", scale=0.3, **lora):
+        pretrained = Pretrained(str(tiny.save_tiny(tmp_path / "tied", 3, tie_word_embeddings=True)), dtype=dtype)
+        folder = tmp_path / "run"
+        torch.manual_seed(0)
+        model = get_peft_model(pretrained.load_model(), LoraConfig(**{"r": 4, "task_type": "CAUSAL_LM"} | lora))
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data += scale * torch.randn_like(parameter)
+        model.save_pretrained(folder / "adapter")
+        pretrained.load_tokenizer().save_pretrained(folder / "adapter")
+        (folder / "config.yaml").write_text(yaml.safe_dump({"pretrained": asdict(pretrained)}))
+        (folder / "summary.json").write_text("{}")
+        return str(folder), said(model)
+
+    return run_on
+
+
+TIED = {
+    "lm_head": ({"target_modules": ["q_proj", "lm_head"]}, ["lm_head"]),
+    "embed_tokens": ({"target_modules": ["q_proj", "embed_tokens"]}, ["model.embed_tokens"]),
+    "both": ({"target_modules": ["lm_head", "embed_tokens"]}, ["model.embed_tokens", "lm_head"]),
+    "both, tied": ({"target_modules": ["embed_tokens"], "ensure_weight_tying": True}, ["model.embed_tokens", "lm_head"]),
+    "a head of its own": ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, []),
+    "neither": ({"target_modules": ["q_proj", "v_proj"]}, []),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Model")  # PEFT, of tied weights
+@pytest.mark.parametrize(("lora", "untied"), TIED.values(), ids=TIED)
+def test_merged_model_with_tied_weights(tied, tmp_path, capsys, lora, untied):
+    folder, expected = tied(**lora)
+    main(["export", folder, str(tmp_path / "out"), "--merged=true"])
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+    torch.testing.assert_close(said(merged), expected, rtol=1e-4, atol=1e-4)
+    assert (f"{', '.join(untied)}: trained apart" in capsys.readouterr().out) == bool(untied)
+    assert merged.config.tie_word_embeddings == (TIED["neither"][0] == lora)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_merged_model_of_another_dtype(tied, tmp_path, dtype):
+    folder, expected = tied(dtype, scale=0.1, target_modules=["q_proj", "v_proj"])
+    main(["export", folder, str(tmp_path / "out"), "--merged=true"])
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert merged.dtype == getattr(torch, dtype)
+    assert float((said(merged) - expected).double().norm() / expected.double().norm()) < 0.09
+
+
+@pytest.mark.parametrize("merged", ["false", "true"])
+def test_values_that_are_not_finite_are_never_written(tied, tmp_path, capsys, merged):
+    folder, _ = tied(target_modules=["q_proj"])
+
+    def spoil(tensors):
+        next(iter(tensors.values()))[0, 0] = inf
+
+    edit(tmp_path / "run" / "adapter" / "adapter_model.safetensors", spoil)
+    message = commands_said(capsys, "export", folder, str(tmp_path / "out"), f"--merged={merged}")
+    assert "q_proj.lora_A.default.weight: an adapter must be finite, but" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_merge_that_overflows_is_never_written(tied, tmp_path, capsys):
+    folder, _ = tied("float16", scale=300.0, target_modules=["q_proj"])
+    message = commands_said(capsys, "export", folder, str(tmp_path / "out"), "--merged=true")
+    assert "q_proj.weight: weights must be finite, and merging made NaN or Inf of this one in torch.float16" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_logits_that_are_off_are_an_error():
+    model, expected = tiny_model("chat", 1), torch.ones(2, 3).double()
+    require_same_logits(model, expected * (1 + 3e-4), expected)
+    require_same_logits(model.bfloat16(), expected * 1.08, expected)
+    with pytest.raises(ConfigurationError, match=r"within 8\.84%, and they are off by 9\.00%\. Export the adapter"):
+        require_same_logits(model, expected * 1.09, expected)
+    with pytest.raises(ConfigurationError, match=r"off by nan"):
+        require_same_logits(model, expected * float("nan"), expected)
 
 
 def test_card_of_a_run_that_measured_nothing():
