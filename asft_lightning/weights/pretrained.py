@@ -76,7 +76,10 @@ class Pretrained:
         settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": self.attn_implementation, **self._trust}
         if self.load_in_4bit:
             settings["quantization_config"] = _four_bits(torch.bfloat16 if dtype == "auto" else dtype)
-        return load_model(AutoModelForCausalLM, location, revision, **settings).train()
+        model = load_model(AutoModelForCausalLM, location, revision, **settings).train()
+        if self.load_in_4bit:
+            _keep_differentiable(model)
+        return model
 
     def load_model_on_meta(self) -> PreTrainedModel:
         """The aligned model's modules and shapes, without its weights."""
@@ -102,6 +105,17 @@ class Pretrained:
     @property
     def _trust(self) -> dict[str, bool]:
         return {"trust_remote_code": self.trust_remote_code}
+
+
+def _keep_differentiable(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from its inference kernel for CPUs with AVX512-BF16.
+
+    The first forward pass in eval mode would pack the weights anew for it, rounded and for good, and it has no gradient: what
+    is trained after a scoring would learn nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _four_bits(compute_dtype: torch.dtype) -> BitsAndBytesConfig:

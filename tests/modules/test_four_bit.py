@@ -9,9 +9,10 @@ import torch
 from kit.references import dense_gram
 from kit.tiny import LORA, as_pretrained, fine_tuner, save_tiny, tiny_data, tiny_trainer, trained_weights, write_rows
 from lightning.pytorch.callbacks import ModelCheckpoint
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from asft_lightning import AdapterCheckpoint, AsFT, ConfigurationError, Gram, SafetyEvaluation, Source
+from asft_lightning.runtime.undisturbed import undisturbed
 from asft_lightning.weights.matrices import open_weights
 
 
@@ -78,6 +79,26 @@ def test_adapter_fits_the_whole_model(trained, pretrained):
     model = PeftModel.from_pretrained(pretrained.load_model(), folder / "adapter")
     found = {name: p for name, p in model.named_parameters() if "lora_" in name}
     assert all(torch.equal(found[name.removeprefix("model.")], value) for name, value in trained_weights(module).items())
+
+
+def test_scoring_changes_neither_the_packed_weights_nor_the_gradients(packed):
+    """On CPUs with AVX512-BF16 bitsandbytes packs weights anew in eval mode, for a kernel without gradients."""
+    torch.manual_seed(0)
+    model = get_peft_model(packed.load_model(), LoraConfig(**LORA, init_lora_weights=False)).train()
+    ids = torch.arange(5, 25)[None]
+
+    def state():
+        model.zero_grad()
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        gradients = [p.grad for p in model.parameters() if p.requires_grad]
+        return [loss.detach(), *gradients, *(p.detach().clone() for p in model.parameters() if p.dtype == torch.uint8)]
+
+    before = state()
+    with undisturbed(model):
+        model(input_ids=ids)
+    assert len(before) == 1 + 8 + 14
+    assert all(torch.equal(found, expected) for found, expected in zip(state(), before, strict=True))
 
 
 def test_answers_are_scored(packed, tmp_path):
