@@ -110,8 +110,8 @@ class Pretrained:
 def _keep_differentiable(model: PreTrainedModel) -> None:
     """Keep bitsandbytes from its inference kernel for CPUs with AVX512-BF16.
 
-    The first forward pass in eval mode would pack the weights anew for it, rounded and for good, and it has no gradient: what
-    is trained after a scoring would learn nothing.
+    The first forward pass in eval mode would pack the weights anew for it, rounded and for good. It has no gradient: what is
+    trained after a scoring would learn nothing.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -1,6 +1,7 @@
 """The same run on one device, under DDP and under FSDP2: real Lightning strategies, two gloo processes, the command line."""
 
 import csv
+import math
 import os
 import subprocess
 import sys
@@ -33,6 +34,8 @@ pytestmark = [
 FSDP2 = {"class_path": "asft_lightning.FSDP2Strategy", "init_args": {"process_group_backend": "gloo"}}
 STRATEGIES = {"single": "auto", "ddp": "ddp", "fsdp": FSDP2}
 STEPS = 5
+BF16 = 2 * math.sqrt(2**-8 / math.pi)
+"""How far roundings of relative size 2⁻⁸ in the gradients take what AdamW makes of them: as many signs turn round."""
 
 
 def on_two_machines(command, folder):
@@ -238,13 +241,12 @@ def test_checkpoint_is_one_small_file_of_plain_data(runs, strategy):
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
 def test_precision_and_gradient_checkpointing_under_every_strategy(launch, precision):
-    """Factors stay float32. In bfloat16 the order of a sum shows, and that is the CPU's kernels' own: on some a batch of 4
-    rows is summed as two times 2 are, on others not. A rounding is 2⁻⁸, and there are five steps."""
+    """Factors stay float32. In bfloat16 the order of a sum shows: docs/scaling.md derives by how much at most."""
     saving = {"precision": precision, "model": {"gradient_checkpointing": True}}
     found = {name: adapter(launch(f"{name}-{precision}", name, **saving)) for name in STRATEGIES}
     assert {weight.dtype for weights in found.values() for weight in weights.values()} == {torch.float32}
     for name in ("ddp", "fsdp"):
-        assert apart(found[name], found["single"]) <= 0.03
+        assert apart(found[name], found["single"]) <= BF16
 
 
 @pytest.mark.parametrize("strategy", [FSDPStrategy(), ModelParallelStrategy()])
