@@ -98,13 +98,13 @@ def test_last_token_that_is_learnt_ends_answers(name, tokenizer, row):
     assert tokenizer.decode(labels[-1:]) == ENDS.get(name, "<|end|>")
 
 
-@pytest.mark.parametrize("name", ENDLESS)
+@pytest.mark.parametrize("name", sorted(ENDLESS))
 def test_end_that_is_added_is_said(tokenizer):
     with pytest.warns(UserWarning, match=r"of 'mine' writes no token that ends .* The tokenizer's, '</s>', is learnt there"):
         Template().render(renamed(tokenizer), ROW)
 
 
-@pytest.mark.parametrize("name", ENDLESS)
+@pytest.mark.parametrize("name", sorted(ENDLESS))
 def test_neither_template_nor_tokenizer_has_an_end(tokenizer):
     tokenizer.eos_token = None
     with pytest.raises(ConfigurationError, match=r"an answer must end with a token .* of 'mine' has one. Set eos_token in"):
@@ -146,7 +146,7 @@ def test_each_answer_is_learnt_after_what_scoring_asks(name, tokenizer):
         assert ids[: len(asked)] == asked
 
 
-@pytest.mark.parametrize("name", PARTED)
+@pytest.mark.parametrize("name", sorted(PARTED))
 def test_thought_that_the_prompt_opens_holds_no_answer(tokenizer):
     rendered = Template().render(tokenizer, ROW)
     assert "<think>" in Template().prompt_text(tokenizer, ROW.prompt)

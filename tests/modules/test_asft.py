@@ -165,7 +165,7 @@ def test_it_does_not_start_from_the_base_model(pretrained):
         ),
         ({"lora": tiny.LORA | {"lora_bias": True}}, UnpenalisedError, r"lora_B.*bias.* would be trained as well"),
         ({"lora": tiny.LORA | {"modules_to_save": ["lm_head"]}}, UnpenalisedError, r"lm_head.*would be trained as well"),
-        ({"anchors": []}, AnchorError, r"needs at least one anchor, got none. Pass anchors=\[Gram\(\)\]"),
+        ({"anchors": []}, ConfigurationError, r"needs something to hold the model by, and anchors is an empty list"),
     ],
 )
 def test_runs_that_would_not_be_protected_do_not_start(pretrained, tmp_path, settings, error, message):
