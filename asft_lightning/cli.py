@@ -93,6 +93,9 @@ def _run_function(command: str, module: object, arguments: list[str]) -> None:
     from jsonargparse import DefaultHelpFormatter, auto_cli
 
     from asft_lightning.runtime.named_configs import with_found_configs
+    from asft_lightning.runtime.plain_data import make_classes_where_they_belong
+
+    make_classes_where_they_belong()
 
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Examples stay lines."""

@@ -113,7 +113,7 @@ def test_code_that_comes_with_a_checkpoint(tmp_path, capsys, witness, method, pa
     with_code(tmp_path / "aligned", witness, part)
     message = said(capsys, "fit", "--config", config)
     assert f"{tmp_path / 'aligned'} comes with Python code of its own, which is not run." in message
-    assert "set pretrained.trust_remote_code to true if you trust it" in message
+    assert "if you trust it set trust_remote_code to true, under `pretrained` in a config" in message
     assert not witness.exists()
 
 
@@ -124,6 +124,19 @@ def test_code_is_run_where_the_user_says_so(tmp_path, witness, monkeypatch):
     with pytest.raises(Exception, match=r".*"):  # the class is no configuration
         Pretrained(str(folder), trust_remote_code=True).load_model_on_meta()
     assert witness.exists()
+
+
+def test_what_a_run_folder_says_is_no_consent(tmp_path, capsys, witness):
+    """Whoever made a run may have trusted the code; whoever exports it is asked anew."""
+    config = write_config(tmp_path)
+    main(["fit", "--config", config])
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    saved["pretrained"]["trust_remote_code"] = True
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(saved))
+    with_code(tmp_path / "aligned", witness, "model")
+    message = said(capsys, "export", str(tmp_path / "run"), str(tmp_path / "exported"))
+    assert "which is not run" in message and "on export's command line" in message
+    assert not witness.exists() and not (tmp_path / "exported").exists()
 
 
 @pytest.mark.parametrize("part", ["model", "tokenizer"])
@@ -188,4 +201,15 @@ def test_settings_of_a_checkpoint_are_not_taken(tmp_path, evil, witness, monkeyp
     main([command, "--config", config, f"--ckpt_path={given}", "--trainer.max_steps=4"])
     assert [type(module) for module in trained] == [AsFT]
     assert trained[0].lambda_reg == 1.0
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("command", [["anchors", "build"], ["project-adapter", "adapter", "out"]])
+def test_data_of_other_commands_stays_data(tmp_path, evil, witness, command):
+    setting = "--lora" if command[0] == "anchors" else "--method"
+    value = json.dumps(
+        {"loftq_config": {"class_path": evil}} if command[0] == "anchors" else {"class_path": "subprocess.Popen"}
+    )
+    with contextlib.suppress(SystemExit):
+        main([*command, "--pretrained.aligned", str(tmp_path / "absent"), f"{setting}={value}"])
     assert not witness.exists()

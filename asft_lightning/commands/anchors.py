@@ -11,6 +11,7 @@ from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.runtime.files import user_path
+from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -18,7 +19,7 @@ from asft_lightning.weights.pretrained import Pretrained
 def build(
     pretrained: Pretrained,
     output: str = "anchors.safetensors",
-    lora: dict[str, Any] | None = None,
+    lora: PlainData | None = None,
     anchors: list[Anchor] | None = None,
     device: str | None = None,
     template: Template = Template(),  # noqa: B008 (frozen)

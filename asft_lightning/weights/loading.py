@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 _OWN_CODE = (
     "{location} comes with Python code of its own, which is not run. Take a model that Transformers knows; or read that "
-    "code, and set pretrained.trust_remote_code to true if you trust it (of judges no code is ever run)."
+    "code, and if you trust it set trust_remote_code to true, under `pretrained` in a config or on export's command line "
+    "(of judges no code is ever run)."
 )
 
 
