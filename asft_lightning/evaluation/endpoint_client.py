@@ -1,12 +1,13 @@
 """Endpoint: conversations to a server that speaks OpenAI's protocol, and what came back, or why nothing did."""
 
+import asyncio
+import json
 import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from torch import nn
 from tqdm.auto import tqdm
@@ -15,6 +16,9 @@ from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation.settings import check_at_least, shortened
 from asft_lightning.runtime.extras import require_extra
 from asft_lightning.runtime.undisturbed import undisturbed
+
+_SHORTEST_KEY = 6
+"""Characters; a shorter one is a placeholder for a local server, e.g. ``EMPTY``, and may well stand in a reply."""
 
 
 class Reply(NamedTuple):
@@ -36,12 +40,13 @@ class Endpoint:
     """A model behind an OpenAI-compatible server, e.g. of vLLM or llama.cpp.
 
     Args:
-        url: Where its API begins, e.g. ``http://localhost:8000/v1``.
+        url: Where its API begins, e.g. ``http://localhost:8000/v1``; without user, password and query.
         model: The model's name there.
         api_key_env: Environment variable that holds the key; nothing secret is sent where it is not set.
         concurrency: Requests at a time.
-        timeout: Seconds a request.
-        retries: How often a request is made again where the server fails, with growing pauses.
+        timeout: Seconds that one request may take, from its first byte to the last of its reply.
+        retries: How often a request is made again where the server fails, with growing pauses; one that the server asks for
+            is kept up to ten seconds.
         max_tokens: Longest reply in tokens; null for what the question needs.
 
     Raises:
@@ -57,7 +62,12 @@ class Endpoint:
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what could only fail later."""
+        """Refuse what could only fail later, and an address with a secret in it: it would stand in every file of a run."""
+        if re.search("[@?#]", self.url):
+            raise ConfigurationError(
+                "an endpoint's url must be an address without user, password, query or fragment, got one with @, ? or #, not "
+                "shown since it may hold a key. Put the key into an environment variable, and name that as api_key_env."
+            )
         if not _is_url(self.url):
             raise ConfigurationError(
                 f"an endpoint's url must be an http:// or https:// address, got {self.url!r}. "
@@ -84,11 +94,12 @@ class Endpoint:
             max_tokens: Longest reply that is needed, where the endpoint's own setting does not say.
         """
         longest = max_tokens if self.max_tokens is None else self.max_tokens
-        # Pauses between retries have a random length, from Python's global generator.
-        with undisturbed(nn.Identity()), _Asking(self, longest) as asking, ThreadPoolExecutor(self.concurrency) as pool:
-            replies = pool.map(asking.reply, conversations)
-            few = len(conversations) <= 2 * self.concurrency
-            done = list(tqdm(replies, desc="Endpoint", total=len(conversations), leave=False, disable=few))
+        from anyio.from_thread import start_blocking_portal  # comes with openai
+
+        # Pauses between retries have a random length, from Python's global generator. A loop in a thread of its own: a
+        # notebook's thread has one already.
+        with undisturbed(nn.Identity()), start_blocking_portal() as portal:
+            done = portal.call(_Asking(self, longest).replies, conversations)
         if done and all(reply.lost for reply in done):
             return [reply._replace(problem=f"no request to {self.url} succeeded: {reply.problem}") for reply in done]
         return done
@@ -103,47 +114,62 @@ class _Asking:
         self.key = os.environ.get(endpoint.api_key_env, "").strip()
         self.patience = max(4, endpoint.concurrency)
         self.failures = 0
-        self.client = _openai().OpenAI(
-            base_url=endpoint.url,
-            api_key=self.key or "none",  # the client wants one; a local server does not
-            timeout=endpoint.timeout,
-            max_retries=endpoint.retries,
+        self.turns = asyncio.Semaphore(endpoint.concurrency)
+
+    async def replies(self, conversations: Sequence[list[dict[str, str]]]) -> list[Reply]:
+        """The server's reply to each conversation, in order."""
+        from asft_lightning.evaluation.guarded_client import GuardedClient
+
+        few = len(conversations) <= 2 * self.endpoint.concurrency
+        client = _openai().AsyncOpenAI(
+            base_url=self.endpoint.url,
+            api_key="none",  # it wants one; the guarded client alone has it
+            max_retries=self.endpoint.retries,
+            http_client=GuardedClient(self.key or "none", self.endpoint.timeout),
         )
+        with tqdm(desc="Endpoint", total=len(conversations), leave=False, disable=few) as bar:
+            async with client:
+                return await asyncio.gather(*(self._in_turn(client, conversation, bar) for conversation in conversations))
 
-    def __enter__(self) -> "_Asking":
-        return self
+    async def _in_turn(self, client: Any, conversation: list[dict[str, str]], bar: Any) -> Reply:
+        async with self.turns:
+            if self.failures >= self.patience:
+                return Reply(None, f"not asked after {self.patience} failures in a row", lost=True)
+            reply = await self._reply(client, conversation)
+            self.failures = self.failures + 1 if reply.lost else 0
+            bar.update()
+            return reply
 
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
-
-    def reply(self, conversation: list[dict[str, str]]) -> Reply:
-        """The server's reply to one conversation."""
-        if self.failures >= self.patience:
-            return Reply(None, f"not asked after {self.patience} failures in a row", lost=True)
-        reply = self._reply(conversation)
-        self.failures = self.failures + 1 if reply.lost else 0
-        return reply
-
-    def _reply(self, conversation: list[dict[str, str]]) -> Reply:
+    async def _reply(self, client: Any, conversation: list[dict[str, str]]) -> Reply:
         openai = _openai()
         settings = {"model": self.endpoint.model, "max_tokens": self.max_tokens, "temperature": 0}
         try:
-            completion = self.client.chat.completions.create(messages=conversation, **settings)
-        except (openai.APIConnectionError, openai.InternalServerError) as error:
+            completion = await client.chat.completions.create(messages=conversation, **settings)
+        except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
             return Reply(None, self._named(error), lost=True)
         except (openai.OpenAIError, ValueError, RecursionError) as error:  # the latter two for a body that is no JSON
             return Reply(None, self._named(error))
         text = _said(completion)
-        return Reply(text, None if text is not None else "the reply is no chat completion")
+        if text is None:
+            return Reply(None, "the reply is no chat completion")
+        return Reply(self._without_key(text) if len(self.key) >= _SHORTEST_KEY else text)
 
     def _named(self, error: Exception) -> str:
         """The error's type, status and message, without the key that a server may repeat."""
         status = getattr(error, "status_code", None)
+        if status is not None and 300 <= status < 400:
+            return f"the server answers with {status}, a redirect, which is not followed: set url to where it leads"
         cause = f" ({type(error.__cause__).__name__})" if error.__cause__ is not None else ""
         body = getattr(error, "body", None)
-        message = str((body.get("message") if isinstance(body, dict) else None) or error)
-        message = message.replace(self.key, "***") if self.key else message
+        message = self._without_key(str((body.get("message") if isinstance(body, dict) else None) or error))
         return f"{type(error).__name__}{f' {status}' if status else ''}{cause}: {shortened(message, 100)}"
+
+    def _without_key(self, text: str) -> str:
+        """Without the key, as it is or as Python, JSON and addresses spell it."""
+        spellings = {self.key, repr(self.key)[1:-1], json.dumps(self.key)[1:-1], quote(self.key)} - {""}
+        for spelling in sorted(spellings, key=len, reverse=True):
+            text = text.replace(spelling, "***")
+        return text
 
 
 def _is_url(url: str) -> bool:

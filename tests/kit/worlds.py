@@ -23,7 +23,8 @@ class ChatServer(ThreadingHTTPServer):
     """Speaks as much of OpenAI's protocol as a judge needs.
 
     ``behave`` gets the request's body and says what comes back: text of a completion, a status (int), a raw body (bytes),
-    or None to drop the connection. What was asked stands in ``bodies`` and ``keys``, in the order of arrival.
+    None to drop the connection, or a function that is given the handler and replies itself. What was asked stands in
+    ``bodies``, ``headers`` and ``keys``, in the order of arrival.
     """
 
     daemon_threads = True
@@ -31,12 +32,17 @@ class ChatServer(ThreadingHTTPServer):
 
     def __init__(self, behave):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.behave, self.bodies, self.keys = behave, [], []
+        self.behave, self.bodies, self.headers, self.keys = behave, [], [], []
+        self.connections = 0
         self.lock, self.at_once, self.most_at_once = threading.Lock(), 0, 0
 
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def process_request(self, request, client_address):
+        self.connections += 1
+        super().process_request(request, client_address)
 
     def handle_error(self, request, client_address):
         """A client that gave up is no news."""
@@ -49,6 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             server.bodies.append(body)
+            server.headers.append(dict(self.headers))
             server.keys.append(self.headers["Authorization"])
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
@@ -59,6 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
                 server.at_once -= 1
         if said is None:
             self.connection.close()
+            return
+        if callable(said):
+            said(self)
             return
         status = said if isinstance(said, int) else 200
         text = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}]}
@@ -113,6 +123,19 @@ def save_classifier(folder, labels=14, config=LlamaConfig, tokenizer=None, **set
     model.save_pretrained(folder)
     (tiny.tiny_tokenizer() if tokenizer is None else tokenizer).save_pretrained(folder)
     return str(folder)
+
+
+def sends(status, headers, body=b""):
+    """What a server of a test does that replies with this."""
+
+    def reply(handler):
+        handler.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return reply
 
 
 def judge_at(url, model="m", question=None, categories=None, **settings):
