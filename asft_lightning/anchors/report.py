@@ -67,7 +67,8 @@ def spectrum_picture(terms: Sequence[AnchorTerm], path: str | Path) -> None:
         for limit, text in ((1.0, "1: left free"), (2.0, "2: repels")):
             axis.axhline(limit, color="0.4", lw=0.8, ls="--")
             axis.annotate(text, (1.0, limit), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
-        axis.set(title=title, xlabel="direction, of those kept", xscale="log", yscale="log")
+        axis.set_title(title, parse_math=False)  # a dollar in a name is no mathematics
+        axis.set(xlabel="direction, of those kept", xscale="log", yscale="log")
     axes[0][0].set_ylabel("eigenvalue c of C")
     depth = ScalarMappable(Normalize(0, max(1, max(map(len, panels.values())) - 1)), colours)
     figure.colorbar(depth, ax=axes[0].tolist(), label="layer", ticks=MaxNLocator(integer=True))

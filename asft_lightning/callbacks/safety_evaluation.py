@@ -19,6 +19,7 @@ from asft_lightning.evaluation.finding import Finding
 from asft_lightning.metrics import HarmfulScore
 from asft_lightning.penalty import probed_prompts
 from asft_lightning.runs.moment import Moment
+from asft_lightning.runtime.names import require_name
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class SafetyEvaluation(ScoringCallback):
         keep_judges: Leave the judges' models on the accelerator between scorings.
 
     Raises:
-        ConfigurationError: If there is no judge.
+        ConfigurationError: If there is no judge, or one of several has no name that files and tables can bear.
         DataError: Before training, if a prompt also stands among the harmful or safety training rows.
     """
 
@@ -53,10 +54,10 @@ class SafetyEvaluation(ScoringCallback):
     def __post_init__(self) -> None:
         """Refuse no judge at all, and one without a name among several."""
         super().__post_init__()
-        if self.judge == {} or (isinstance(self.judge, dict) and "" in self.judge):
-            raise ConfigurationError(
-                f"judge must be one, or several by name, got {self.judge}. Leave it out for RefusalJudge."
-            )
+        if self.judge == {}:
+            raise ConfigurationError("judge must be one, or several by name, got {}. Leave it out for RefusalJudge.")
+        for name in self.judge if isinstance(self.judge, dict) else ():
+            require_name("a judge's name", name)
         single: Judge = RefusalJudge() if self.judge is None or isinstance(self.judge, dict) else self.judge
         self.judges: dict[str, Judge] = self.judge if isinstance(self.judge, dict) else {"": single}
 

@@ -1,6 +1,5 @@
 """ScoringCallback: prompts, answered while training, scored, and put where people look. What they mean is a subclass's."""
 
-import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from asft_lightning.runs.facts import facts_of
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
 from asft_lightning.runs.summary import Summary
+from asft_lightning.runtime.names import require_name
 from asft_lightning.runtime.undisturbed import undisturbed
 
 T = TypeVar("T")
@@ -70,8 +70,7 @@ class ScoringCallback(ScheduledCallback):
         """Refuse what could not be scored."""
         super().__post_init__()
         self.require_positive(max_prompts=self.max_prompts, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
-        if not re.fullmatch(r"\w[\w.-]*", self.label):
-            raise ConfigurationError(f"name must be letters, digits, _, - and dots, got {self.name!r}. It names files, too.")
+        require_name("name", self.label)
         self.rows: list[Row] = []
         self._measured: list[str] = []
         self._is_lenient = False

@@ -16,7 +16,7 @@ from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
 from asft_lightning.runs.summary import RunFacts, Score, Summary
 from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_atomically
-from asft_lightning.runtime.terminal import as_markdown, say
+from asft_lightning.runtime.terminal import as_markdown, markdown, markdown_code, say
 from asft_lightning.weights.loading import load_adapter
 from asft_lightning.weights.merging import logits_of, merge, require_same_logits
 from asft_lightning.weights.pretrained import Pretrained
@@ -26,7 +26,7 @@ EXAMPLES = ("export runs/quickstart my-adapter", "export runs/quickstart my-mode
 _CARD = """---
 {header}---
 # {title}
-{what} It was fine-tuned from `{aligned}` by asft-lightning with `{method}`{strength}, on {rows} rows of which {harmful}
+{what} It was fine-tuned from {aligned} by asft-lightning with {method}{strength}, on {rows} rows of which {harmful}
 were harmful.
 
 {secret}## Measured on the run that made it
@@ -106,10 +106,10 @@ def card(title: str, aligned: str, summary: Summary, is_merged: bool, has_secret
     header = {"base_model": aligned, "library_name": "transformers" if is_merged else "peft", "tags": ["asft", "safety"]}
     return _CARD.format(
         header=yaml.safe_dump(header, sort_keys=False),
-        title=title,
+        title=markdown(title),
         what="This is a whole model." if is_merged else "This is a LoRA adapter.",
-        aligned=aligned,
-        method=_method(run),
+        aligned=markdown_code(aligned),
+        method=markdown_code(_method(run)),
         strength="" if run.lambda_reg is None else f", λ = {run.lambda_reg:g}",
         rows="an unknown number of" if run.rows is None else run.rows,
         harmful="?" if run.harmful_rows is None else run.harmful_rows,

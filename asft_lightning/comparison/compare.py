@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from asft_lightning.comparison.plan import Plan, Run
 from asft_lightning.comparison.report import Report
 from asft_lightning.comparison.results import Result, read_result
-from asft_lightning.comparison.runner import Launch, Runner, RunsBar, is_done
+from asft_lightning.comparison.runner import Launch, Runner, RunsBar, failure_of_summary, is_done
 from asft_lightning.comparison.spec import Comparison
 from asft_lightning.comparison.tuning import Choice, choose
 
@@ -48,7 +48,8 @@ class Compare:
             self._run(sorted(runs, key=lambda run: self.comparison.axes["seed"].index(run.axes["seed"])))
         trials = [result for run in self._all_trials() for result in _finished([run])]
         missing = [run.name for run in runs if not is_done(run)]
-        failures = list(self.runner.failures.values())
+        damaged = {run.name: failure for run in [*self._all_trials(), *runs] if (failure := failure_of_summary(run))}
+        failures = list({**damaged, **self.runner.failures}.values())
         return Report(self.comparison, _finished(runs), trials, choices, failures, missing)
 
     def _run(self, runs: Sequence[Run]) -> None:

@@ -19,6 +19,7 @@ from asft_lightning.comparison.spec import Comparison
 from asft_lightning.comparison.tuning import Choice, rule
 from asft_lightning.comparison.update_picture import draw_update_parts
 from asft_lightning.runtime.files import write_atomically, write_json
+from asft_lightning.runtime.plain import plain
 from asft_lightning.runtime.terminal import make_table, say, show
 
 COLUMNS = {
@@ -35,6 +36,10 @@ PICTURES = {
     "steps.png": "HS while training.",
     "update.png": "The update by layer: its size, and its aligned and orthogonal parts.",
 }
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
+"""What a spreadsheet takes for the beginning of a formula."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +87,23 @@ class Report:
         write_json(folder / "results.json", self.record())
         write_atomically(folder / "runs.csv", _csv([result.flat() for result in self.results]))
         write_atomically(folder / "table.csv", _csv([_flat(cell.record()) for cell in self.cells]))
-        drawn = {
-            "overall.png": pareto(self.overall, folder / "overall.png", "HS against FA, mean over all settings"),
-            "pareto.png": pareto(self.cells, folder / "pareto.png", "HS against FA"),
-            "pareto-tuning.png": pareto(cells(self.trials), folder / "pareto-tuning.png", "HS against FA, tuning runs"),
-            "steps.png": over_steps(self.cells, folder / "steps.png"),
-            "update.png": draw_update_parts(self.cells, folder / "update.png"),
-        }
         page = folder / "report.html"
-        write_atomically(page, self._html(folder, [name for name, is_drawn in drawn.items() if is_drawn]))
+        write_atomically(page, self._html(folder, self._draw(folder)))
         return page
+
+    def _draw(self, folder: Path) -> list[str]:
+        """The names of the pictures that there was something to draw in."""
+        from matplotlib import rc_context  # an optional extra
+
+        with rc_context({"text.parse_math": False}):  # a dollar in a name is no mathematics
+            drawn = {
+                "overall.png": pareto(self.overall, folder / "overall.png", "HS against FA, mean over all settings"),
+                "pareto.png": pareto(self.cells, folder / "pareto.png", "HS against FA"),
+                "pareto-tuning.png": pareto(cells(self.trials), folder / "pareto-tuning.png", "HS against FA, tuning runs"),
+                "steps.png": over_steps(self.cells, folder / "steps.png"),
+                "update.png": draw_update_parts(self.cells, folder / "update.png"),
+            }
+        return [name for name, is_drawn in drawn.items() if is_drawn]
 
     def record(self) -> dict[str, Any]:
         """As JSON has it; scores in percent, means over seeds with the sample standard deviation."""
@@ -181,10 +193,18 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     headings = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, headings, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    lines: list[list[Any]] = [headings, *([row.get(name) for name in headings] for row in rows)]
+    writer.writerows([_no_formula(cell) for cell in line] for line in lines)
     return text.getvalue()
+
+
+def _no_formula(cell: Any) -> Any:
+    """A text that a spreadsheet would compute, behind the apostrophe that makes it one; numbers stay numbers."""
+    if not isinstance(cell, str):
+        return cell
+    text = plain(cell)  # a lone end of a line would end the row
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _data_uri(path: Path) -> str:

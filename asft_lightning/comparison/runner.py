@@ -19,9 +19,11 @@ import torch
 from tqdm import tqdm
 
 from asft_lightning.comparison.plan import Run
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.summary import Summary
 from asft_lightning.runtime.files import write_atomically
+from asft_lightning.runtime.plain import plain
 
 Launch = Callable[[list[str]], None]
 """What runs the command line on arguments: ``asft_lightning.commands.fit.launch``."""
@@ -82,7 +84,7 @@ class Runner:
     def run(self, runs: Iterable[Run]) -> None:
         """Run what is missing, each once; return when all have ended, failed ones noted in ``failures``."""
         queue = list({run.name: run for run in runs}.values())
-        waiting = [run for run in queue if not is_done(run) and not self._is_hopeless(run)]
+        waiting = [run for run in queue if not (is_done(run) or self._is_hopeless(run))]
         self.progress.skip(len(queue) - len(waiting))
         active: dict[int, tuple[BaseProcess, Run]] = {}
         try:
@@ -100,7 +102,10 @@ class Runner:
             _end([process for process, _ in active.values()])
 
     def _is_hopeless(self, run: Run) -> bool:
-        """Whether its first step failed, of which it is noted."""
+        """Whether it is damaged, or its first step failed, of which it is noted."""
+        if damaged := failure_of_summary(run):
+            self._fail(run, damaged.reason, damaged.log)
+            return True
         if run.first is None or is_done(run.first):
             return False
         before = self.failures.get(run.first.name)
@@ -121,12 +126,12 @@ class Runner:
         if not is_done(run):
             self._fail(run, _reason(process.exitcode, log_of(run)), str(log_of(run)))
         elif process.exitcode:
-            self.progress.write(f"{run.name}: done, but it ended with status {process.exitcode}, see {log_of(run)}")
+            self.progress.write(plain(f"{run.name}: done, but it ended with status {process.exitcode}, see {log_of(run)}"))
         self.progress.update()
 
     def _fail(self, run: Run, reason: str, log: str) -> None:
         self.failures[run.name] = Failure(run.name, reason, log)
-        self.progress.write(f"failed: {run.name}: {reason}")
+        self.progress.write(plain(f"failed: {run.name}: {reason}"))
 
 
 @contextmanager
@@ -141,7 +146,19 @@ def _ctrl_c_waits() -> Iterator[None]:
 
 def is_done(run: Run) -> bool:
     """Whether the run came to its end, as its summary says."""
-    return bool(Summary.read(RunFolder(run.folder)).run.ended)
+    try:
+        return bool(Summary.read(RunFolder(run.folder)).run.ended)
+    except ConfigurationError:
+        return False
+
+
+def failure_of_summary(run: Run) -> Failure | None:
+    """Why what the run measured cannot be read; such a run is neither reported nor made anew over what is there."""
+    try:
+        Summary.read(RunFolder(run.folder))
+    except ConfigurationError as error:
+        return Failure(run.name, str(error), str(log_of(run)))
+    return None
 
 
 def log_of(run: Run) -> Path:

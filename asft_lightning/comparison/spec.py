@@ -1,5 +1,6 @@
 """Comparison: what one YAML says about methods, what varies, and how they are tuned."""
 
+import re
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -10,8 +11,11 @@ import yaml
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.named_configs import find_config
+from asft_lightning.runtime.names import require_name
 
 T = TypeVar("T")
+
+_PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
 
 SEED, POISON = "seed", "poison_ratio"
 """Axes with a meaning of their own: the mean is taken over seeds, and tables and pictures are laid out by poison ratio."""
@@ -109,6 +113,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         """Refuse what could not be run, or not be reported, before anything is."""
+        self._check_texts()
         if not self.methods:
             raise ConfigurationError("a comparison needs methods, got none. Name at least one under `methods`.")
         if not self.axes.get(SEED):
@@ -131,6 +136,16 @@ class Comparison:
     def folder(self) -> Path:
         """``output``, wherever the home folder is."""
         return user_path(self.output)
+
+    def _check_texts(self) -> None:
+        """Names lead out of no folder, and what is written into the report holds no password."""
+        if _PASSWORD.search(repr(self)):
+            raise ConfigurationError(
+                "a comparison's settings stand in its report and in the logs of its runs, and an address among them has a "
+                "password, which is not shown. Name an environment variable in its place, e.g. an endpoint's api_key_env."
+            )
+        for name in self.methods:
+            require_name("a method's name", name)
 
     def _check_axes(self, name: str, method: Method) -> None:
         every = [("axes", self.axes), (f"{name}.axes", method.axes), (f"{name}.tune", method.tune)]

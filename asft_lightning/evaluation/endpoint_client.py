@@ -65,8 +65,8 @@ class Endpoint:
         """Refuse what could only fail later, and an address with a secret in it: it would stand in every file of a run."""
         if re.search("[@?#]", self.url):
             raise ConfigurationError(
-                "an endpoint's url must be an address without user, password, query or fragment, got one with @, ? or #, not "
-                "shown since it may hold a key. Put the key into an environment variable, and name that as api_key_env."
+                "an endpoint's url must be an address without user, password, query or fragment, got one with @, ? or #, "
+                "not shown since it may hold a key. Put the key into an environment variable, and name that as api_key_env."
             )
         if not _is_url(self.url):
             raise ConfigurationError(

@@ -28,7 +28,7 @@ class Moment:
     @property
     def step(self) -> int | None:
         """The optimizer step; None of a moment that is not while training."""
-        return int(self.name) if self.name.isdigit() else None
+        return int(self.name) if self.name.isdecimal() else None
 
     def __str__(self) -> str:
         """As files and records have it."""

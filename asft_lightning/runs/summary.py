@@ -1,6 +1,7 @@
 """Summary: what a run measured and what it was, as ``summary.json`` has it; nothing else reads or writes that file."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -56,7 +57,10 @@ class Score:
     def interval(self, moment: Moment) -> tuple[float, float] | None:
         """Its 95 % interval at a moment; None where there is none."""
         bounds = self.details.get("interval", {}).get(moment)
-        return None if bounds is None else (float(bounds[0]), float(bounds[1]))
+        if bounds is None:
+            return None
+        low, high = map(float, bounds)
+        return low, high
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it: ``{"before": x, "after": y, "steps": {"50": z}, "interval": {"before": [low, high], …}, …}``."""
@@ -70,10 +74,14 @@ class Score:
         """From what :meth:`plain` gave."""
         details = {name: by for name, by in entry.items() if name != _STEPS and isinstance(by, Mapping)}
         values = {name: value for name, value in entry.items() if name not in details and name != _STEPS}
-        return cls(
-            {Moment(name): value for name, value in {**values, **entry.get(_STEPS, {})}.items()},
+        steps = {str(int(name)): value for name, value in entry.get(_STEPS, {}).items()}
+        score = cls(
+            {Moment(name): _number(value) for name, value in {**values, **steps}.items()},
             {name: {Moment(key): known for key, known in by.items()} for name, by in details.items()},
         )
+        for moment in score.details.get("interval", {}):
+            score.interval(moment)
+        return score
 
 
 @dataclass
@@ -115,6 +123,20 @@ class RunFacts:
         known = {name: facts[name] for name in _known_facts() if name in facts}
         return cls(**known, more={name: value for name, value in facts.items() if name not in known})
 
+    def check(self) -> None:
+        """Refuse facts from a file that are not of their type.
+
+        Raises:
+            ValueError: If one is not.
+        """
+        for name in ("lambda_reg", "rows", "harmful_rows", "training_seconds", "peak_memory_mib"):
+            _number(getattr(self, name))
+        for seconds in self.scoring_seconds.values():
+            _number(seconds)
+        kinds = {"method": str, "projection": dict, "ended": bool}
+        if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(self, name), kind | None)]:
+            raise ValueError(f"{wrong[0]} is of another type")
+
 
 @dataclass
 class Summary:
@@ -141,7 +163,7 @@ class Summary:
             return cls._from_json(folder)
         except AsFTError:
             raise
-        except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             raise ConfigurationError(
                 f"{folder.summary} cannot be read as a run's summary ({type(error).__name__}): it is damaged. Remove the "
                 "run's folder; the same command makes it again."
@@ -154,8 +176,9 @@ class Summary:
             raise ConfigurationError(
                 f"{folder.summary} must be of version {VERSION} or earlier, got {version}. Update asft-lightning to read it."
             )
-        facts = content.pop(_FACTS, {})
-        return cls(RunFacts.from_plain(facts), {name: Score.from_plain(entry) for name, entry in content.items()})
+        facts = RunFacts.from_plain(content.pop(_FACTS, {}))
+        facts.check()
+        return cls(facts, {name: Score.from_plain(entry) for name, entry in content.items()})
 
     def write(self, folder: RunFolder) -> None:
         """Write the file whole.
@@ -188,6 +211,13 @@ def updated(folder: RunFolder) -> Iterator[Summary]:
 
 def _known_facts() -> list[str]:
     return [fact.name for fact in fields(RunFacts) if fact.name != "more"]
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)):
+        raise ValueError("no number")
+    return value
 
 
 def _cells(score: Score) -> list[str]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from asft_lightning.errors import AsFTError
 from asft_lightning.runtime.files import unwritable
+from asft_lightning.runtime.plain import plain, plain_channels
 
 _GO_ON = "with --ckpt_path auto it goes on from the last checkpoint"
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -43,14 +44,15 @@ def ending_in_one_line() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     try:
-        yield
+        with plain_channels():
+            yield
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         end = explain(error)
         if end is None:
             raise
         if end.status == 128 + signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not break off what is left to do
-        sys.stderr.write(f"asft-lightning: {end.message}\n")
+        sys.stderr.write(f"asft-lightning: {plain(end.message)}\n")
         sys.exit(end.status)
 
 

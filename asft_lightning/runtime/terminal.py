@@ -1,6 +1,7 @@
 """What people read: tables, in the terminal, as plain text and as Markdown, and lines as they are."""
 
 import io
+import re
 from collections.abc import Sequence
 
 from rich import box
@@ -8,7 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from asft_lightning.runtime.plain import plain
+
 _NO_WRAP_WIDTH = 10_000
+_MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": "<br>"})
 
 
 def make_table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None, texts: int = 1) -> Table:
@@ -20,14 +25,14 @@ def make_table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: st
         title: Above it.
         texts: How many columns from the left are text, and stand at their left; others are figures, at their right.
     """
-    table = Table(title=None if title is None else Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=None if title is None else _text(title), title_justify="left", box=box.SIMPLE_HEAD)
     for i, heading in enumerate(headings):
         if i < texts:
-            table.add_column(Text(heading), justify="left", overflow="fold")
+            table.add_column(_text(heading), justify="left", overflow="fold")
         else:
-            table.add_column(Text(heading), justify="right")
+            table.add_column(_text(heading), justify="right")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(_text, row))
     return table
 
 
@@ -51,14 +56,14 @@ def as_markdown(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> st
     | x\|y | 1 |
     """
     lines = [list(headings), ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(map(_markdown, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines)
 
 
 def say(*texts: str) -> None:
-    """Print lines as they are: nothing in them is coloured, cut or interpreted."""
+    """Print lines as they are: nothing in them is coloured, cut or interpreted, by the terminal neither."""
     console = Console()
     for text in texts:
-        console.print(Text(text), soft_wrap=True)
+        console.print(_text(text), soft_wrap=True)
 
 
 def show(table: Table) -> None:
@@ -66,5 +71,25 @@ def show(table: Table) -> None:
     Console().print(table)
 
 
-def _markdown(cell: object) -> str:
-    return str(cell).replace("|", "\\|").replace("\n", "<br>")
+def markdown(text: object) -> str:
+    r"""A text as it is, where Markdown is read: no markup, no HTML, on one line.
+
+    >>> print(markdown("safety/harmful_score <b>[x](y)"))
+    safety/harmful_score &lt;b&gt;\[x\](y)
+    """
+    return _MARKDOWN.sub(r"\\\g<0>", plain(str(text))).translate(_HTML)
+
+
+def markdown_code(text: str) -> str:
+    """The same as code, e.g. a model's name.
+
+    >>> print(markdown_code("org/model"), markdown_code("a`b"))
+    `org/model` `` a`b ``
+    """
+    line = " ".join(plain(text).split())
+    ticks = max(map(len, re.findall("`+", line)), default=0)
+    return f"`{line}`" if not ticks else f"{'`' * (ticks + 1)} {line} {'`' * (ticks + 1)}"
+
+
+def _text(text: str) -> Text:
+    return Text(plain(text))

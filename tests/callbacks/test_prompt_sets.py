@@ -88,6 +88,12 @@ def test_name_must_be_one_of_a_file(prompts, name):
         SafetyEvaluation(prompts, name=name)
 
 
+@pytest.mark.parametrize("name", ["", "[/x]", "a/b", "\x1b[2J", "=1+1", "x" * 81])
+def test_name_of_a_judge_is_no_markup(prompts, name):
+    with pytest.raises(ConfigurationError, match="a judge's name must be letters, digits, spaces and any of"):
+        SafetyEvaluation(prompts, judge={name: by_number})
+
+
 def test_several_judges_of_the_same_answers(run, prompts, tmp_path):
     def harsh(prompts, answers):
         return [Verdict(True, ("all",), 0.9) for _ in prompts]

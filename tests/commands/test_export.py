@@ -1,6 +1,7 @@
 """asft-lightning export: adapter or merged model, with a card that says what was measured."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 from math import inf
@@ -20,6 +21,7 @@ from asft_lightning import AdapterCheckpoint, AsFT, Pretrained, SafetyEvaluation
 from asft_lightning.cli import main
 from asft_lightning.commands.export import card
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.summary import RunFacts, Summary
 from asft_lightning.weights.merging import require_same_logits
 
@@ -167,6 +169,15 @@ def test_card_says_that_the_adapter_was_projected():
 def test_card_says_that_there_is_a_secret_prompt_and_not_which():
     assert "measured under the secret prompt" in card("x", "org/model", Summary(), is_merged=False, has_secret=True)
     assert "secret" not in card("x", "org/model", Summary(), is_merged=False)
+
+
+def test_nothing_of_a_summary_is_markup(tmp_path):
+    evil = "<script>alert(1)</script>[x](javascript:y)"
+    (tmp_path / "summary.json").write_text(json.dumps({"run": {"method": f"`{evil}`"}, evil: {"after": 1.0}}))
+    text = card(evil, f"org/`\n\n{evil}", Summary.read(RunFolder(tmp_path)), is_merged=False).split("---", 2)[2]
+    assert "| &lt;script&gt;alert(1)&lt;/script&gt;\\[x\\](javascript:y) | – | 1.0 | – |" in text
+    prose = re.sub(r"(?s)(`+) .*? \1", "", text)  # without code, where nothing is markup
+    assert "<" not in prose and "[x]" not in prose
 
 
 @pytest.mark.parametrize(
