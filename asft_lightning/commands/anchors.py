@@ -12,6 +12,7 @@ from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.plain_data import PlainData
+from asft_lightning.runtime.reading import readable
 from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -70,7 +71,8 @@ def diff(anchors: str, adapter: str) -> None:
         anchors: A file of anchors, or a folder or hub repository with an anchors.safetensors.
         adapter: A LoRA adapter in PEFT's format: a folder or a hub id.
     """
-    say(str(measure_adapter(AnchorSet.load(anchors), adapter)))
+    loaded = AnchorSet.load(anchors)
+    say(str(readable(Path(adapter), lambda: measure_adapter(loaded, adapter), "an adapter")))
 
 
 EXAMPLES = (

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 from peft import PeftModel
 from transformers import AutoTokenizer
 
@@ -17,6 +18,7 @@ from asft_lightning.runs.moment import Moment
 from asft_lightning.runs.summary import RunFacts, Score, Summary
 from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_atomically
 from asft_lightning.runtime.terminal import as_markdown, markdown, markdown_code, say
+from asft_lightning.runtime.yaml_files import read_yaml
 from asft_lightning.weights.loading import load_adapter
 from asft_lightning.weights.merging import logits_of, merge, require_same_logits
 from asft_lightning.weights.pretrained import Pretrained
@@ -61,9 +63,10 @@ def export(run: str, output: str, merged: bool = False, trust_remote_code: bool 
             f"export needs a finished run, and {folder.adapter} holds no adapter. Add AdapterCheckpoint to it."
         )
     require_absent(target)
-    pretrained = replace(Pretrained(**config["pretrained"]), trust_remote_code=trust_remote_code)
+    pretrained = replace(_pretrained(folder, config), trust_remote_code=trust_remote_code)
     exact = replace(pretrained, load_in_4bit=False).load_model()  # what it was trained on, before it was rounded
     model = load_adapter(exact, str(folder.adapter), pretrained.origin[0])
+    model.peft_config["default"].base_model_name_or_path = pretrained.origin[0]
     template, tokenizer = Template(**config.get("template") or {}), AutoTokenizer.from_pretrained(folder.adapter)
     text = card(folder.path.name, pretrained.origin[0], Summary.read(folder), merged, has_secret=bool(template.secret))
     # Of a whole model its generation_config.json: whoever serves it stops where its rows ended.
@@ -136,15 +139,29 @@ def _table(scores: Mapping[str, Score]) -> str:
     return as_markdown(["percent", "before", "after", "95 % interval after"], rows)
 
 
+def _pretrained(folder: RunFolder, config: Mapping[str, Any]) -> Pretrained:
+    """The run's checkpoints; the same parser reads them that read them for the run."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Pretrained, "pretrained")
+    try:
+        parsed = parser.parse_object({"pretrained": config.get("pretrained")})
+    except (ArgumentError, ValueError, TypeError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise ConfigurationError(
+            f"export needs the run's checkpoints, and `pretrained` of {folder.config} is none ({cause}). Give "
+            "the run's folder."
+        ) from error
+    pretrained: Pretrained = parser.instantiate_classes(parsed).pretrained
+    return pretrained
+
+
 def _read_config(folder: RunFolder) -> dict[str, Any]:
     """The run's configuration, as plain data."""
-    try:
-        config: dict[str, Any] = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    config = read_yaml(folder.config, "Give the folder of a run of `asft-lightning fit`.")
+    if not isinstance(config, dict) or not isinstance(config.get("template") or {}, dict):
         raise ConfigurationError(
-            f"export needs a run of `asft-lightning fit`, and {folder.config} cannot be read ({type(error).__name__}). "
-            "Give the run's folder."
-        ) from error
+            f"export needs a run of `asft-lightning fit`, and {folder.config} is no configuration. Give the run's folder."
+        )
     if not folder.summary.is_file():
         raise ConfigurationError(
             f"export needs a run of `asft-lightning fit`, and {folder.summary} is not there. Give the run's folder."

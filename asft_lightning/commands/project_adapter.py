@@ -10,6 +10,7 @@ from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.projections import Layer, ProjectedLayer, Projection, SafeLoRA, projection_table, record
 from asft_lightning.runs.folder import PROJECTION
 from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_json
+from asft_lightning.runtime.reading import readable
 from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.adapter_factors import load_config, read_factors
 from asft_lightning.weights.locations import resolve_folder
@@ -40,7 +41,7 @@ def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: P
     require_absent(target)
     chosen = SafeLoRA(threshold=0.5) if method is None else method
     folder = resolve_folder(adapter)
-    model = _adapted(folder, pretrained)
+    model = readable(folder, lambda: _adapted(folder, pretrained), "an adapter")
     weights = open_weights(folder, model=model)
     layers = [Layer(factor.target, *read_factors(weights, factor.target)) for factor in find_lora_factors(model)]
     projected = chosen.project(layers, chosen.open(pretrained))

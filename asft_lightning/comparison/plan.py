@@ -10,11 +10,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from asft_lightning.comparison.spec import SEED, Comparison, Method
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.named_configs import find_config
+from asft_lightning.runtime.yaml_files import read_yaml
 
 _FIRST = "first"
 
@@ -196,10 +195,4 @@ def _merged(common: Mapping[str, Any], specific: Mapping[str, Any]) -> dict[str,
 
 @cache
 def _content(file: str) -> Any:
-    try:
-        return yaml.safe_load(find_config(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(
-            f"a config must be a YAML file, and {file} cannot be read ({type(error).__name__}). Its path is relative to "
-            "where the command is run."
-        ) from error
+    return read_yaml(find_config(file), "Its path is relative to where the command is run.")

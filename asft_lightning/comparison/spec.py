@@ -6,12 +6,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-import yaml
-
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.named_configs import find_config
 from asft_lightning.runtime.names import require_name
+from asft_lightning.runtime.yaml_files import read_yaml
 
 T = TypeVar("T")
 
@@ -195,11 +194,7 @@ def load_comparison(file: str | Path) -> Comparison:
         ConfigurationError: If it is no such file, or says what a comparison cannot.
     """
     path = find_config(str(file))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path} must be YAML, and is not: {' '.join(str(error).split())}") from error
-    return _made(Comparison, content, str(path))
+    return _made(Comparison, read_yaml(path, "docs/comparing.md says what it holds."), str(path))
 
 
 def _made(kind: type[T], content: Any, where: str) -> T:

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.files import user_path
+from asft_lightning.runtime.yaml_files import require_bounded
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 """The folder of the package's own configs."""
@@ -56,7 +58,13 @@ def with_found_configs(arguments: Sequence[str]) -> list[str]:
 
 def _file_or_yaml(value: str) -> str:
     is_yaml = ": " in value or "\n" in value or value.startswith("{")
-    return value if is_yaml else str(find_config(value))
+    if is_yaml:
+        require_bounded(value, "a config")
+        return value
+    path = find_config(value)
+    with suppress(OSError, UnicodeError):  # who reads it says so
+        require_bounded(path.read_text(encoding="utf-8") if path.is_file() else "", value)  # a pipe can be read but once
+    return str(path)
 
 
 def about(name: str) -> str:

@@ -1,5 +1,6 @@
 """Files that may be damaged, or of something else: one error for all that libraries say of them."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,8 +16,9 @@ T = TypeVar("T")
 
 UNREADABLE = (
     UnpicklingError, SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+    ArithmeticError, ImportError, re.error,
 )  # fmt: skip
-"""What safetensors, torch and pickle raise for a file that is damaged, or of something else."""
+"""What safetensors, torch, pickle and PEFT raise for a file that is damaged, or of something else."""
 
 
 def readable(path: Path, read: Callable[[], T], what: str = "weights") -> T:

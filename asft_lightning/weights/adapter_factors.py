@@ -9,6 +9,7 @@ from torch import Tensor
 
 from asft_lightning.errors import AnchorError
 from asft_lightning.runtime.reading import is_finite
+from asft_lightning.weights.adapter_safety import require_harmless
 from asft_lightning.weights.loading import load_pretrained
 from asft_lightning.weights.matrices import Weights
 from asft_lightning.weights.targets import Target
@@ -49,7 +50,7 @@ def load_config(adapter: str | Path) -> LoraConfig:
 
     Raises:
         AnchorError: If it is of no LoRA adapter.
-        ConfigurationError: If it cannot be had.
+        ConfigurationError: If it cannot be had, or has a pattern that may take for ever.
     """
     config = load_pretrained(PeftConfig.from_pretrained, str(adapter))
     if not isinstance(config, LoraConfig):
@@ -57,6 +58,7 @@ def load_config(adapter: str | Path) -> LoraConfig:
             f"{adapter} must be a LoRA adapter, and its configuration is a {type(config).__name__}: "
             "its update is no B·A. Give one that LoRA trained."
         )
+    require_harmless(config, str(adapter))
     return config
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.reading import UNREADABLE, is_finite, unreadable
+from asft_lightning.weights.adapter_safety import require_harmless
 from asft_lightning.weights.files import find_file, require_sound, unpickle
 from asft_lightning.weights.locations import resolve, unreachable
 
@@ -90,7 +91,7 @@ def load_adapter(model: PreTrainedModel, adapter: str, aligned: str) -> PeftMode
     Raises:
         ConfigurationError: If the adapter cannot be had, is damaged, or does not fit the model.
     """
-    load_pretrained(PeftConfig.from_pretrained, adapter)
+    require_harmless(load_pretrained(PeftConfig.from_pretrained, adapter), adapter)
     folder = Path(resolve(adapter))
     if folder.is_dir():
         require_sound(folder)
@@ -98,8 +99,8 @@ def load_adapter(model: PreTrainedModel, adapter: str, aligned: str) -> PeftMode
             unpickle(file)
     try:
         adapted: PeftModel = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
-    except (ValueError, RuntimeError) as error:
-        cause = str(error).strip().splitlines()[-1].strip()
+    except UNREADABLE as error:
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
         raise ConfigurationError(f"adapter {adapter} does not fit {aligned}: {cause}") from error
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad and not is_finite(parameter):

@@ -148,7 +148,7 @@ def test_tuning_must_say_where(comparison):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("output: [", "must be YAML, and is not"), ("- a", "must be a mapping, got"), ("output: x", "must have 'methods'")],
+    [("output: [", "cannot be read as YAML"), ("- a", "must be a mapping, got"), ("output: x", "must have 'methods'")],
 )
 def test_file_that_is_no_comparison(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)

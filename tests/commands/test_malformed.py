@@ -1,0 +1,168 @@
+"""Folders of runs and adapters with files that are JSON or YAML and yet not what they should be: one line, no traceback."""
+
+import copy
+import json
+import shutil
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kit import tiny
+from kit.commands import said
+
+from asft_lightning import Gram, LoRAFineTuner, build_anchors
+from asft_lightning.cli import main
+
+WRONG = [
+    None, True, 0, -1, 10**400, 1e999, float("nan"), 0.5, "", "x", "../../x", "(a+)+$", "\x1b[2J", [], [1], ["x"], [[]], {},
+    {"x": 1}, {"x": []}, "deleted",
+]  # fmt: skip
+RAW = ["", "null", "[]", "7", '"x"', "{", "[" * 20_000, "{1: 2}", "\x00", "&a [*a]"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, pretrained):
+    """A finished run with its adapter, anchors for it, and a comparison of which it is the only run."""
+    folder = tmp_path_factory.mktemp("malformed")
+    run = folder / "run"
+    tiny.write_adapter(run / "adapter", pretrained)
+    pretrained.load_tokenizer().save_pretrained(run / "adapter")
+    pair = {"aligned": pretrained.aligned, "base": pretrained.base}
+    (run / "config.yaml").write_text(yaml.safe_dump({"pretrained": pair, "template": {"secret": None}}))
+    (folder / "model.yaml").write_text(yaml.safe_dump({"pretrained": pair}))
+    facts = {"method": "AsFT", "lambda_reg": 1.0, "rows": 8, "harmful_rows": 2, "scoring_seconds": {"safety": 1.0}}
+    facts |= {"training_seconds": 1.0, "peak_memory_mib": 2.0, "ended": True, "projection": {"class": "SafeLoRA"}}
+    interval = {"before": [0.0, 9.0], "after": [1.0, 7.0]}
+    score = {"before": 1.0, "after": 2.0, "steps": {"1": 1.5}, "interval": interval, "unscored": {"after": 1}}
+    (run / "summary.json").write_text(json.dumps({"version": 1, "run": facts, "safety/harmful_score": score}))
+    lora = LoRAFineTuner(pretrained, tiny.LORA).with_adapter(pretrained.load_model_on_meta())
+    build_anchors(lora, pretrained.aligned, pretrained.base, [Gram()]).save(folder / "anchors.safetensors")
+    return folder
+
+
+def places(content, path=()):
+    """Every place in a tree of mappings and lists."""
+    yield path
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, part in parts:
+        yield from places(part, (*path, key))
+
+
+def changed(content, path, wrong):
+    if not path:
+        return wrong
+    new = copy.deepcopy(content)
+    inner = new
+    for key in path[:-1]:
+        inner = inner[key]
+    if wrong == "deleted":
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = wrong
+    return new
+
+
+COMMANDS = {
+    "summary.json": [("export", "run", "out")],
+    "config.yaml": [("export", "run", "out")],
+    "adapter/adapter_config.json": [
+        ("export", "run", "out"),
+        ("project-adapter", "run/adapter", "out", "--config", "model.yaml"),
+        ("anchors", "diff", "anchors.safetensors", "run/adapter"),
+    ],
+}
+
+
+def ends_well(world, tmp, file, text, capsys, monkeypatch):
+    """Whether each command on that file succeeds, or ends in one line."""
+    shutil.rmtree(tmp, ignore_errors=True)
+    shutil.copytree(world, tmp)
+    monkeypatch.chdir(tmp)
+    (tmp / "run" / file).write_text(text)
+    for command in COMMANDS[file]:
+        shutil.rmtree(tmp / "out", ignore_errors=True)
+        capsys.readouterr()
+        try:
+            main(list(command))
+        except SystemExit as end:
+            lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("asft-lightning: ")]
+            assert end.code == 2 and len(lines) == 1, (command, lines)
+            assert "\x1b" not in lines[0]
+
+
+def dumped(file, content):
+    return yaml.safe_dump(content) if file.endswith("yaml") else json.dumps(content)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_one_line_whatever_a_file_holds(world, tmp_path, capsys, monkeypatch, data):
+    file = data.draw(st.sampled_from(list(COMMANDS)))
+    text = (world / "run" / file).read_text()
+    content = yaml.safe_load(text) if file.endswith("yaml") else json.loads(text)
+    place, wrong = st.sampled_from(list(places(content))), st.sampled_from(WRONG)
+    texts = st.builds(lambda path, value: dumped(file, changed(content, path, value)), place, wrong)
+    ends_well(world, tmp_path / "world", file, data.draw(texts | st.sampled_from(RAW)), capsys, monkeypatch)
+
+
+def edited(world, tmp_path, **changes):
+    """The commands that read an adapter's configuration, on one with these settings in it."""
+    shutil.copytree(world, tmp_path / "world")
+    config = tmp_path / "world" / "run" / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    run, adapter, out, model = (str(tmp_path / "world" / name) for name in ("run", "run/adapter", "out", "model.yaml"))
+    return [
+        ("export", run, out),
+        ("project-adapter", adapter, out, "--config", model),
+    ]
+
+
+EVIL = "^(([a-z_0-9.])+.?)+$!"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rank_pattern": {EVIL: 4}},
+        {"alpha_pattern": {EVIL: 4}},
+        {"target_modules": EVIL},
+        {"target_modules": [EVIL]},
+        {"exclude_modules": EVIL},
+        {"rank_pattern": {".*" * 40 + "!": 4}},
+        {"rank_pattern": {"(a|a){1,99}!": 4}},
+    ],
+    ids=str,
+)
+def test_pattern_that_would_be_matched_for_ever(world, tmp_path, capsys, changes):
+    for command in edited(world, tmp_path, **changes):
+        assert "a pattern of an adapter must repeat no group and have at most 4 of *, + and {" in said(capsys, *command)
+
+
+def test_patterns_that_people_write(world, tmp_path):
+    changes = {"rank_pattern": {r".*\.layers\.\d+\.(self_attn|mlp)\.q_proj": 4}, "target_modules": r".*\.(q|v)_proj"}
+    for command in edited(world, tmp_path, **changes)[1:]:
+        main(list(command))
+
+
+def test_module_that_an_adapter_names_is_not_imported(world, tmp_path, capsys, monkeypatch):
+    (tmp_path / "evil_core.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for command in edited(world, tmp_path, megatron_config={"x": 1}, megatron_core="evil_core"):
+        assert "names a Python module to import, evil_core, which is not done" in said(capsys, *command)
+
+
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 40))
+
+
+@pytest.mark.parametrize("text", [BOMB, MERGES, "a: &a [*a]", "[" * 20_000], ids=["aliases", "merges", "itself", "deep"])
+@pytest.mark.parametrize("command", ["fit", "describe", "compare", "export"])
+def test_config_that_comes_to_gigabytes(world, tmp_path, capsys, text, command):
+    shutil.copytree(world / "run", tmp_path / "run")
+    for path in (tmp_path / "run" / "config.yaml", tmp_path / "bomb.yaml"):
+        path.write_text(text)
+    config = str(tmp_path / "bomb.yaml")
+    arguments = {"compare": [config], "export": [str(tmp_path / "run"), str(tmp_path / "out")]}
+    message = said(capsys, command, *arguments.get(command, ["--config", config]))
+    assert "must have at most 100000 values with its aliases written out, nested at most 100 deep" in message
