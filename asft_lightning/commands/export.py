@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -19,9 +19,11 @@ from asft_lightning.runs.summary import RunFacts, Score, Summary
 from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_atomically
 from asft_lightning.runtime.terminal import as_markdown, markdown, markdown_code, say
 from asft_lightning.runtime.yaml_files import read_yaml
-from asft_lightning.weights.loading import load_adapter
+from asft_lightning.weights.loading import load_adapter, load_pretrained
 from asft_lightning.weights.merging import logits_of, merge, require_same_logits
 from asft_lightning.weights.pretrained import Pretrained
+
+T = TypeVar("T")
 
 EXAMPLES = ("export runs/quickstart my-adapter", "export runs/quickstart my-model --merged=true")
 
@@ -63,11 +65,12 @@ def export(run: str, output: str, merged: bool = False, trust_remote_code: bool 
             f"export needs a finished run, and {folder.adapter} holds no adapter. Add AdapterCheckpoint to it."
         )
     require_absent(target)
-    pretrained = replace(_pretrained(folder, config), trust_remote_code=trust_remote_code)
+    pretrained = replace(_part(folder, config, "pretrained", Pretrained), trust_remote_code=trust_remote_code)
     exact = replace(pretrained, load_in_4bit=False).load_model()  # what it was trained on, before it was rounded
     model = load_adapter(exact, str(folder.adapter), pretrained.origin[0])
     model.peft_config["default"].base_model_name_or_path = pretrained.origin[0]
-    template, tokenizer = Template(**config.get("template") or {}), AutoTokenizer.from_pretrained(folder.adapter)
+    template = _part(folder, {"template": {}} | config, "template", Template)
+    tokenizer = load_pretrained(AutoTokenizer.from_pretrained, str(folder.adapter))
     text = card(folder.path.name, pretrained.origin[0], Summary.read(folder), merged, has_secret=bool(template.secret))
     # Of a whole model its generation_config.json: whoever serves it stops where its rows ended.
     exact.generation_config.eos_token_id = end_ids(exact, tokenizer, [template.end(tokenizer).token_id])
@@ -139,20 +142,19 @@ def _table(scores: Mapping[str, Score]) -> str:
     return as_markdown(["percent", "before", "after", "95 % interval after"], rows)
 
 
-def _pretrained(folder: RunFolder, config: Mapping[str, Any]) -> Pretrained:
-    """The run's checkpoints; the same parser reads them that read them for the run."""
+def _part(folder: RunFolder, config: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    """A part of the run's configuration; the same parser reads it that read it for the run."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Pretrained, "pretrained")
+    parser.add_class_arguments(kind, key)
     try:
-        parsed = parser.parse_object({"pretrained": config.get("pretrained")})
+        parsed = parser.parse_object({key: config.get(key)})
+        part: T = parser.instantiate(parsed)[key]
     except (ArgumentError, ValueError, TypeError) as error:
         cause = " ".join(str(error).split())[:200]
         raise ConfigurationError(
-            f"export needs the run's checkpoints, and `pretrained` of {folder.config} is none ({cause}). Give "
-            "the run's folder."
+            f"export needs the run's settings, and `{key}` of {folder.config} is none ({cause}). Give the run's folder."
         ) from error
-    pretrained: Pretrained = parser.instantiate_classes(parsed).pretrained
-    return pretrained
+    return part
 
 
 def _read_config(folder: RunFolder) -> dict[str, Any]:

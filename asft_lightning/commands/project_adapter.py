@@ -6,11 +6,12 @@ from pathlib import Path
 from peft import PeftModel
 from safetensors.torch import save_file
 
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.projections import Layer, ProjectedLayer, Projection, SafeLoRA, projection_table, record
 from asft_lightning.runs.folder import PROJECTION
 from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_json
-from asft_lightning.runtime.reading import readable
+from asft_lightning.runtime.reading import is_finite, readable
 from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.adapter_factors import load_config, read_factors
 from asft_lightning.weights.locations import resolve_folder
@@ -66,6 +67,10 @@ def _write(folder: Path, weights: Weights, target: Path, method: Projection, lay
     for name, own_name in weights.names.items():
         value = weights[name]
         changed[own_name] = factors.get(name, value).to(value.dtype).contiguous()
+        if not is_finite(changed[own_name]):
+            raise ConfigurationError(
+                f"a projected adapter must be finite, and {own_name} is not as {value.dtype}. Give an adapter in float32."
+            )
     others = [file for file in folder.rglob("*") if file.is_file() and file.name not in _LEFT_BEHIND]
     with whole_folder(target) as new:
         for file in others:
