@@ -93,10 +93,19 @@ class Pretrained:
         return int(self._configuration().get_text_config().vocab_size)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The aligned model's tokenizer, with a pad token."""
+        """The aligned model's tokenizer, with a pad token.
+
+        Raises:
+            ConfigurationError: If it cannot be had, or has no token to pad with.
+        """
         tokenizer = load_pretrained(AutoTokenizer.from_pretrained, self.aligned, self.revision, **self._trust)
+        if tokenizer.pad_token is None:  # padding is neither attended to nor learnt: any special token will do
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
         if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
+            raise ConfigurationError(
+                f"a tokenizer must have a pad, end, start or unknown token, and that of {self.aligned!r} has none. "
+                "Set pad_token in its tokenizer_config.json."
+            )
         return tokenizer
 
     def _configuration(self) -> Any:

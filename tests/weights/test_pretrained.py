@@ -4,7 +4,7 @@ import pytest
 import torch
 from kit import models, tiny
 
-from asft_lightning import ConfigurationError, Pretrained
+from asft_lightning import ConfigurationError, Pretrained, Template, generate_answers
 from asft_lightning.weights.locations import resolve, resolve_folder
 
 
@@ -56,6 +56,50 @@ def test_tokenizer_without_pad_token_pads_with_the_end_token(tmp_path):
     tokenizer.save_pretrained(tmp_path)
 
     assert Pretrained(str(tmp_path)).load_tokenizer().pad_token == "</s>"
+
+
+def without(folder, *absent):
+    """A checkpoint whose tokenizer lacks these tokens."""
+    tokenizer = tiny.tiny_tokenizer()
+    tokenizer.unk_token = "<|user|>"
+    for token in absent:
+        setattr(tokenizer, token, None)
+    models.tiny_model("chat", 1).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Pretrained(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("absent", "pad"),
+    [
+        (["pad_token"], "</s>"),
+        (["pad_token", "eos_token"], "<s>"),
+        (["pad_token", "eos_token", "bos_token"], "<|user|>"),
+        (["eos_token", "bos_token"], "<pad>"),
+    ],
+)
+def test_any_special_token_will_do_for_padding(tmp_path, absent, pad):
+    """Up to a batch of rows and one of prompts."""
+    pretrained = without(tmp_path / "model", *absent)
+    data = tiny.tiny_data(pretrained, tmp_path, batch_size=16)
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    tokenizer = pretrained.load_tokenizer()
+    prompts = [Template().prompt_ids(tokenizer, prompt) for prompt in ("a", "a long one")]
+
+    assert tokenizer.pad_token == pad
+    assert set(batch["input_ids"][batch["attention_mask"] == 0].tolist()) <= {tokenizer.pad_token_id}
+    together = generate_answers(pretrained.load_model(), tokenizer, prompts, max_new_tokens=3)
+    assert together == [generate_answers(pretrained.load_model(), tokenizer, [p], max_new_tokens=3)[0] for p in prompts]
+
+
+def test_tokenizer_with_nothing_to_pad_with(tmp_path):
+    pretrained = without(tmp_path / "model", "pad_token", "eos_token", "bos_token", "unk_token")
+    with pytest.raises(
+        ConfigurationError,
+        match=r"a tokenizer must have a pad, end, start or unknown token, and that of .* has none. Set pad",
+    ):
+        tiny.tiny_data(pretrained, tmp_path).setup()
 
 
 def test_tokenizer_keeps_its_pad_token(pretrained):
