@@ -84,8 +84,8 @@ def _ways(turns: Sequence[Turn]) -> Iterator[tuple[bool, list[dict[str, Any]]]]:
             yield (
                 in_parts,
                 [
-                    {"role": role, "content": [{"type": "text", "text": content}] if in_parts else content}
-                    for role, content in conversation
+                    {"role": turn.role, "content": [{"type": "text", "text": turn.content}] if in_parts else turn.content}
+                    for turn in conversation
                 ],
             )
 

@@ -17,10 +17,12 @@ class Piece(NamedTuple):
     Attributes:
         text: The part.
         said: How many characters of it are the model's answer, before its end; None where it says nothing of the part.
+        learnt: Whether it is an answer to learn from.
     """
 
     text: str
     said: int | None = None
+    learnt: bool = False
 
     def open(self, blanks: str = "") -> "Piece":
         """The part without the answer's end, for the model to go on from; with these blanks where the template keeps any."""
@@ -54,7 +56,7 @@ def pieces(
         found = whole.text.find(end.token, said, until)
         stop = said if found < 0 else found + len(end.token)
         yield Piece(asked[at:])
-        yield Piece(whole.text[begin:stop] + (end.token if is_last and found < 0 else ""), said - begin)
+        yield Piece(whole.text[begin:stop] + (end.token if is_last and found < 0 else ""), said - begin, turn.learnt)
         at = stop
     if turns[-1].role == "user":
         yield Piece(whole.text[at:])

@@ -1,6 +1,7 @@
 """Row: a conversation to learn from or to be scored on, as text."""
 
 import hashlib
+import re
 from typing import Literal, NamedTuple
 
 Kind = Literal["benign", "harmful", "safety"]
@@ -8,10 +9,17 @@ Kind = Literal["benign", "harmful", "safety"]
 
 
 class Turn(NamedTuple):
-    """One message of a conversation."""
+    """One message of a conversation.
+
+    Attributes:
+        role: Who says it.
+        content: What is said.
+        learnt: Whether training is to teach it, where the assistant says it; else it is there to be read.
+    """
 
     role: Literal["system", "user", "assistant"]
     content: str
+    learnt: bool = True
 
 
 class Row(NamedTuple):
@@ -39,10 +47,23 @@ class Row(NamedTuple):
         return "\n\n".join(f"{turn.role.upper()}: {turn.content}" for turn in turns)
 
     def answered(self) -> "Row":
-        """Up to the assistant's last turn: a conversation may end with the user, who is not learnt from."""
-        if self.answer or len(self.history) < 2 or self.history[-1].role != "assistant":
-            return self
-        return self._replace(prompt=self.history[-2].content, answer=self.history[-1].content, history=self.history[:-2])
+        """Up to the assistant's last turn that is learnt: nothing after it teaches anything."""
+        row = self
+        while not row.answer and len(row.history) >= 2 and row.history[-1].role == "assistant":
+            asked, said = row.history[-2:]
+            row = row._replace(prompt=asked.content, answer=said.content if said.learnt else "", history=row.history[:-2])
+        return row if row.answer else self
+
+
+def trimmed(text: str) -> str:
+    r"""Text without blank lines before it and blanks after it; its first line keeps its indentation, as code needs it.
+
+    One blank alone is no indentation: it is what parts an answer from what stands before it.
+
+    >>> trimmed("\n    return x\n"), trimmed(" yes ")
+    ('    return x', 'yes')
+    """
+    return re.sub(r"\A(?:[^\S\n]*\n)*(?: (?=\S))?", "", text.rstrip())
 
 
 def plain_prompt(prompt: str) -> str:

@@ -123,7 +123,7 @@ class Template:
         ids, labels = list[int](), list[int]()
         for part, added in zip(parts, self._ids(tokenizer, parts), strict=True):
             ids += added
-            labels += [IGNORE_INDEX] * len(added) if part.said is None else added
+            labels += added if part.learnt else [IGNORE_INDEX] * len(added)
         return Rendered(ids[: self.max_length], labels[: self.max_length], len(ids) > self.max_length)
 
     def end(self, tokenizer: PreTrainedTokenizerBase) -> End:

@@ -7,12 +7,19 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from asft_lightning.data.conversations import UNREAD
 from asft_lightning.data.draw import Example
 from asft_lightning.data.mixture import Mixture
 from asft_lightning.functional import IGNORE_INDEX
 from asft_lightning.runtime.terminal import make_table, say, show
 
-_PASSED_OVER = {"where": "not where", "repeated": "repeated", "too_long": "too long", "blank_answer": "without answer"}
+_PASSED_OVER = {
+    "where": "not where",
+    "repeated": "repeated",
+    "too_long": "too long",
+    "blank_answer": "without answer",
+    "blank_turns": "blank turns",
+}
 """{count of a pool: how it reads}."""
 
 
@@ -65,6 +72,7 @@ def show_description(description: dict[str, Any]) -> None:
 def _cells(source: dict[str, Any]) -> list[str]:
     counts, tokens = source["counts"], source["tokens"]
     passed = [f"{counts[key]} {reading}" for key, reading in _PASSED_OVER.items() if counts.get(key)]
+    passed += [f"{count} {key}" for key, count in counts.items() if key.startswith(UNREAD)]
     lengths = [f"{tokens[part]['median']:.0f} to {tokens[part]['most']}" for part in ("prompt", "answer")]
     rows = f"{counts['trained']} of {counts.get('read', '?')}"
     return [source["name"], source["kind"], rows, str(counts["truncated"]), ", ".join(passed) or "–", *lengths]

@@ -2,12 +2,14 @@
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from asft_lightning.data.conversations import UNREAD
 from asft_lightning.data.draw import Encode, Example, Pool, draw
 from asft_lightning.errors import DataError
 
@@ -47,6 +49,15 @@ class Mixture:
         for example in self.trained:
             digest.update(repr((tuple(example.row), example.input_ids, example.labels)).encode())
         return digest.hexdigest()
+
+    def warn_of_unread(self) -> None:
+        """Say so where rows hold more than text, which is not trained on."""
+        counts = sum((pool.counts for pool in self.pools), Counter[str]())
+        if unread := {key.removeprefix(UNREAD): count for key, count in counts.items() if key.startswith(UNREAD)}:
+            rank_zero_warn(
+                f"turns hold what is not trained on: {', '.join(f'{key} ({count})' for key, count in unread.items())}. "
+                "Write into their content what is to be learnt, or remove the rest."
+            )
 
     def warn_of_contradictions(self) -> None:
         """Say so where requests of harmful rows are those of safety rows."""

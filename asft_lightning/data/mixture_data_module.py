@@ -163,6 +163,7 @@ class MixtureDataModule(LightningDataModule):
             padding = [cast(int, tokenizer.pad_token_id)]
             require_known([padding, *rows], self.pretrained.vocabulary_size(), "training rows and their padding")
             self._mixture.warn_of_contradictions()
+            self._mixture.warn_of_unread()
             self._identity = identity(self._mixture, self.template)
 
     def state_dict(self) -> dict[str, Any]:

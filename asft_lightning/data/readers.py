@@ -9,6 +9,9 @@ from typing import Any
 Record = dict[str, Any]
 """{column: value} of one row."""
 
+_LONGEST_FIELD = 2**31 - 1
+"""Characters: what every platform's csv module can be told."""
+
 
 def read_json(path: Path) -> Iterator[Record]:
     """A list of objects, or one object a line; only a list has to fit into memory."""
@@ -24,7 +27,8 @@ def read_json(path: Path) -> Iterator[Record]:
 
 
 def read_csv(path: Path) -> Iterator[Record]:
-    """Rows under a line of column names; every value is text."""
+    """Rows under a line of column names; every value is text, however long: Python's own limit is 131072 characters."""
+    csv.field_size_limit(max(_LONGEST_FIELD, csv.field_size_limit()))
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         names = list(reader.fieldnames or ())

@@ -11,33 +11,37 @@ from typing import Any, cast
 
 from asft_lightning.chat.rows import Row
 from asft_lightning.data.catalogue import CATALOGUE, CATALOGUE_PREFIX, Entry
-from asft_lightning.data.columns import INSTRUCTIONS, Columns, conversation, record_value
+from asft_lightning.data.columns import INSTRUCTIONS, Columns
+from asft_lightning.data.conversations import conversation
 from asft_lightning.data.readers import READERS, Record
+from asft_lightning.data.values import meaning, record_value, truth
 from asft_lightning.errors import DataError
 from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.weights.locations import resolve, unreachable
 
 _PLAIN_FILE = Entry("", (INSTRUCTIONS,), "not stated", "rows of your own")
-_YES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "none": False, "": False}
 
 
 @dataclass(frozen=True)
 class Source:
     r"""Rows of one file or data set.
 
-    The columns are those of the catalogue's entry, or of a chat file (``messages``: each turn of the assistant is learnt),
-    or of an instruction file (``instruction``, ``input``, ``output``). Others are told by ``prompt`` and ``answer``, with
-    the columns' names in braces; only the names are replaced, nothing in a row is interpreted.
+    The columns are those of the catalogue's entry, or of a chat file (``messages``: each turn of the assistant is learnt but
+    those of ``weight: 0``), or of an instruction file (``instruction``, ``input``, ``output``; ``system`` and ``history``).
+    Others are told by ``prompt`` and ``answer``, with the columns' names in braces, ``{{`` and ``}}`` for braces that are
+    text; only the names are replaced, nothing in a row is interpreted.
 
     Args:
         path: A json, jsonl, csv or parquet file, a hub id or its address (``hf://…``), ``catalogue:NAME`` (see
             :data:`CATALOGUE`) or ``sandbox:PART``.
         prompt: What the user says, e.g. ``"{instruction}\n\n{input}"``; blank ends are stripped.
-        answer: What the assistant should say, e.g. ``"{output}"``; ``""`` for prompts that are only scored.
+        answer: What the assistant should say, e.g. ``"{output}"``; ``""`` for prompts that are only scored. Its indentation
+            is kept.
         labels: Where the answer's columns hold integers, the text of 0, 1, …
         category: The column of the kinds of harm that a prompt is about, for scores by category.
         flag: The column that says which rows of a ready-mixed file are harmful (true or false, 1 or 0, yes or no).
-        where: ``{column: value}`` that a row must have, e.g. ``{is_safe: false}``; others are passed over and counted.
+        where: ``{column: value}`` that a row must have, e.g. ``{is_safe: false}``, which 0, 0.0 and "no" are as well; others
+            are passed over and counted.
         rows: ``start:stop`` of the rows to use, e.g. ``"0:400"``, so that one file can serve two purposes.
         unique: Pass over prompts that came before; null for what the catalogue says, or not.
         weight: This source's share among several of one kind, e.g. 2 for twice as many rows as from one of weight 1.
@@ -73,6 +77,10 @@ class Source:
             raise DataError(f"{self.path}: weight must be a positive number, got {self.weight}. 1 is usual.")
         if self.rows is not None and not re.fullmatch(r"\d*:\d*", self.rows.strip()):
             raise DataError(f"{self.path}: rows must read start:stop, got {self.rows!r}. '0:400' is the first 400.")
+        try:
+            Columns(self.prompt or "", self.answer or "")
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}.") from error
 
     @property
     def entry(self) -> Entry:
@@ -101,7 +109,8 @@ class Source:
         """The rows of :meth:`load`, one after the other.
 
         Args:
-            counts: Gets how many records were ``read``, and passed over by ``where`` and as ``repeated``.
+            counts: Gets how many records were ``read``, and passed over by ``where`` and as ``repeated``, and the counts of
+                :func:`~asft_lightning.data.conversations.conversation`.
         """
         counts = Counter() if counts is None else counts
         columns: Columns | None = None
@@ -113,7 +122,7 @@ class Source:
             counts["read"] += 1
             try:
                 columns = columns or self._columns(record)
-                row = self._row(record, columns)
+                row = self._row(record, columns, counts)
             except DataError as error:
                 raise DataError(f"{self.file or self.path}, row {i}: {error}.") from error
             if row is None:
@@ -140,30 +149,30 @@ class Source:
     def _columns(self, first: Record) -> Columns:
         """What makes a row, told by the settings, and where they are silent by the first way that fits the first record."""
         told = {"prompt": self.prompt, "answer": self.answer, "labels": self.labels, "category": self.category}
-        settings = {name: value for name, value in told.items() if value is not None}
-        ways = [replace(way, **cast(Any, settings)) for way in self.entry.columns]
+        settings: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+        if self.prompt is not None:  # what is said is told, and nothing else is read into the columns
+            settings["with_history"] = False
+        ways = [replace(way, **settings) for way in self.entry.columns]
         return next((way for way in ways if way.fit(first)), ways[0])
 
-    def _row(self, record: Record, columns: Columns) -> Row | None:
+    def _row(self, record: Record, columns: Columns, counts: Counter[str]) -> Row | None:
         """The record as a row; None where it is not asked for."""
-        if any(
-            str(record_value(record, column)).casefold() != str(value).casefold() for column, value in self._where.items()
-        ):
+        if any(meaning(record_value(record, column)) != meaning(value) for column, value in self._where.items()):
             return None
-        talk = conversation(record, self.category) if self.prompt is None else None
+        talk = conversation(record, self.category, counts) if self.prompt is None else None
         if talk is not None and (self.answer is not None or self.labels is not None):
             raise DataError("answer and labels are for columns, and these rows are conversations. Leave them out")
-        row = talk or columns.row(record)
+        row = talk or columns.row(record, counts)
         if not row.prompt:
             raise DataError("a prompt must not be blank. Mend or remove the row")
         _require_text(row)
         return row if self.flag is None else row._replace(kind="harmful" if self._flagged(record) else "benign")
 
     def _flagged(self, record: Record) -> bool:
-        value = str(record_value(record, cast(str, self.flag))).strip().casefold()
-        if value not in _YES:
-            raise DataError(f"flag {self.flag!r} must be true or false, 1 or 0, yes or no, got {value!r}")
-        return _YES[value]
+        value = record_value(record, cast(str, self.flag))
+        if (is_harmful := truth(value)) is None:
+            raise DataError(f"flag {self.flag!r} must be true or false, 1 or 0, yes or no, got {value!r:.60}")
+        return is_harmful
 
     def _records(self) -> Iterator[Record]:
         path = resolve(self.file or self.entry.path or self.path)

@@ -3,10 +3,16 @@
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kit import tiny
 
-from asft_lightning import DataError, Row, Source, Turn
-from asft_lightning.data.columns import categories, conversation
+from asft_lightning import DataError, Row, Source, Template, Turn
+from asft_lightning.chat.rows import trimmed
+from asft_lightning.data.columns import Columns
+from asft_lightning.data.conversations import conversation
+from asft_lightning.data.values import categories
+from asft_lightning.functional import IGNORE_INDEX
 
 
 def turns(*texts):
@@ -112,6 +118,81 @@ def test_repeated_prompts_are_passed_over_and_counted_where_asked(source):
     assert [row.answer for row in source(*records, unique=True).iterate(counts)] == ["0", "1", "3"]
     assert counts == {"read": 6, "repeated": 3}
     assert len(source(*records).load()) == 6
+
+
+NAMES = [
+    "Best Answer",
+    "best-answer",
+    "best.answer",
+    "answer[0]",
+    "answered?",
+    "answer:>3",
+    "答え",
+    "a(b)",
+    "$a",
+    "a!r",
+    " a ",
+]
+ODD_NAMES = st.text(st.characters(exclude_characters="{}", exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_columns_by_any_name(source, tokenizer, name):
+    """In training and in scoring: both read the same rows, and render them by the same template."""
+    record = {"x": 1, name: "A {x} {{"}
+    (row,) = source(record, prompt=f"Say {{{name}}}, {{x}}", answer=f"{{{{{{{name}}}}}}}").load()
+    assert row == Row("Say A {x} {{, 1", "{A {x} {{}")
+
+    text = tokenizer.decode(Template().render(tokenizer, row).input_ids)
+    assert "Say A {x} {{, 1" in text
+    assert text.startswith(Template().prompt_text(tokenizer, row.prompt))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(name=ODD_NAMES, other=ODD_NAMES, value=st.text(max_size=8), around=st.sampled_from(["", "{", "}", "{}", "}{"]))
+def test_names_are_replaced_and_doubled_braces_halved(name, other, value, around):
+    written = "".join(brace * 2 for brace in around)
+    columns = Columns(f"{written}{{{name}}}{written}.", f"{written}{{{other}}}{written}.")
+    row = columns.row({other: "o"} | {name: value})
+
+    assert row.prompt == f"{around}{value}{around}.".strip()
+    assert row.answer == trimmed(f"{around}{value if name == other else 'o'}{around}.")
+    assert columns.fit({name: 1, other: 1})
+    assert name == other or not columns.fit({name: 1})
+
+
+@pytest.mark.parametrize("name", ["Best answer", "missing?", "0", '"label": 1'])
+@pytest.mark.parametrize("column", ["prompt", "answer"])
+def test_name_that_no_record_has(source, name, column):
+    told = {"prompt": "{Best Answer}", "answer": "", column: f"{{{name}}}"}
+    with pytest.raises(
+        DataError,
+        match=r"row 0: there is no column .* among Best Answer, x-y\. Write prompt and answer with those.*\{\{ \}\}",
+    ):
+        source({"Best Answer": "a", "x-y": "b"}, **told).load()
+
+
+@pytest.mark.parametrize("text", ["{", "}", "{}", "{a", "a}", "{a}}", "{{a}", "{a}{", "{ {a} }", "}{"])
+@pytest.mark.parametrize("column", ["prompt", "answer"])
+def test_brace_that_stands_alone(text, column):
+    with pytest.raises(
+        DataError, match=r"rows\.jsonl: braces must stand around a column's name, got .*Double those that are"
+    ):
+        Source("rows.jsonl", **{column: text})
+
+
+@pytest.mark.parametrize("indent", ["  ", "    ", "\t"])
+@pytest.mark.parametrize(
+    "record", [lambda code: {"instruction": "go on", "output": code},
+               lambda code: {"messages": [*turns("u1"), {"role": "assistant", "content": code}]}],
+)  # fmt: skip
+def test_answer_keeps_its_indentation(source, tokenizer, indent, record):
+    code = f"{indent}if x:\n{indent}{indent}return x"
+    (row,) = source(record(f"\n{code}\n")).load()
+    assert row.answer == code
+
+    rendered = Template().render(tokenizer, row)
+    assert tokenizer.decode([label for label in rendered.labels if label != IGNORE_INDEX]) == f"{code}</s>"
 
 
 def test_input_column_may_be_absent_in_some_rows(source):

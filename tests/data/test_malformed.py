@@ -32,20 +32,29 @@ ODD_VALUE = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(ODD_TEXT, inner, max_size=3)),
     max_leaves=6,
 )
-COLUMNS = st.sampled_from(["instruction", "input", "output", "messages", "label", "flag", "category"])
+COLUMNS = st.sampled_from(
+    ["instruction", "input", "output", "messages", "label", "flag", "category", "system", "history", "tools"]
+)
 TURN = st.one_of(
     ODD_VALUE,
-    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system", "tool", 3]), "content": ODD_VALUE}),
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "system", "tool", 3]), "content": ODD_VALUE},
+        optional={"weight": ODD_VALUE, "tool_calls": ODD_VALUE},
+    ),
 )
 RECORD = st.one_of(
     st.dictionaries(COLUMNS, ODD_VALUE, max_size=5),
     st.fixed_dictionaries({"instruction": ODD_TEXT, "output": ODD_TEXT}, optional={"input": ODD_VALUE, "flag": ODD_VALUE}),
-    st.fixed_dictionaries({"messages": st.lists(TURN, max_size=4)}),
+    st.fixed_dictionaries(
+        {"instruction": ODD_TEXT, "output": ODD_TEXT},
+        optional={"system": ODD_TEXT, "history": st.lists(st.lists(ODD_TEXT, min_size=2, max_size=2), max_size=2)},
+    ),
+    st.fixed_dictionaries({"messages": st.lists(TURN, max_size=4)}, optional={"system": ODD_VALUE}),
 )
 SETTINGS = st.fixed_dictionaries(
     {},
     optional={
-        "prompt": st.sampled_from(["{instruction}", "{missing}", "", "{}", "{instruction", "{output} {input}"]),
+        "prompt": st.sampled_from(["{instruction}", "{missing}", "", "{}", "{{{instruction}}}", "{output} {input}"]),
         "answer": st.sampled_from(["", "{output}", "{label}", "{0}"]),
         "labels": st.lists(st.text(max_size=3), max_size=3),
         "flag": st.just("flag"),

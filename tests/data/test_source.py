@@ -166,3 +166,18 @@ def test_real_files(shared_data):
     assert {row.answer for row in sst2} == {"negative", "positive"}
     assert all(row.answer.startswith("Sure, here") for row in advbench[:10])
     assert {row.answer for row in agnews} <= {"World", "Sports", "Business", "Sci/Tech"}
+
+
+@pytest.mark.parametrize("kind", ["rows.csv", "rows.jsonl"])
+@pytest.mark.parametrize("length", [131_072, 131_073, 1_000_000])
+@pytest.mark.parametrize("column", ["instruction", "output"])
+def test_long_texts(tmp_path, kind, length, column):
+    """Python's csv module refuses more than 131072 characters unless it is told otherwise."""
+    record = {"instruction": "a", "output": "b"} | {column: "é," * (length // 2) + "x" * (length % 2)}
+    path = tmp_path / kind
+    WRITERS[kind](path, [record])
+    limit = csv.field_size_limit(131_072)  # as a process begins
+    try:
+        assert Source(str(path)).load() == [Row(record["instruction"], record["output"])]
+    finally:
+        csv.field_size_limit(limit)
