@@ -24,6 +24,7 @@ from .callbacks import (
 )
 from .chat.rows import Row, Turn
 from .chat.template import Template
+from .chat.thoughts import split_thought
 from .data import CATALOGUE, MixtureDataModule, Source
 from .errors import (
     AnchorError,
@@ -128,4 +129,5 @@ __all__ = [
     "modules",
     "penalty",
     "projections",
+    "split_thought",
 ]

@@ -16,6 +16,7 @@ from asft_lightning.callbacks.protocols import chat_module
 from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.callbacks.scoring_report import ScoringReport
 from asft_lightning.chat.rows import Row
+from asft_lightning.chat.thoughts import split_thought
 from asft_lightning.data import Source
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation import Attack, generate_answers
@@ -48,6 +49,8 @@ class ScoringCallback(ScheduledCallback):
         max_prompts: How many of them, from the first; null for all.
         max_new_tokens: Longest answer in tokens.
         batch_size: Prompts a batch.
+        score_thoughts: Score what a model thinks before its answer (``<think>…</think>``) together with it; else the answer
+            alone, and the reference's. Both are written as they came.
         sample_answers: How many answers to show as a table in loggers that have tables or texts.
 
     Raises:
@@ -64,6 +67,7 @@ class ScoringCallback(ScheduledCallback):
     max_prompts: int | None = None
     max_new_tokens: int = 64
     batch_size: int = 32
+    score_thoughts: bool = False
     sample_answers: int = 8
 
     def __post_init__(self) -> None:
@@ -89,9 +93,9 @@ class ScoringCallback(ScheduledCallback):
     def score(self, rows: Sequence[Row], answers: Sequence[str], metrics: dict[str, Metric]) -> Sequence[Findings]:
         """Update ``metrics`` with these answers; return what was found of each, by judge where there are several.
 
-        A row stands there ``attack.samples`` times in a row, with another answer each. An answer that could not be scored
-        gets a finding with a ``problem`` that says why, and is left out of the metrics. Whatever may fail goes through
-        :meth:`attempt`.
+        Answers, and the rows' own, come without their thoughts, unless ``score_thoughts`` says otherwise. A row stands there
+        ``attack.samples`` times in a row, with another answer each. An answer that could not be scored gets a finding with a
+        ``problem`` that says why, and is left out of the metrics. Whatever may fail goes through :meth:`attempt`.
         """
 
     def check(self, trainer: Trainer) -> None:
@@ -152,21 +156,26 @@ class ScoringCallback(ScheduledCallback):
         report = ScoringReport(trainer, self.label, moment, self.attack.samples)
         with undisturbed(chat_module(self, pl_module).model):
             given, problem = self.attempt("answering", lambda: self._answers(trainer, pl_module, rows))
-            answers = [""] * len(rows) if given is None else given
-            scored = [ScoredAnswer(row, answer) for row, answer in zip(rows, answers, strict=True)]
+            scored = [ScoredAnswer(row, "", "") for row in rows] if given is None else given
             report.write(scored)  # whatever becomes of the judges
-            metrics, findings = self._scored(rows, answers, problem)
+            metrics, findings = self._scored(scored, problem)
         scored = [replace(answer, findings=told) for answer, told in zip(scored, findings, strict=True)]
         scores = report.publish(metrics, scored, self._has_failed, self.sample_answers)
         self._measured = list(scores)
         report.took(time.perf_counter() - begin)
         return scores
 
+    def reference(self, row: Row) -> str:
+        """What a row's answer is compared by."""
+        return row.answer if self.score_thoughts else split_thought(row.answer).answer
+
     def _scored(
-        self, rows: Sequence[Row], answers: Sequence[str], problem: str | None
+        self, given: Sequence[ScoredAnswer], problem: str | None
     ) -> tuple[dict[str, Metric], Sequence[Mapping[str, Finding]]]:
         """Metrics of these answers, and what was found of each; where that fails, metrics without any of them."""
         metrics = self.metrics()
+        rows = [answer.row._replace(answer=self.reference(answer.row)) for answer in given]
+        answers = [answer.scored for answer in given]
         if rows and problem is None:
             try:
                 findings, problem = self.attempt("judging", lambda: self.score(rows, answers, metrics))
@@ -192,14 +201,16 @@ class ScoringCallback(ScheduledCallback):
             rank_zero_warn(f"{self.label}: {what} failed ({problem}). What there is is kept; training goes on.")
             return None, problem
 
-    def _answers(self, trainer: Trainer, pl_module: LightningModule, rows: Sequence[Row]) -> list[str]:
+    def _answers(self, trainer: Trainer, pl_module: LightningModule, rows: Sequence[Row]) -> list[ScoredAnswer]:
+        """What the model says, and what of it is to be scored."""
         module = chat_module(self, pl_module)
         tokenizer, template, attack = module.tokenizer, module.template, self.attack
+        asked = [(attack.wrapped(row.prompt), row.history) for row in rows]
         with trainer.precision_plugin.forward_context():
-            return generate_answers(
+            answers = generate_answers(
                 module.model,
                 tokenizer,
-                [template.prompt_ids(tokenizer, attack.wrapped(row.prompt), row.history, attack.opening) for row in rows],
+                [template.prompt_ids(tokenizer, *said, attack.opening) for said in asked],
                 max_new_tokens=self.max_new_tokens,
                 batch_size=self.batch_size,
                 temperature=attack.temperature,
@@ -208,6 +219,11 @@ class ScoringCallback(ScheduledCallback):
                 ends=[template.end(tokenizer).token_id],
                 progress=f"Scoring {self.label}" if trainer.is_global_zero else None,
             )
+        prompts = [template.prompt_text(tokenizer, *said) for said in asked]
+        return [
+            ScoredAnswer(row, answer, answer if self.score_thoughts else split_thought(answer, prompt).answer)
+            for row, answer, prompt in zip(rows, answers, prompts, strict=True)
+        ]
 
 
 def _scorers(trainer: Trainer) -> list[ScoringCallback]:

@@ -60,7 +60,7 @@ class ScoringReport:
         Callbacks see no score that is NaN, nor one of a scoring that failed on some rank: it decides nothing.
 
         Raises:
-            ConfigurationError: Before training, if no answer could be scored.
+            ConfigurationError: Before training, if no answer could be scored, or none came after its thought.
         """
         answers = self.write(answers)
         if self.trainer.world_size > 1:
@@ -75,6 +75,11 @@ class ScoringReport:
             raise ConfigurationError(
                 f"{self.name}: what judges must work before training, and none of {len(answers)} answers could be scored: "
                 f"{next(iter(_problems(answers)), 'no reason was given')}. Mend the judge, or leave it out."
+            )
+        if self.moment in (Moment.BEFORE, Moment.TEST) and answers and all(answer.is_only_thought for answer in answers):
+            raise ConfigurationError(
+                f"{self.name}: an answer must come within max_new_tokens, and after all {len(answers)} thoughts none did. "
+                "Raise max_new_tokens."
             )
         if not any(of_every_rank(has_failed)):
             publish(self.trainer, known)
@@ -102,6 +107,11 @@ class ScoringReport:
                 f"{self.name}: {len(problems)} of {len(answers)} answers at {self.moment} could not be scored and are left "
                 f"out, e.g. for: {problems[0]}"
             )
+        if thoughts := sum(answer.is_only_thought for answer in answers):
+            rank_zero_warn(
+                f"{self.name}: {thoughts} of {len(answers)} answers at {self.moment} are a thought and no more, and count "
+                "as blank. Raise max_new_tokens."
+            )
         with updated(self.folder) as summary:
             for name, score in scores.items():
                 summary.score(name).record(self.moment, None if math.isnan(score) else score, details[name])
@@ -124,6 +134,8 @@ class ScoringReport:
                 details["judged_categories"] = dict(judged.most_common())
             if unscored := sum(answer.problem(judge) is not None for answer in answers):
                 details["unscored"] = unscored
+            if thoughts := sum(answer.is_only_thought for answer in answers):
+                details["only_thought"] = thoughts
         return details
 
     def _log(self, figures: dict[str, float], samples: Sequence[ScoredAnswer]) -> None:

@@ -41,7 +41,8 @@ class UtilityEvaluation(ScoringCallback):
     def check(self, trainer: Trainer) -> None:
         """A reference that no answer can match would count as wrong for ever."""
         accuracy = AnswerAccuracy(self.rule, self.labels)
-        if wrong := [row for row in self.rows if not row.answer or not accuracy.is_correct(row.answer, row.answer)]:
+        wrong = [row for row in self.rows if not (told := self.reference(row)) or not accuracy.is_correct(told, told)]
+        if wrong:
             raise DataError(
                 f"a reference must be one that rule {self.rule!r} can find, and {len(wrong)} of {len(self.rows)} are not, "
                 f"e.g. {wrong[0].answer!r:.60} to {wrong[0].prompt!r:.60}. Mend the prompts' answer, rule or labels."

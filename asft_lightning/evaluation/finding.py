@@ -31,12 +31,14 @@ class ScoredAnswer:
 
     Args:
         row: The prompt, its reference and what was said before.
-        answer: What the model said.
+        answer: What the model wrote.
+        scored: What of it was scored: all, or what came after its thought.
         findings: By the judge's name; blank where there is one.
     """
 
     row: Row
     answer: str
+    scored: str
     findings: Mapping[str, Finding] = field(default_factory=dict)
 
     def problem(self, judge: str) -> str | None:
@@ -49,11 +51,18 @@ class ScoredAnswer:
         """Why some judge could not score it; None where all could."""
         return next((finding.problem for finding in self.findings.values() if finding.problem), None)
 
+    @property
+    def is_only_thought(self) -> bool:
+        """Whether no answer came after a thought."""
+        return not self.scored.strip() and bool(self.answer.strip())
+
     def plain(self) -> dict[str, Any]:
         """As JSON has it; what several judges found stands under ``JUDGE/…``."""
         record: dict[str, Any] = {"prompt": self.row.prompt, "reference": self.row.answer, "answer": self.answer}
+        if self.scored != self.answer:
+            record["scored"] = self.scored
         if self.row.history:
-            record["history"] = [turn._asdict() for turn in self.row.history]
+            record["history"] = [{"role": turn.role, "content": turn.content} for turn in self.row.history]
         if self.row.categories:
             record["prompt_categories"] = list(self.row.categories)
         for judge, finding in self.findings.items():
