@@ -107,7 +107,7 @@ def _turn(item: Any, counts: Counter[str]) -> Turn:
         raise DataError(f"a turn must have a role ({', '.join(_ROLES)}) and a content of text, got {item!r:.60}")
     counts.update(UNREAD + key for key, part in known.items() if key not in _READ and not is_nothing(part))
     weight = known.get("weight")
-    if (is_learnt := True if weight is None else truth(weight)) is None:
+    if (is_learnt := is_nothing(weight) or truth(weight)) is None:
         raise DataError(f"a turn's weight must be 1 or, for one that is not to be learnt, 0, got {weight!r:.60}. Write one")
     return Turn(cast(Any, _ROLES[role]), content, is_learnt)
 

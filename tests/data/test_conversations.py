@@ -97,7 +97,7 @@ def test_system_prompt_that_cannot_be(tmp_path, said, system, message):
 
 
 @pytest.mark.parametrize("zero", [0, 0.0, False, "0"])
-@pytest.mark.parametrize("one", [None, 1, 1.0, True])
+@pytest.mark.parametrize("one", [None, 1, 1.0, True, float("nan")])
 @pytest.mark.parametrize("style", ["chat", *STYLES])
 def test_turn_of_weight_zero_is_seen_and_not_learnt(tokenizer, zero, one, style):
     row = conversation({"messages": weighted(("a0", one), ("b1", zero), ("c2", one))})
