@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.chat.batching import batches_by_length, padded
+from asft_lightning.chat.rows import trimmed
 from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.runtime.sharding import sharded_over
 from asft_lightning.runtime.undisturbed import undisturbed
@@ -47,7 +48,7 @@ def generate_answers(
         progress: Caption of a progress bar; None for no bar.
 
     Returns:
-        The answers' text, without special tokens and blanks around it.
+        The answers' text, without special tokens and the blanks around it; an indentation stays.
 
     Raises:
         ConfigurationError: If a prompt has token ids that the model has no embedding for.
@@ -58,7 +59,7 @@ def generate_answers(
         _continuation(tokenizer, prompt, ids) if opening else tokenizer.decode(ids, skip_special_tokens=True)
         for prompt, ids in zip(prompts, answer_ids, strict=True)
     )
-    return [(opening + text).strip() for text in texts]
+    return [trimmed(opening + text) for text in texts]
 
 
 def generate_ids(

@@ -20,6 +20,7 @@ from asft_lightning.commands.export import card
 from asft_lightning.evaluation import EndpointRater
 from asft_lightning.evaluation.judges.guard import conversation
 from asft_lightning.runs.summary import RunFacts, Summary
+from asft_lightning.runtime.terminal import markdown
 
 NASTY = "{{ 7*7 }} {% raw %} {0.__class__} {prompt} {answer} %s %(x)s $(touch x) `id` ${HOME} \\n <b>[red]x[/red]</b>"
 STYLES = ["chat", "plain", "alpaca", "vicuna", "llama2"]
@@ -55,8 +56,10 @@ def test_judges_and_raters_are_asked_with_texts_as_they_stand():
 
 
 def test_model_card_shows_texts_as_they_stand():
+    """In code as they are, in the title with what Markdown would read escaped."""
     text = card(NASTY, NASTY, Summary(RunFacts(method=NASTY)), is_merged=False)
-    assert text.count(NASTY) == 3
+    assert text.count(NASTY) == 2
+    assert f"# {markdown(NASTY)}\n" in text
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -41,7 +41,7 @@ def finished(tokenizer, row, in_parts, **settings):
     """What the chat template itself writes of the whole conversation."""
     messages = [
         {"role": role, "content": [{"type": "text", "text": content}] if in_parts else content}
-        for role, content in said(row)
+        for role, content, _ in said(row)
     ]
     return tokenizer.apply_chat_template(messages, tokenize=False, **settings)
 
