@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from asft_lightning.anchors.anchor_set import AnchorSet
 from asft_lightning.errors import AnchorError, StorageError
-from asft_lightning.runtime.files import user_path
+from asft_lightning.runtime.files import clear_unfinished, user_path
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -65,6 +65,7 @@ def read_if_kept(path: Path, load: Callable[[Path], T]) -> T | None:
 
 def keep(built: Savable, path: Path) -> None:
     """Keep what was built; where the disk is full or must not be written to, it is built again next time."""
+    clear_unfinished(path.parent)
     try:
         built.save(path)
     except StorageError as error:

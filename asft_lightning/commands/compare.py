@@ -9,7 +9,7 @@ from asft_lightning.commands.fit import launch
 from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.compare import Compare
 from asft_lightning.runtime.extras import require_extra
-from asft_lightning.runtime.files import alone
+from asft_lightning.runtime.files import alone, clear_unfinished
 
 EXAMPLES = ("compare compare/sandbox", "compare my-comparison.yaml --report_only=true")
 
@@ -31,6 +31,7 @@ def compare(file: str, jobs: int | None = None, report_only: bool = False) -> No
         comparison = replace(comparison, jobs=jobs)
     report = None
     with alone(comparison.folder), suppress(KeyboardInterrupt):
+        clear_unfinished(comparison.folder)
         report = Compare(comparison, launch, report_only).run()
         report.write()
     if report is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from asft_lightning.runs.moment import Moment
-from asft_lightning.runtime.files import write_atomically
+from asft_lightning.runtime.files import append, write_atomically
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,8 @@ class AlignmentLog:
         write_atomically(self.path, _text([HEADINGS, *map(_cells, kept)]))
 
     def add(self, rows: Iterable[LayerFigures]) -> None:
-        """Append a measurement."""
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_text(map(_cells, rows)))
+        """Append a measurement, whole or not at all."""
+        append(self.path, _text(map(_cells, rows)))
 
     def read(self) -> list[LayerFigures]:
         """All that was measured; nothing where there is no file, and not the half of a line that an interruption left."""

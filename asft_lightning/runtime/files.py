@@ -3,15 +3,23 @@
 import errno
 import json
 import os
-import tempfile
+import re
+import secrets
+import shutil
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from asft_lightning.errors import ConfigurationError, StorageError
+from asft_lightning.runtime.locks import lock
+
+_UNFINISHED = ".asft-unfinished"
+"""How the name of all that is being written ends. It begins with a dot; its writer holds a lock on it while it lives."""
+_ERRNO_IN_RUST = re.compile(r"\(os error (\d+)\)")
 
 
 def user_path(path: str | Path) -> Path:
@@ -34,18 +42,12 @@ def alone(folder: Path) -> Iterator[None]:
         ConfigurationError: If another process has it.
         StorageError: If it cannot be written.
     """
-    import fcntl  # not on Windows
-
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
+        file = (folder / ".lock").open("ab")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigurationError(
-                f"{folder} is one process's at a time, and another is at work there. Wait for it, or name another folder."
-            ) from error
+        if not lock(file, folder):
+            warnings.warn(f"{folder}: there are no locks on this file system. Let no two runs write there.", stacklevel=3)
         yield
 
 
@@ -60,6 +62,10 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise unwritable(path, error) from error
+    except Exception as error:
+        if type(error) is Exception and _ERRNO_IN_RUST.search(str(error)):  # the tokenizers library's
+            raise unwritable(path, error) from error
+        raise
 
 
 @contextmanager
@@ -71,17 +77,66 @@ def whole_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         replace: Whether in place of a folder that is there.
 
     Raises:
+        ConfigurationError: If another process is writing it.
         StorageError: If it cannot be written.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-            new = Path(temporary) / "new"
-            new.mkdir()
-            yield new
-            if replace and path.exists():
-                path.rename(Path(temporary) / "old")
-            new.rename(path)
+    with writing(path), _beside(path) as beside:
+        new = beside / "new"
+        new.mkdir()
+        yield new
+        _finish(new)
+        if replace and path.exists():
+            path.rename(beside / "old")  # from here until the next line a kill leaves neither; whoever comes next mends it
+        new.rename(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` for this process, empty; what a killed one had only taken away is ``path`` again."""
+    beside = path.with_name(f".{path.name}{_UNFINISHED}")
+    beside.mkdir(parents=True, exist_ok=True)
+    with (beside / ".lock").open("ab") as file:
+        lock(file, path)
+        _put_back(path, beside)
+        try:
+            yield beside
+        finally:
+            _put_back(path, beside)
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _put_back(path: Path, beside: Path) -> None:
+    if (beside / "old").exists() and not path.exists():
+        (beside / "old").rename(path)
+    for left in ("new", "old"):
+        shutil.rmtree(beside / left, ignore_errors=True)
+
+
+def _finish(folder: Path) -> None:
+    """Have all of a folder on the disk, and for whom the umask says: what safetensors writes is for its owner alone."""
+    mode = folder.stat().st_mode & 0o7777  # what the umask left of it
+    for path in folder.rglob("*"):
+        path.chmod(mode if path.is_dir() else mode & 0o666)
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def clear_unfinished(*folders: Path) -> None:
+    """Remove what killed processes had begun to write in these folders, and put back what they had only taken away.
+
+    What a living process is writing stays, and so does what cannot be removed.
+    """
+    for left in [left for folder in folders for left in folder.glob(f".*{_UNFINISHED}")]:
+        is_folder = left.is_dir()
+        with suppress(ConfigurationError, OSError), (left / ".lock").open("ab") if is_folder else left.open("r+b") as file:
+            if not lock(file, left):
+                continue
+            if is_folder:
+                _put_back(left.with_name(left.name[1:].removesuffix(_UNFINISHED)), left)
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
 
 def require_absent(output: Path) -> None:
@@ -97,7 +152,8 @@ def require_absent(output: Path) -> None:
 def unwritable(path: str | Path, error: Exception) -> StorageError:
     """The error for a file or folder that cannot be written: which, why, and what to do."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-    full = getattr(error, "errno", errno.ENOSPC) in (errno.ENOSPC, errno.EDQUOT)
+    told = _ERRNO_IN_RUST.search(reason)
+    full = getattr(error, "errno", int(told[1]) if told else errno.ENOSPC) in (errno.ENOSPC, errno.EDQUOT)
     first = "Make room" if full else "Allow it to be written"
     cached = cache_folder() in Path(path).parents
     other = "set ASFT_LIGHTNING_CACHE to another folder" if cached else "name another folder"
@@ -120,23 +176,35 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # for whom the umask says
     try:
         with os.fdopen(handle, "wb") as file:
+            lock(handle, temporary)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # as any other file: mkstemp's are for their owner alone
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def append(path: Path, text: str) -> None:
+    """Add whole lines to a file.
+
+    Raises:
+        StorageError: If that cannot be; the file is then as it was, without half of a line that others would be glued to.
+    """
+    data = text.encode()
+    with writing(path), path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -59,6 +59,13 @@ def test_the_second_build_reads_the_first(builder):
     assert not builder.built and second.sha256() == first.sha256() and len(builder.files) == 1
 
 
+def test_a_build_clears_what_a_killed_one_had_begun_to_write(builder):
+    builder.folder.mkdir()
+    (builder.folder / ".key.safetensors.0.asft-unfinished").touch()
+    builder()
+    assert [path.suffix for path in builder.files] == [".safetensors"]
+
+
 def test_where_a_checkpoint_lies_does_not_matter(builder, tmp_path):
     builder()
     builder.pair.aligned.save_pretrained(tmp_path / "a name")

@@ -110,8 +110,10 @@ def test_ctrl_c_ends_the_runs_too(sweep):
 def test_report_only_runs_nothing(sweep):
     logs = {path: path.stat().st_mtime_ns for path in (sweep.folder / "out" / "runs").glob("*/log.txt")}
     (sweep.folder / "out" / "report.html").unlink()
+    (sweep.folder / "out" / ".report.html.0.asft-unfinished").touch()  # of one that was killed
     sweep.begin("--report_only=true")
     assert sweep.ended() == 0
+    assert not list((sweep.folder / "out").glob(".*.asft-unfinished"))
     assert {path: path.stat().st_mtime_ns for path in (sweep.folder / "out" / "runs").glob("*/log.txt")} == logs
     assert (sweep.folder / "out" / "report.html").is_file()
 

@@ -1,10 +1,25 @@
 import os
 import stat
+from contextlib import suppress
+from functools import partial
 
 import pytest
+import torch
+from kit.kills import another, die, ends
+from safetensors.torch import save_file
 
-from asft_lightning import StorageError
-from asft_lightning.runtime.files import cache_folder, whole_folder, write_atomically
+from asft_lightning import ConfigurationError, StorageError
+from asft_lightning.runtime.files import (
+    alone,
+    append,
+    cache_folder,
+    clear_unfinished,
+    whole_folder,
+    write_atomically,
+    writing,
+)
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="what is killed is a fork")
 
 
 @pytest.mark.parametrize(
@@ -23,13 +38,18 @@ def test_cache_folder(monkeypatch, variables, expected):
     assert str(cache_folder()) == expected
 
 
-def test_a_file_is_for_whom_the_umask_says(tmp_path):
+def test_what_is_written_is_for_whom_the_umask_says(tmp_path):
     before = os.umask(0o027)
     try:
         write_atomically(tmp_path / "file", "text")
+        append(tmp_path / "lines", "line\n")
+        with whole_folder(tmp_path / "folder") as new:
+            (new / "inner").mkdir(mode=0o700)
+            save_file({"a": torch.ones(1)}, new / "inner" / "weights")  # itself for its owner alone
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {"file": 0o640, "lines": 0o640, "folder": 0o750, "inner": 0o750, "weights": 0o640}
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -59,3 +79,105 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["first"]
     write_folder(folder, "second", replace=True)
     assert [path.name for path in folder.iterdir()] == ["second"] and len(list(folder.parent.iterdir())) == 1
+
+
+def test_every_library_says_the_same_where_nothing_can_be_written(tmp_path, tokenizer):
+    """Rust's do not raise an OSError."""
+    absent = tmp_path / "absent" / "file"
+    for write in (tokenizer.backend_tokenizer.save, partial(save_file, {"a": torch.ones(1)})):
+        with pytest.raises(StorageError, match=r"what must be written, and cannot be .*Allow it"), writing("what"):
+            write(str(absent))
+    with pytest.raises(Exception, match="no error of a disk") as told, writing("what"):
+        raise Exception("no error of a disk")
+    assert type(told.value) is Exception
+
+
+@forks
+@pytest.mark.parametrize("old", [None, "old"])
+def test_killed_at_every_step_of_writing(tmp_path, old):
+    """A file is never half; a folder is whole again when the next one comes; and nothing is left beside them."""
+    file, folder, steps = tmp_path / "file", tmp_path / "folder", 0
+
+    def write(text):
+        write_atomically(file, text)
+        write_folder(folder, text, replace=True)
+
+    if old:
+        write(old)
+    while not ends(partial(write, "new"), steps):
+        assert not file.exists() or file.read_text() in (old, "new")
+        clear_unfinished(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} <= {"file", "folder"}
+        assert not old or len(list(tmp_path.iterdir())) == 2
+        assert not folder.exists() or [path.name for path in folder.iterdir()] in (["old"], ["new"])
+        steps += 1
+    assert steps > 10
+    assert file.read_text() == "new" and [path.name for path in folder.iterdir()] == ["new"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@forks
+def test_the_next_writer_of_a_folder_clears_what_a_killed_one_left(tmp_path):
+    def die_within():
+        with whole_folder(tmp_path / "folder"):
+            die()
+
+    assert not ends(die_within) and os.listdir(tmp_path) == [".folder.asft-unfinished"]
+    write_folder(tmp_path / "folder", "text")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+@forks
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    (tmp_path / ".file.rsyncs").touch()
+    with another(whole_folder(tmp_path / "folder")):
+        clear_unfinished(tmp_path)
+        with pytest.raises(ConfigurationError, match="folder is one process's at a time, and another is at work there"):
+            write_folder(tmp_path / "folder", "text")
+    assert {path.name for path in tmp_path.iterdir()} == {".file.rsyncs", "folder"}
+
+
+@forks
+def test_no_dead_process_has_a_folder(tmp_path):
+    """Not even by a worker that it forked and that outlives it."""
+    with another(alone(tmp_path)), pytest.raises(ConfigurationError, match=f"{tmp_path} is one process's at a time"):
+        ends_at_once(tmp_path)
+    (ready, begun), (wait, end) = os.pipe(), os.pipe()
+
+    def die_with_a_worker_left():
+        with alone(tmp_path):
+            if os.fork() == 0:
+                os.close(end)
+                os.write(begun, b"1")
+                os.read(wait, 1)
+                os._exit(0)
+            os.read(ready, 1)
+            die()
+
+    assert not ends(die_with_a_worker_left)
+    ends_at_once(tmp_path)
+    os.close(end)
+
+
+def ends_at_once(folder):
+    with alone(folder):
+        pass
+
+
+@forks
+def test_lines_are_added_whole_or_not_at_all(tmp_path):
+    """A limit on a file's size is a disk without room: half of what is written arrives."""
+    import resource
+
+    file = tmp_path / "lines"
+    append(file, "first\n")
+
+    def without_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+        with suppress(StorageError):
+            append(file, "another line\n")
+            os._exit(1)
+
+    assert ends(without_room)
+    append(file, "last\n")
+    assert file.read_text() == "first\nlast\n"

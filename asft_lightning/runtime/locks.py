@@ -1,0 +1,48 @@
+"""Locks on files, which end with the process that has them, however it ends."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import IO
+from weakref import WeakSet
+
+from asft_lightning.errors import ConfigurationError
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""How a file system says that it has none."""
+_locked: WeakSet[IO[bytes]] = WeakSet()
+
+
+def lock(file: IO[bytes] | int, path: Path) -> bool:
+    """Have a file for this process until it closes it or ends; False where there are no locks.
+
+    Raises:
+        ConfigurationError: If another process has it; names ``path``.
+    """
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigurationError(
+            f"{path} is one process's at a time, and another is at work there. Wait for it, or name another folder."
+        ) from error
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        return False
+    if not isinstance(file, int):
+        _locked.add(file)
+    return True
+
+
+def _let_go() -> None:
+    for file in _locked:
+        file.close()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_let_go)  # a worker may outlive its parent, and must not keep what that had locked
