@@ -1,13 +1,17 @@
 """RunLogger: one metrics.csv a run folder, that a resumed run goes on with."""
 
 import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from asft_lightning.runtime.files import user_path
+from asft_lightning.runtime.files import append, user_path, write_atomically, writing
 
 
 class RunLogger(CSVLogger):
@@ -26,18 +30,61 @@ class RunLogger(CSVLogger):
         self.resumed = resumed
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> Any:
         """The writer; Lightning hands ranks other than 0 one that writes nothing."""
-        file = Path(self.log_dir) / "metrics.csv"
-        elsewhere = getattr(rank_zero_only, "rank", 0)  # two ranks must not put one file aside
-        if elsewhere or self._experiment is not None or not self.resumed or not file.is_file():
-            return super().experiment
-        aside = file.with_name("metrics.csv.kept")
-        file.rename(aside)
-        try:
-            writer = super().experiment
-        finally:
-            aside.replace(file)
-        with file.open(newline="") as kept:
-            writer.metrics_keys = next(csv.reader(kept), [])
-        return writer
+        if self._experiment is None:
+            self._experiment = MetricsWriter(self.log_dir, self.resumed)
+        return self._experiment
+
+
+class MetricsWriter(ExperimentWriter):
+    """Lightning's, but for how the file is written: all that stands in it are whole rows, whenever the run is ended.
+
+    Args:
+        folder: Where ``metrics.csv`` lies.
+        resumed: Whether to go on with the one that is there, rather than delete it.
+    """
+
+    def __init__(self, folder: str, resumed: bool) -> None:
+        self._resumed = resumed
+        super().__init__(folder)
+        self._file = Path(self.metrics_file_path)
+        if self._file.is_file():
+            with writing(self._file):  # half of a row, which a killed run left, is nothing to add others to
+                os.truncate(self._file, self._file.read_bytes().rfind(b"\n") + 1)
+            self.metrics_keys = self._read()[0]
+
+    def _check_log_dir_exists(self) -> None:
+        """Lightning's hook, which deletes."""
+        if not self._resumed:
+            super()._check_log_dir_exists()
+
+    def save(self) -> None:
+        """Add the rows since the last time; new columns make the file anew.
+
+        Raises:
+            StorageError: If that cannot be; the file is then as it was.
+        """
+        if not self.metrics:
+            return
+        columns = sorted(set(self.metrics_keys).union(*self.metrics))
+        if columns == self.metrics_keys and self._file.is_file():
+            append(self._file, _text(columns, self.metrics))
+        else:
+            before = self._read()[1] if self._file.is_file() else []
+            headings = {column: column for column in columns}
+            write_atomically(self._file, _text(columns, [headings, *before, *self.metrics]))
+        self.metrics_keys, self.metrics = columns, []
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        """The columns and rows."""
+        reader = csv.DictReader(io.StringIO(self._file.read_text(encoding="utf-8")))
+        rows = list(reader)
+        return list(reader.fieldnames or []), rows
+
+
+def _text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, columns, extrasaction="ignore").writerows(rows)  # an earlier version may have glued rows together
+    return text.getvalue()
