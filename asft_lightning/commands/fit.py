@@ -1,11 +1,13 @@
 """``asft-lightning fit|validate|test``: LightningCLI's, with what every module of a run shares named once."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -16,14 +18,16 @@ from asft_lightning.chat.dates import today
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import LoRAFineTuner
-from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.folder import RunFolder, is_rehearsal
 from asft_lightning.runs.logger import RunLogger
+from asft_lightning.runs.owning import owned, set_aside
 from asft_lightning.runs.saved_config import SavedConfig
 from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
 from asft_lightning.runtime.exits import ending_in_one_line
 from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.named_configs import with_found_configs
-from asft_lightning.runtime.plain_data import make_classes_where_they_belong
+from asft_lightning.runtime.plain_data import make_classes_where_they_belong, texts_of
+from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.pretrained import Pretrained
 
 _CHECKPOINTS = ("last", "auto", "best", "hpc")
@@ -102,10 +106,23 @@ class AsFTCLI(LightningCLI):
             written.date = day
 
     def before_fit(self) -> None:
-        """Find the last checkpoint: Lightning would start anew where there is none, over what is there."""
+        """Go on with the run that is in the folder, or set it aside."""
         settings = self._get(self.config_init, "ckpt_path")
-        if settings not in ("last", "auto"):
-            return
+        if settings in ("last", "auto"):
+            settings = self.config_init["fit"]["ckpt_path"] = self._last_checkpoint(settings)
+        # Under SLURM Lightning goes on by itself with what it wrote when it was taken off the machine.
+        is_requeued = SLURMEnvironment.detect() and self.trainer._checkpoint_connector._hpc_resume_path is not None
+        is_resumed = settings is not None or is_requeued
+        for logger in self.trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.resumed = is_resumed
+        if self.trainer.is_global_zero and not (is_resumed or is_rehearsal(self.trainer)):
+            folder, read = RunFolder.of(self.trainer), ("config", "pretrained", "model", "data")
+            if aside := set_aside(folder, texts_of([self._get(self.config, part) for part in read])):
+                say(f"{folder.path} held an earlier run, which is in {aside} from now on")
+
+    def _last_checkpoint(self, settings: str) -> str | None:
+        """``last`` if there is one: Lightning would start anew where there is none."""
         savers = [saver for saver in self.trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]
         has_checkpoint = any(saver._find_last_checkpoints(self.trainer) for saver in savers)
         if not has_checkpoint and settings == "last":
@@ -113,10 +130,13 @@ class AsFTCLI(LightningCLI):
                 f"--ckpt_path last needs a last checkpoint, and {self.trainer.default_root_dir} has none. Add a "
                 "ModelCheckpoint with save_last: true, as --config trainer/resumable does; `auto` begins without one."
             )
-        self.config_init["fit"]["ckpt_path"] = "last" if has_checkpoint else None
-        for logger in self.trainer.loggers:
-            if isinstance(logger, RunLogger):
-                logger.resumed = has_checkpoint
+        return "last" if has_checkpoint else None
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """What writes into the run's folder has it to itself; of several ranks the first, for all."""
+        is_writer = subcommand in ("fit", "test") and self.trainer.is_global_zero
+        with owned(RunFolder.of(self.trainer)) if is_writer else nullcontext():
+            super()._run_subcommand(subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """One run folder, without version numbers: what a resumed run looks for is where it was, whatever the logger.

@@ -12,6 +12,8 @@ ANCHORS = "anchors.safetensors"
 """Of anchors in a run's folder, and in a folder or repository of anchors alone."""
 PROJECTION = "projection.json"
 """What became of each layer, in a run's folder and beside a projected adapter."""
+_LOGS = ("config.yaml", "hparams.yaml", "metrics.csv")
+"""What every command writes, ``validate`` and ``test`` into a folder of that name."""
 _REHEARSAL = "fast_dev_run"
 """In a run's folder, what ``trainer.fast_dev_run`` writes: a rehearsal must not touch what a finished run left."""
 
@@ -83,17 +85,37 @@ class RunFolder:
         return self.path / "alignment.png"
 
     @property
+    def scored(self) -> Path:
+        """The answers of every scoring, a folder of :meth:`generations`."""
+        return self.path / "generations"
+
+    @property
     def log(self) -> Path:
         """What a run of a comparison says on its way, after its command line."""
         return self.path / "log.txt"
 
     def generations(self, name: str, moment: Moment) -> Path:
         """Every answer of one scoring with what was found of it, a JSON object a line."""
-        return self.path / "generations" / f"{name}-{moment}.jsonl"
+        return self.scored / f"{name}-{moment}.jsonl"
 
     def spoilt_batch(self, rank: int) -> Path:
         """The rows of a batch whose loss was no number, a JSON object a line."""
         return self.path / f"spoilt-batch-rank{rank}.jsonl"
+
+    def products(self) -> list[Path]:
+        """All that a run of the command line leaves; but for ``log``, which is begun before the run is.
+
+        Checkpoints are the first: a folder without them is none that a run goes on in.
+        """
+        trained = (
+            self.checkpoints,
+            *self.path.glob("hpc_ckpt_*.ckpt"),
+            self.adapter,
+        )  # the second are Lightning's, of SLURM
+        told = (self.summary, self.data, self.anchors, self.answers, self.projection, self.scored)
+        watched = (self.alignment, self.alignment_picture, *self.path.glob("spoilt-batch-rank*.jsonl"))
+        logs = [self.path / command / name for command in ("", "validate", "test") for name in _LOGS]
+        return [*trained, *told, *watched, *logs]
 
 
 def is_rehearsal(trainer: Trainer) -> bool:

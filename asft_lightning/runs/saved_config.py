@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.files import write_atomically
@@ -30,5 +31,5 @@ class SavedConfig(SaveConfigCallback):
             StorageError: If it cannot be.
         """
         run = RunFolder.of(trainer)
-        folder = run if stage == "fit" else RunFolder(run.path / stage)
+        folder = run if stage == "fit" else RunFolder(run.path / TrainerFn(stage).value)
         write_atomically(folder.config, self.parser.dump(self.config, skip_none=False))

@@ -1,5 +1,8 @@
 """Settings that are data: no class of theirs is made, and no module imported, whatever names stand in them."""
 
+import os
+from argparse import Namespace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -18,3 +21,16 @@ def make_classes_where_they_belong() -> None:
     from jsonargparse import set_parsing_settings
 
     set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
+
+
+def texts_of(settings: Any) -> list[str]:
+    """Every text and path in settings, however deep.
+
+    >>> texts_of({"a": ["x", {"b": "y"}], "c": 1, "d": None})
+    ['x', 'y']
+    """
+    if isinstance(settings, Mapping | Namespace):
+        return texts_of(list(vars(settings).values() if isinstance(settings, Namespace) else settings.values()))
+    if isinstance(settings, list | tuple):
+        return [text for part in settings for text in texts_of(part)]
+    return [str(settings)] if isinstance(settings, str | os.PathLike) else []
