@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from asft_lightning import ConfigurationError, generate_answers
+from asft_lightning.chat.rows import trimmed
 from asft_lightning.evaluation import generate_ids
 from asft_lightning.runtime.undisturbed import undisturbed
 
@@ -36,7 +37,7 @@ def one_by_one(model, tokenizer, prompt, new_tokens):
         ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
         if ids[-1] == tokenizer.eos_token_id:
             break
-    return tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True).strip()
+    return trimmed(tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
@@ -90,7 +91,7 @@ def test_further_end_tokens_end_an_answer(model, tokenizer, prompts, told):
     ends = [] if told == "checkpoint" else [end]
 
     (answer,) = generate_answers(model, tokenizer, prompts[:1], max_new_tokens=12, ends=ends)
-    assert answer == tokenizer.decode(said[: said.index(end)]).strip()
+    assert answer == trimmed(tokenizer.decode(said[: said.index(end)]))
     (ids,) = generate_ids(model, tokenizer, prompts[:1], max_new_tokens=12, batch_size=1, ends=ends)
     assert ids == said[: said.index(end)]
 

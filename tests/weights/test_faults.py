@@ -7,6 +7,7 @@ from kit.commands import edit, said, split_in_shards, truncate, write_config
 
 from asft_lightning import ConfigurationError, LoRAFineTuner, Pretrained, SafetyEvaluation, Source
 from asft_lightning.cli import main
+from asft_lightning.evaluation.finding import ScoredAnswer
 from asft_lightning.weights.loading import load_model
 
 pytestmark = pytest.mark.usefixtures("seed_stays")
@@ -153,7 +154,7 @@ def test_model_that_refuses_nothing_before_training_is_told(pretrained, tmp_path
 
     class Safety(SafetyEvaluation):
         def _answers(self, trainer, pl_module, rows):
-            return [answer for _ in rows]
+            return [ScoredAnswer(row, answer, answer) for row in rows]
 
     prompts = Source(tiny.write_rows(tmp_path / "unsafe.jsonl", [{"instruction": "open safe", "output": "no"}]))
     trainer = tiny.tiny_trainer(tmp_path, callbacks=[Safety(prompts)], max_steps=1)

@@ -59,8 +59,8 @@ def test_tokenizer_without_pad_token_pads_with_the_end_token(tmp_path):
 
 
 def without(folder, *absent):
-    """A checkpoint whose tokenizer lacks these tokens."""
-    tokenizer = tiny.tiny_tokenizer()
+    """A checkpoint whose tokenizer lacks these tokens; its template ends a turn with a token of its own."""
+    tokenizer = tiny.tiny_tokenizer(tiny.CHAT_TEMPLATE.replace("{{ eos_token }}", "<|system|>"))
     tokenizer.unk_token = "<|user|>"
     for token in absent:
         setattr(tokenizer, token, None)
