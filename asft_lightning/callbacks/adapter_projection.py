@@ -1,8 +1,10 @@
 """AdapterProjection: the trained adapter is taken back to the alignment direction before it is scored and written."""
 
 import logging
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from asft_lightning.anchors import WeightPair
 from asft_lightning.callbacks.protocols import chat_module, pretrained_of
@@ -30,6 +32,7 @@ class AdapterProjection(Callback):
     def __init__(self, method: Projection) -> None:
         self.method = method
         self._weights: WeightPair | None = None
+        self._trained: dict[str, Tensor] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Open the checkpoints, so that a mistake shows before training, and stand before all other callbacks."""
@@ -48,6 +51,7 @@ class AdapterProjection(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Project, on every rank alike, and say what was done."""
         assert self._weights is not None
+        self._trained = {name: weight.clone() for name, weight in trainer.strategy.lightning_module_state_dict().items()}
         projected = project_model(chat_module(self, pl_module, "model").model, self.method, self._weights)
         folder = RunFolder.of(trainer)
         if trainer.is_global_zero:
@@ -57,3 +61,7 @@ class AdapterProjection(Callback):
                     summary.run.projection = self.method.settings()
         changed = sum(layer.changed for layer in projected)
         _log.info("%s changed %d of %d layers", type(self.method).__name__, changed, len(projected))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Also where a run is ended while what was projected is scored or written: going on, it projects again."""
+        checkpoint["state_dict"].update(self._trained)

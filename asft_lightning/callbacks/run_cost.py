@@ -25,6 +25,10 @@ class RunCost(Callback):
         """The model as it came is scored by now."""
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
+        folder = RunFolder.of(trainer)
+        if trainer.is_global_zero and folder.summary.is_file():
+            with updated(folder) as summary:
+                summary.run.ended = None  # of a run that had ended, and goes on
         self._begin = time.perf_counter() - _scoring_seconds(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar, TypeVar
@@ -25,6 +25,7 @@ from asft_lightning.runs.facts import facts_of
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
 from asft_lightning.runs.summary import Summary
+from asft_lightning.runtime.ending import alone, asking
 from asft_lightning.runtime.names import require_name
 from asft_lightning.runtime.undisturbed import undisturbed
 
@@ -148,17 +149,22 @@ class ScoringCallback(ScheduledCallback):
     def run(self, trainer: Trainer, pl_module: LightningModule, moment: Moment) -> dict[str, float]:
         """Answer, score, and report once; returns the scores, NaN where nothing could be scored.
 
-        Every rank takes part to the end, also one whose model or judge failed: the others wait for it.
+        Every rank takes part to the end, also one whose model or judge failed: the others wait for it. What tells the run
+        to end is heard before each batch of answers, and while judges are at work.
         """
         begin = time.perf_counter()
         self._is_lenient, self._has_failed = moment not in (Moment.BEFORE, Moment.TEST), False
         rows = [row for row in self.rows[trainer.global_rank :: trainer.world_size] for _ in range(self.attack.samples)]
         report = ScoringReport(trainer, self.label, moment, self.attack.samples)
+        most_rows = -(-len(self.rows) // trainer.world_size) * self.attack.samples  # of a rank
+        questions = asking(trainer, -(-most_rows // self.batch_size))
         with undisturbed(chat_module(self, pl_module).model):
-            given, problem = self.attempt("answering", lambda: self._answers(trainer, pl_module, rows))
+            given, problem = self.attempt("answering", lambda: self._answers(trainer, pl_module, rows, questions))
+            for _ in questions:  # a rank with fewer batches, or whose model failed, asks as often as the others
+                continue
             scored = [ScoredAnswer(row, "", "") for row in rows] if given is None else given
             report.write(scored)  # whatever becomes of the judges
-            metrics, findings = self._scored(scored, problem)
+            metrics, findings = alone(trainer, lambda: self._scored(scored, problem))
         scored = [replace(answer, findings=told) for answer, told in zip(scored, findings, strict=True)]
         scores = report.publish(metrics, scored, self._has_failed, self.sample_answers)
         self._measured = list(scores)
@@ -201,7 +207,9 @@ class ScoringCallback(ScheduledCallback):
             rank_zero_warn(f"{self.label}: {what} failed ({problem}). What there is is kept; training goes on.")
             return None, problem
 
-    def _answers(self, trainer: Trainer, pl_module: LightningModule, rows: Sequence[Row]) -> list[ScoredAnswer]:
+    def _answers(
+        self, trainer: Trainer, pl_module: LightningModule, rows: Sequence[Row], questions: Iterator[None]
+    ) -> list[ScoredAnswer]:
         """What the model says, and what of it is to be scored."""
         module = chat_module(self, pl_module)
         tokenizer, template, attack = module.tokenizer, module.template, self.attack
@@ -218,6 +226,7 @@ class ScoringCallback(ScheduledCallback):
                 opening=attack.opening,
                 ends=[template.end(tokenizer).token_id],
                 progress=f"Scoring {self.label}" if trainer.is_global_zero else None,
+                before_batch=lambda: next(questions, None),
             )
         prompts = [template.prompt_text(tokenizer, *said) for said in asked]
         return [

@@ -1,6 +1,6 @@
 """Batched answers, without a trace in the training that goes on around them."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 
@@ -30,6 +30,7 @@ def generate_answers(
     opening: str = "",
     ends: Collection[int] = (),
     progress: str | None = None,
+    before_batch: Callable[[], object] | None = None,
 ) -> list[str]:
     """Answers to prompts, in their order.
 
@@ -46,6 +47,7 @@ def generate_answers(
         opening: What the answers begin with: each of ``prompts`` ends with it, and each answer is given back with it.
         ends: Ids of tokens that end an answer, such as a template teaches; the checkpoint's and the tokenizer's do anyway.
         progress: Caption of a progress bar; None for no bar.
+        before_batch: Called before each batch; what it raises ends the answering.
 
     Returns:
         The answers' text, without special tokens and the blanks around it; an indentation stays.
@@ -54,7 +56,7 @@ def generate_answers(
         ConfigurationError: If a prompt has token ids that the model has no embedding for.
     """
     config = _config(model, tokenizer, max_new_tokens, temperature, ends)
-    answer_ids = _generated(model, config, prompts, batch_size, seed, progress)
+    answer_ids = _generated(model, config, prompts, batch_size, seed, progress, before_batch)
     texts = (
         _continuation(tokenizer, prompt, ids) if opening else tokenizer.decode(ids, skip_special_tokens=True)
         for prompt, ids in zip(prompts, answer_ids, strict=True)
@@ -94,6 +96,7 @@ def _generated(
     batch_size: int,
     seed: int,
     progress: str | None,
+    before_batch: Callable[[], object] | None = None,
 ) -> list[list[int]]:
     """What follows each prompt, up to its end token."""
     require_known(
@@ -108,6 +111,8 @@ def _generated(
     with undisturbed(model), _generating_by(config, model), bar:
         torch.manual_seed(seed)
         for chosen in batches if mesh is None else _as_many_on_every_rank(batches, mesh):
+            if before_batch is not None:
+                before_batch()
             rows = [prompts[i] for i in chosen] or [[int(config.pad_token_id)]]
             batch = padded(rows, int(config.pad_token_id), device, side="left")
             output = model.generate(

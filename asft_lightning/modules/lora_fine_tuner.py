@@ -6,8 +6,7 @@ from typing import Any, Self
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,18 +14,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules.decay import Decay, decaying, require_known_decay, require_positive_rate
+from asft_lightning.modules.finishing import finish_what_is_left
 from asft_lightning.modules.lora_config import PAPER_LORA, lora_config
 from asft_lightning.modules.spoilt_batch import spoilt_batch
 from asft_lightning.modules.spoilt_weights import first_spoilt, spoilt_weights
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
 from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
+from asft_lightning.runtime.ending import Ending, end_where_told, is_told
 from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.runtime.precision import keep_float32
 from asft_lightning.runtime.progress import Progress
-from asft_lightning.runtime.ranks import EndTogether, on_any_rank
+from asft_lightning.runtime.ranks import on_any_rank
 from asft_lightning.runtime.sharding import shard
 from asft_lightning.runtime.strategies import require_known_strategy
-from asft_lightning.runtime.whole_steps import WholeSteps
 from asft_lightning.weights.loading import load_adapter
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -75,7 +75,6 @@ class LoRAFineTuner(LightningModule):
         self.gradient_checkpointing = gradient_checkpointing
         self.compile_backend = compile_backend
         self.model: PeftModel | None = None
-        self._progress = Progress()
         self._task_loss = TaskLoss(loss_reduction)
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
@@ -92,10 +91,11 @@ class LoRAFineTuner(LightningModule):
         """Refuse strategies that the factors or the weights do not allow; have checkpoints written whole or not at all."""
         require_known_strategy(self.trainer.strategy, self.pretrained.load_in_4bit)
         keep_checkpoints_whole(self.trainer.strategy)
+        finish_what_is_left(self.trainer)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every run needs: ranks that end together, and not within a step."""
-        return [EndTogether(), WholeSteps()]
+        """What every run needs: ranks that end together and not within a step, and checkpoints that a run goes on from."""
+        return [Ending(), Progress()]
 
     def configure_model(self) -> None:
         """Load the aligned model and put the adapter on it; once, whatever calls it again."""
@@ -122,6 +122,7 @@ class LoRAFineTuner(LightningModule):
 
         Raises:
             TrainingError: If that is no finite number, before any weight has changed by it, or the weights are not.
+            KeyboardInterrupt: If a rank was told to end by Ctrl-C; a SIGTERM likewise.
         """
         extra = self.regularisation()  # before the forward pass, after which a sharded factor may be a plain tensor
         task_loss = self.task_loss(batch)
@@ -130,7 +131,9 @@ class LoRAFineTuner(LightningModule):
             self.log("train/penalty_ratio", (extra / task_loss).detach())
         loss = task_loss if extra is None else task_loss + extra
         spoilt = not bool(loss.detach().isfinite())
-        if on_any_rank(self._trainer, spoilt):  # all end here, or the others would wait for this one
+        # All end here, or the others would wait for this one; and one question a step is enough.
+        if on_any_rank(self._trainer, spoilt or is_told(self._trainer)):
+            end_where_told(self._trainer)
             self.require_finite_weights()
             parts = {"task loss": task_loss, "λ·penalty": extra} if spoilt else None
             raise spoilt_batch(self.trainer, self.tokenizer, batch, parts)
@@ -138,6 +141,7 @@ class LoRAFineTuner(LightningModule):
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Task loss on the held-out rows."""
+        end_where_told(self._trainer)
         self.log("val/task_loss", self.task_loss(batch), prog_bar=True, sync_dist=True)
 
     def test_step(self, batch: Mapping[str, Tensor] | None, batch_idx: int) -> None:
@@ -199,13 +203,13 @@ class LoRAFineTuner(LightningModule):
             )
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
-    def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Note where each optimizer step ends."""
-        self._progress.after_batch(self.trainer, self.device)
-
     def on_train_epoch_end(self) -> None:
         """What the last step made of the weights, no loss would show."""
         self.require_finite_weights()
+
+    def on_train_end(self) -> None:
+        """A signal that came while the end was at work is not swallowed."""
+        end_where_told(self.trainer)
 
     def require_finite_weights(self) -> None:
         """End all ranks where what one has trained is no longer finite.
@@ -218,20 +222,13 @@ class LoRAFineTuner(LightningModule):
             raise spoilt_weights(self.global_step, spoilt)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say how far the run has come, to the last whole step.
+        """Nothing that is not finite is kept.
 
         Raises:
-            TrainingError: If the weights are not finite; an earlier checkpoint stays.
+            TrainingError: If the weights are not; an earlier checkpoint stays.
         """
         if spoilt := first_spoilt(checkpoint["state_dict"].items()):
             raise spoilt_weights(self.global_step, spoilt)
-        if self._trainer:  # else it is only written, of no run
-            self._progress.write(checkpoint, self.trainer, self.device)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from there; whoever only loads weights keeps their own generators."""
-        if self._trainer and self.trainer.state.fn == TrainerFn.FITTING and "rng" in checkpoint:
-            self._progress.read(checkpoint, self.global_rank, self.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """The trained factors stay at float32 or wider under every precision plugin; the frozen model follows it."""

@@ -8,6 +8,7 @@ import torch
 from kit import tiny
 from kit.references import dense_gram
 from kit.tiny import fine_tuner, tiny_data, tiny_trainer, trained_weights
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from safetensors.torch import load_file
@@ -27,11 +28,11 @@ from asft_lightning import (
 )
 
 
-def fit(pair, folder, *callbacks, **settings):
+def fit(pair, folder, *callbacks, ckpt_path=None, **settings):
     torch.manual_seed(0)
     module = fine_tuner(LoRAFineTuner, pair)
     trainer = tiny_trainer(folder, callbacks=list(callbacks), **settings)
-    trainer.fit(module, tiny_data(pair, folder, batch_size=4))
+    trainer.fit(module, tiny_data(pair, folder, batch_size=4), ckpt_path=ckpt_path)
     return module, trainer
 
 
@@ -100,7 +101,7 @@ def test_several_stay_in_their_order(pretrained, tmp_path):
     first, second = half(), half()
     module, trainer = fit(pretrained, tmp_path, AdapterCheckpoint(), first, second)
     plain, _ = fit(pretrained, tmp_path)
-    assert trainer.callbacks[:2] == [first, second]
+    assert [callback for callback in trainer.callbacks if isinstance(callback, AdapterProjection)] == [first, second]
     for name, weight in trained_weights(plain).items():
         assert torch.equal(trained_weights(module)[name], weight / 4 if "lora_B" in name else weight)
 
@@ -126,3 +127,21 @@ def test_one_checkpoint_twice(pretrained, tmp_path):
 def test_a_module_of_another_kind(tmp_path):
     with pytest.raises(ConfigurationError, match=r"needs a module with `pretrained`.*BoringModel has none. Set it"):
         tiny_trainer(tmp_path, callbacks=[half()]).fit(BoringModel())
+
+
+def test_run_that_is_ended_after_projecting_projects_once(pretrained, tmp_path):
+    """Its checkpoint holds the adapter as it was trained."""
+
+    class EndedAtEnd(Callback):
+        def on_train_end(self, *_):
+            raise RuntimeError("ended")
+
+    saver = {"save_last": True, "save_on_exception": True, "every_n_train_steps": 1000}
+    settings = {"enable_checkpointing": True, "max_epochs": -1, "max_steps": 4}
+    with pytest.raises(RuntimeError, match="ended"):
+        fit(pretrained, tmp_path, half(), EndedAtEnd(), ModelCheckpoint(tmp_path, **saver), **settings)
+    last = tmp_path / "last.ckpt"
+    module, _ = fit(pretrained, tmp_path, half(), ModelCheckpoint(tmp_path, **saver), ckpt_path=last, **settings)
+    whole, _ = fit(pretrained, tmp_path / "whole", half(), **settings)
+    expected = trained_weights(whole)
+    assert all(torch.equal(weight, expected[name]) for name, weight in trained_weights(module).items())

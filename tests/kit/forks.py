@@ -1,7 +1,7 @@
 """The command line in forks of a process that has imported everything once: seconds less a run than a process of its own.
 
 As a program, it is that process: a line on its standard input is a run, its answers are the forks' ids and then their exit
-statuses. With ``kill`` a fork ends itself with SIGKILL the n-th time that it comes to a moment.
+statuses. With ``end`` a fork ends itself the n-th time that it comes to a moment.
 """
 
 import json
@@ -12,10 +12,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from peft import PeftModel
 from transformers.generation import GenerationMixin
 
+from asft_lightning import LoRAFineTuner
+from asft_lightning.callbacks.scoring_report import ScoringReport
 from asft_lightning.cli import main
+from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
 
 
 class Forks:
@@ -33,18 +38,25 @@ class Forks:
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
-    def begin(self, arguments, ranks=1, kill=None):
-        """Start a run; the ids of its processes."""
-        request = {"args": [str(part) for part in arguments], "log": str(self.log), "ranks": ranks, "kill": kill}
+    def begin(self, arguments, ranks=1, end=None):
+        """Start a run; the ids of its processes.
+
+        ``end`` says which of ``MOMENTS``, the how-manieth, by which signal or ``error``, and on which rank alone.
+        """
+        request = {"args": [str(part) for part in arguments], "log": str(self.log), "ranks": ranks, "end": end}
         self.log.unlink(missing_ok=True)
         print(json.dumps(request), file=self.server.stdin, flush=True)
         return self._answer()
 
     def ended(self, *expected):
         """Wait for the end of all its processes, which must be one of the statuses (negative for a signal); the first's."""
-        found = self._answer()
+        found = self.statuses()
         assert set(found) <= {0, *expected}, self.log.read_text()[-3000:]
         return found[0]
+
+    def statuses(self, within=300):
+        """Wait for the end of all its processes, so many seconds at most; their statuses."""
+        return self._answer(within)
 
     def run(self, arguments, ranks=1):
         """From start to end."""
@@ -56,14 +68,10 @@ class Forks:
         os.killpg(self.server.pid, signal.SIGKILL)
         self.server.wait(timeout=60)
 
-    def _answer(self):
-        ready, _, _ = select.select([self.server.stdout], [], [], 300)
+    def _answer(self, within=300):
+        ready, _, _ = select.select([self.server.stdout], [], [], within)
         assert ready, f"no end in sight: {self.log.read_text()[-3000:]}"
         return json.loads(self.server.stdout.readline())
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class HalfWritten:
@@ -81,24 +89,37 @@ class HalfWritten:
     def write(self, content):
         self.file.write(content[: len(content) // 2])
         self.file.flush()
-        die()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 MOMENTS = {
-    "writing": (os, "fdopen", lambda made, *_: HalfWritten(made)),
-    "renaming": (Path, "replace", None),
-    "scoring": (GenerationMixin, "generate", None),
+    "training": (LoRAFineTuner, "training_step"),
+    "stepping": (torch.optim.AdamW, "step"),
+    "scoring": (GenerationMixin, "generate"),
+    "reporting": (ScoringReport, "publish"),
+    "saving": (WholeCheckpointIO, "save_checkpoint"),
+    "writing": (os, "fdopen"),
+    "renaming": (Path, "replace"),
+    "adapter": (PeftModel, "save_pretrained"),
 }
 
 
-def kill_at(moment, n):
-    owner, name, instead = MOMENTS[moment]
-    own, count = getattr(owner, name), iter(range(1, n + 1))
+def end_at(moment, n, how="SIGKILL", rank=None):
+    if rank is not None and rank != int(os.environ.get("RANK", 0)):
+        return
+    owner, name = MOMENTS[moment]
+    own, left = getattr(owner, name), iter(range(n))
 
     def counted(*args, **kwargs):
-        if next(count, 0) < n:
+        if next(left, 0) < n - 1:
             return own(*args, **kwargs)
-        return die() if instead is None else instead(own(*args, **kwargs))
+        setattr(owner, name, own)
+        if how == "error":
+            raise RuntimeError("ended")
+        if (moment, how) == ("writing", "SIGKILL"):
+            return HalfWritten(own(*args, **kwargs))
+        os.kill(os.getpid(), signal.Signals[how])
+        return own(*args, **kwargs)
 
     setattr(owner, name, counted)
 
@@ -115,8 +136,8 @@ def run(request):
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    if request["kill"]:
-        kill_at(*request["kill"])
+    if request["end"]:
+        end_at(*request["end"])
     status = 1
     try:
         main(request["args"])

@@ -29,12 +29,12 @@ class Runs:
     def __init__(self, folder):
         self.folder, self.config, self.forks = folder, config_of(folder), Forks(folder)
 
-    def begin(self, name, kill=None):
+    def begin(self, name, end=None):
         """Start, or go on with, the run of this name; returns its process id."""
         file, own = self.folder / f"{name}.yaml", self.folder / name
         trainer = self.config["trainer"] | {"default_root_dir": str(own)}
         file.write_text(yaml.safe_dump(self.config | {"trainer": trainer}))
-        return self.forks.begin(["fit", "--config", file, "--ckpt_path=auto"], kill=kill)[0]
+        return self.forks.begin(["fit", "--config", file, "--ckpt_path=auto"], end=end)[0]
 
     def ended(self):
         """Wait for its end; the exit status, negative for a signal."""

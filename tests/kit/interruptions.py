@@ -1,0 +1,139 @@
+"""Runs that are ended at a random moment, by a random signal or error, and go on: what becomes of them."""
+
+import json
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from kit import tiny
+from kit.commands import write_config
+from kit.forks import Forks
+
+HOW = ("SIGINT", "SIGTERM", "SIGKILL", "error")
+SAVING = {"steps": {"every_n_train_steps": 1}, "some": {"every_n_train_steps": 4}, "epochs": {"every_n_epochs": 1}}
+OF_FIRST_RANK = ("saving", "writing", "renaming", "adapter")
+BATCHES, EPOCHS, EVERY = 5, 3, 4
+"""Micro-batches an epoch; epochs; optimizer steps between two scorings."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One interruption.
+
+    Args:
+        how: A signal, or ``error`` for an exception.
+        moment: One of ``kit.forks.MOMENTS``, and the how-manieth.
+        count: Which of them; a smaller one where there are not so many.
+        saving: One of ``SAVING``.
+        accumulated: Micro-batches a step.
+        ranks: How many.
+        rank: Which one alone is ended; None for all.
+    """
+
+    how: str
+    moment: str
+    count: int
+    saving: str
+    accumulated: int
+    ranks: int
+    rank: int | None
+
+
+def cells(count, seed=0):
+    """So many, all ways to end and to save among them, on one and on two ranks."""
+    draw = random.Random(seed)
+    found = []
+    for i in range(count):
+        how, ranks = HOW[i % len(HOW)], 1 + i // len(HOW) % 2
+        # An answer that fails is no end: training goes on.
+        moments = [
+            m for m in ("training", "stepping", "scoring", "reporting", *OF_FIRST_RANK) if (how, m) != ("error", "scoring")
+        ]
+        moment = draw.choice(moments)
+        rank = 0 if ranks == 1 or moment in OF_FIRST_RANK else draw.choice([None, 0, 1])
+        most = 1 if moment == "adapter" else BATCHES * EPOCHS
+        found.append(Cell(how, moment, draw.randint(1, most), draw.choice(list(SAVING)), draw.choice([1, 3]), ranks, rank))
+    return found
+
+
+class Interruptions:
+    """Runs of a tiny model, with dropout and a falling rate, scored on the way; forks of one process."""
+
+    def __init__(self, folder):
+        self.folder, self.forks = Path(folder), Forks(Path(folder))
+        self.content = yaml.safe_load(Path(write_config(self.folder, save_on_exception=True)).read_text())
+        self.whole = {}
+
+    def outcome(self, cell, within=60):
+        """The cell, how its processes ended, and whether the run that went on is the one that was not interrupted."""
+        expected, count = self._uninterrupted(cell), cell.count
+        while True:  # the moment may not come so often
+            name = f"{'-'.join(str(part) for part in asdict(cell).values())}-{count}"
+            statuses = self._run(name, cell, within, [cell.moment, count, cell.how, cell.rank])
+            if statuses is None or any(statuses) or count == 1:
+                break
+            count = (count + 1) // 2
+        resumed = None if statuses is None else self._run(name, cell, within)
+        hung = statuses is None or resumed is None
+        adapter = self.folder / name / "adapter" / "adapter_model.safetensors"
+        found = load_file(adapter) if adapter.is_file() else {}
+        return asdict(cell) | {
+            "count": count,
+            "statuses": statuses,
+            "resumed": resumed,
+            "hung": hung,
+            "adapter": bool(found),
+            "scored": not hung and _is_scored(self.folder / name / "summary.json"),
+            "same": found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected),
+        }
+
+    def close(self):
+        self.forks.close()
+
+    def _uninterrupted(self, cell):
+        """Its weights; checkpoints make no difference."""
+        key = cell.accumulated, cell.ranks
+        if key not in self.whole:
+            name = f"whole-{cell.accumulated}-{cell.ranks}"
+            assert set(self._run(name, cell, 300)) == {0}
+            self.whole[key] = load_file(self.folder / name / "adapter" / "adapter_model.safetensors")
+        return self.whole[key]
+
+    def _run(self, name, cell, within, end=None):
+        """The statuses of its processes; None where it hangs."""
+        file = self.folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(self._config(name, cell)))
+        self.forks.begin(["fit", "--config", file, "--ckpt_path=auto"], cell.ranks, end)
+        try:
+            return self.forks.statuses(within)
+        except AssertionError:
+            self.forks.close()
+            self.forks = Forks(self.folder)
+            return None
+
+    def _config(self, name, cell):
+        content = json.loads(json.dumps(self.content))
+        content["model"]["init_args"] |= {"lora": tiny.LORA | {"lora_dropout": 0.2}, "lr_scheduler": "linear"}
+        content["data"]["init_args"] |= {"num_rows": 4 * BATCHES, "batch_size": 4 // cell.ranks}
+        scorer, _, saver = content["trainer"]["callbacks"]
+        scorer["init_args"] |= {"every_n_steps": EVERY, "batch_size": 1}
+        saver["init_args"] |= SAVING[cell.saving]
+        content["trainer"] |= {
+            "max_epochs": EPOCHS, "max_steps": -1, "default_root_dir": str(self.folder / name), "devices": cell.ranks,
+            "accumulate_grad_batches": cell.accumulated, "strategy": "ddp" if cell.ranks > 1 else "auto",
+        }  # fmt: skip
+        return content
+
+
+def is_well(outcome):
+    """It did not hang, its second start came to the end, and what came out is the uninterrupted run's."""
+    return outcome["same"] and outcome["scored"] and not outcome["hung"] and not any(outcome["resumed"])
+
+
+def _is_scored(file):
+    summary = json.loads(file.read_text())
+    return bool(summary["run"].get("ended")) and summary["safety/harmful_score"].keys() >= {"before", "after"}

@@ -1,0 +1,82 @@
+"""A run that was ended after its last step, in what is done at the end: going on, it does that."""
+
+import json
+
+import pytest
+import torch
+from kit.tiny import fine_tuner, tiny_data, tiny_trainer, unsafe_prompts
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors.torch import load_file
+
+from asft_lightning import AdapterCheckpoint, LoRAFineTuner, SafetyEvaluation
+from asft_lightning.callbacks.run_cost import RunCost
+
+LIMITS = [{"max_steps": 4, "max_epochs": -1}, {"max_epochs": 2}]
+
+
+class EndedAtEnd(Callback):
+    def on_train_end(self, *_):
+        raise RuntimeError("ended")
+
+
+class Starts(Callback):
+    count = 0
+
+    def on_train_start(self, *_):
+        self.count += 1
+
+
+def run(pair, folder, limit, *callbacks, saving=2, checkpoint=None):
+    """Two steps an epoch."""
+    torch.manual_seed(0)
+    saver = ModelCheckpoint(folder / "kept", save_last=True, save_on_exception=True, every_n_train_steps=saving)
+    scorer = SafetyEvaluation(unsafe_prompts(folder), max_new_tokens=1)
+    own = [scorer, *callbacks, AdapterCheckpoint(), RunCost(), saver]
+    trainer = tiny_trainer(folder, callbacks=own, enable_checkpointing=True, **limit)
+    trainer.fit(fine_tuner(LoRAFineTuner, pair), tiny_data(pair, folder, num_rows=8, batch_size=4), ckpt_path=checkpoint)
+    return trainer.global_step
+
+
+def adapter(folder):
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("saving", [2, 1000], ids=["regular checkpoint", "checkpoint of the end"])
+def test_end_is_done_when_the_run_goes_on(pretrained, tmp_path, limit, saving):
+    with pytest.raises(RuntimeError, match="ended"):
+        run(pretrained, tmp_path, limit, EndedAtEnd(), saving=saving)
+    assert not (tmp_path / "adapter").exists()
+    assert "ended" not in summary(tmp_path)["run"]
+
+    assert run(pretrained, tmp_path, limit, saving=saving, checkpoint=tmp_path / "kept" / "last.ckpt") == 4
+    run(pretrained, tmp_path / "whole", limit)
+    found, expected = adapter(tmp_path), adapter(tmp_path / "whole")
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    told, whole = summary(tmp_path), summary(tmp_path / "whole")
+    assert told["run"]["ended"] is True
+    assert told["safety/harmful_score"] == whole["safety/harmful_score"]
+
+
+def test_nothing_is_done_twice(pretrained, tmp_path):
+    limit, starts = LIMITS[0], Starts()
+    run(pretrained, tmp_path, limit)
+    before = summary(tmp_path)
+    run(pretrained, tmp_path, limit, starts, checkpoint=tmp_path / "kept" / "last.ckpt")
+    assert starts.count == 0
+    assert summary(tmp_path) == before
+
+
+def test_run_that_is_made_longer_has_not_ended(pretrained, tmp_path):
+    run(pretrained, tmp_path, LIMITS[0])
+    longer = {"max_steps": 6, "max_epochs": -1}
+    with pytest.raises(RuntimeError, match="ended"):
+        run(pretrained, tmp_path, longer, EndedAtEnd(), checkpoint=tmp_path / "kept" / "last.ckpt")
+    assert "ended" not in summary(tmp_path)["run"]
+    assert run(pretrained, tmp_path, longer, checkpoint=tmp_path / "kept" / "last.ckpt") == 6
+    assert summary(tmp_path)["run"]["ended"] is True
