@@ -11,7 +11,6 @@ import argparse
 import signal
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,20 @@ from kit.interruptions import HOW, Interruptions, cells, is_well
 from asft_lightning.runtime.files import write_json
 from asft_lightning.runtime.terminal import make_table, show
 
-COLUMNS = ("ended by", "runs", "differing", "without an adapter", "without scores", "hanging", "exit status")
+COLUMNS = ("ended by", "runs", "differing", "without an adapter", "without scores", "hanging")
 
 
 def counted(how: str, outcomes: list[dict[str, Any]]) -> list[str]:
     """A row of the table."""
-    statuses = Counter(str(max(o["statuses"] or ["-"], key=str)) for o in outcomes)
     bad = (sum(not o[fact] for o in outcomes) for fact in ("same", "adapter", "scored"))
-    said = ", ".join(f"{status}: {number}" for status, number in sorted(statuses.items()))
-    return [how, str(len(outcomes)), *map(str, bad), str(sum(o["hung"] for o in outcomes)), said]
+    return [how, str(len(outcomes)), *map(str, bad), str(sum(o["hung"] for o in outcomes))]
 
 
 def main() -> None:
     """Run the cells, print the table, write the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=41)
     parser.add_argument("--json", type=Path, default=Path("docs/results/interruptions.json"))
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a command in the background ignores, and its runs

@@ -70,6 +70,10 @@ class AlignmentMonitor(ScheduledCallback):
             AlignmentLog(RunFolder.of(trainer).alignment).begin(trainer.global_step)
         super().on_train_start(trainer, pl_module)
 
+    def is_missing(self, trainer: Trainer, moment: Moment) -> bool:
+        """Whether the table has no line of it."""
+        return all(row.moment != moment for row in AlignmentLog(RunFolder.of(trainer).alignment).read())
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing: what is tested was measured when it was trained."""
 

@@ -48,11 +48,24 @@ class ScheduledCallback(Callback, ABC):
     def run(self, trainer: Trainer, pl_module: LightningModule, moment: Moment) -> Any:
         """What is done at a moment."""
 
+    def is_missing(self, trainer: Trainer, moment: Moment) -> bool:
+        """Hook: whether the run that goes on was broken off in this; every rank is asked, the first one's word counts."""
+        return False
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The model as it came; not again where a run is resumed."""
+        """The model as it came; where a run goes on, what it was broken off in."""
         self._last_step = trainer.global_step
-        if self.at_start and not trainer.global_step:
-            self.run(trainer, pl_module, Moment.BEFORE)
+        if not trainer.global_step:
+            if self.at_start:
+                self.run(trainer, pl_module, Moment.BEFORE)
+            return
+        moment = Moment.at(trainer.global_step)
+        is_epoch_end = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        is_due = self._is_due(trainer.global_step, self.every_n_steps) or (
+            is_epoch_end and self._is_due(trainer.current_epoch, self.every_n_epochs)
+        )
+        if is_due and trainer.strategy.broadcast(self.is_missing(trainer, moment)):
+            self.run(trainer, pl_module, moment)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -60,12 +73,12 @@ class ScheduledCallback(Callback, ABC):
         """Every ``every_n_steps`` optimizer steps."""
         has_stepped = trainer.global_step > self._last_step  # not so after a batch that only accumulates
         self._last_step = trainer.global_step
-        if self.every_n_steps and has_stepped and trainer.global_step % self.every_n_steps == 0:
+        if has_stepped and self._is_due(trainer.global_step, self.every_n_steps):
             self.run(trainer, pl_module, Moment.at(trainer.global_step))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Every ``every_n_epochs`` epochs."""
-        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+        if self._is_due(trainer.current_epoch + 1, self.every_n_epochs):
             self.run(trainer, pl_module, Moment.at(trainer.global_step))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,3 +89,7 @@ class ScheduledCallback(Callback, ABC):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The model as it is."""
         self.run(trainer, pl_module, Moment.TEST)
+
+    @staticmethod
+    def _is_due(count: int, every: int | None) -> bool:
+        return every is not None and count % every == 0

@@ -125,6 +125,11 @@ class ScoringCallback(ScheduledCallback):
             )
         self.check(trainer)
 
+    def is_missing(self, trainer: Trainer, moment: Moment) -> bool:
+        """Whether one of its scores is not there."""
+        summary = Summary.read(RunFolder.of(trainer))
+        return any(moment not in summary.score(name).values for name in self.scores)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the run's summary, and score the model as it came."""
         chat_module(self, pl_module)

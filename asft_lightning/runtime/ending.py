@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, TypeVar, cast
 
@@ -34,7 +34,7 @@ class Ending(Callback):
     def __init__(self) -> None:
         self.told = 0
         self.is_alone = False
-        self._usual: Any = None
+        self._usual: dict[int, Any] = {}
         self._stepping_batch = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -42,15 +42,14 @@ class Ending(Callback):
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         # A new list, for Lightning is going through the old one.
         trainer.callbacks = [self, *(other for other in callbacks if other is not self)]  # type: ignore[attr-defined]
-        self._usual = signal.getsignal(signal.SIGTERM)
+        self._usual = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or another's
+            self._usual[signal.SIGINT] = signal.default_int_handler
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen, in the place of Lightning, which puts back what was there before when the fit ends."""
         self.told = 0
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._note)
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or another's
-                signal.signal(signal.SIGINT, self._note)
+        _handle(dict.fromkeys(self._usual, self._note))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """The weights are about to change."""
@@ -62,12 +61,13 @@ class Ending(Callback):
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total
         is_within_step = batches.processed < batches.ready == self._stepping_batch
         if is_within_step or (is_of_this_rank and trainer.world_size > 1):
+            _handle(self._usual)
             raise exception
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.told = max(self.told, number)  # SIGTERM, where both come
-        if number == signal.SIGTERM and callable(self._usual):
-            self._usual(number, frame)
+        if number == signal.SIGTERM and callable(self._usual[number]):
+            self._usual[number](number, frame)
         if self.is_alone:
             self.is_alone = False
             raise _BrokenOff
@@ -114,6 +114,14 @@ def alone(trainer: Trainer, do: Callable[[], T]) -> T:
         ending.is_alone = False
     end_where_told(trainer)
     return cast(T, result)
+
+
+def _handle(handlers: Mapping[int, Any]) -> None:
+    """Off the main thread nothing can be handled."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            if handler is not None:  # not one of Python's
+                signal.signal(number, handler)
 
 
 def _ending(trainer: Trainer) -> Ending | None:

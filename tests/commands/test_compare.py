@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from kit.commands import FORKED
 from kit.sweep import Sweep, write_comparison
 from safetensors.torch import load_file
 
@@ -17,10 +18,7 @@ from asft_lightning.cli import main
 from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.plan import Plan
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again"),
-]
+pytestmark = FORKED
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,16 @@ from safetensors.torch import load_file, save_file
 from asft_lightning.cli import main
 from kit import tiny
 
+ON_LINUX = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, or mounts a tmpfs"),
+    pytest.mark.usefixtures("seed_stays"),
+]
+FORKED = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again"),
+]
+
 
 class Exploit:
     """Unpickles to the act of creating a file."""

@@ -43,16 +43,15 @@ class Cell:
     rank: int | None
 
 
-def cells(count, seed=0):
-    """So many, all ways to end and to save among them, on one and on two ranks."""
+def cells(count, seed=41):
+    """So many, on one and on two ranks; of this seed the first dozen have most moments, and a SIGTERM to one rank alone."""
     draw = random.Random(seed)
     found = []
     for i in range(count):
         how, ranks = HOW[i % len(HOW)], 1 + i // len(HOW) % 2
         # An answer that fails is no end: training goes on.
-        moments = [
-            m for m in ("training", "stepping", "scoring", "reporting", *OF_FIRST_RANK) if (how, m) != ("error", "scoring")
-        ]
+        scoring = () if how == "error" else ("scoring",)
+        moments = ["training", "stepping", "reporting", *scoring, draw.choice(OF_FIRST_RANK)]
         moment = draw.choice(moments)
         rank = 0 if ranks == 1 or moment in OF_FIRST_RANK else draw.choice([None, 0, 1])
         most = 1 if moment == "adapter" else BATCHES * EPOCHS
@@ -87,7 +86,7 @@ class Interruptions:
             "resumed": resumed,
             "hung": hung,
             "adapter": bool(found),
-            "scored": not hung and _is_scored(self.folder / name / "summary.json"),
+            "scored": not hung and self._scores(name) == self._scores(_whole(cell)),
             "same": found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected),
         }
 
@@ -98,10 +97,16 @@ class Interruptions:
         """Its weights; checkpoints make no difference."""
         key = cell.accumulated, cell.ranks
         if key not in self.whole:
-            name = f"whole-{cell.accumulated}-{cell.ranks}"
+            name = _whole(cell)
             assert set(self._run(name, cell, 300)) == {0}
+            assert self._scores(name)["steps"].keys() == set(map(str, range(EVERY, _steps(cell) + 1, EVERY)))
             self.whole[key] = load_file(self.folder / name / "adapter" / "adapter_model.safetensors")
         return self.whole[key]
+
+    def _scores(self, name):
+        """Before, on the way and after; None of a run that has not ended."""
+        summary = json.loads((self.folder / name / "summary.json").read_text())
+        return summary["safety/harmful_score"] if summary["run"].get("ended") else None
 
     def _run(self, name, cell, within, end=None):
         """The statuses of its processes; None where it hangs."""
@@ -134,6 +139,10 @@ def is_well(outcome):
     return outcome["same"] and outcome["scored"] and not outcome["hung"] and not any(outcome["resumed"])
 
 
-def _is_scored(file):
-    summary = json.loads(file.read_text())
-    return bool(summary["run"].get("ended")) and summary["safety/harmful_score"].keys() >= {"before", "after"}
+def _steps(cell):
+    """Optimizer steps of the run: an epoch's last may have fewer micro-batches."""
+    return EPOCHS * -(-BATCHES // cell.accumulated)
+
+
+def _whole(cell):
+    return f"whole-{cell.accumulated}-{cell.ranks}"

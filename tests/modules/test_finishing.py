@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 
-from asft_lightning import AdapterCheckpoint, LoRAFineTuner, SafetyEvaluation
+from asft_lightning import AdapterCheckpoint, AlignmentMonitor, LoRAFineTuner, SafetyEvaluation
 from asft_lightning.callbacks.run_cost import RunCost
 
 LIMITS = [{"max_steps": 4, "max_epochs": -1}, {"max_epochs": 2}]
@@ -80,3 +80,37 @@ def test_run_that_is_made_longer_has_not_ended(pretrained, tmp_path):
     assert "ended" not in summary(tmp_path)["run"]
     assert run(pretrained, tmp_path, longer, checkpoint=tmp_path / "kept" / "last.ckpt") == 6
     assert summary(tmp_path)["run"]["ended"] is True
+
+
+class EndedAfterEpoch(Callback):
+    """Before any callback after it."""
+
+    def __init__(self, hook):
+        setattr(self, hook, self.end)
+
+    def end(self, trainer, *_):
+        if trainer.global_step == 2:
+            raise RuntimeError("ended")
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_epoch_end"])
+@pytest.mark.parametrize("schedule", [{"every_n_steps": 2}, {"every_n_epochs": 1}])
+def test_scoring_that_was_broken_off_is_made_up_for(pretrained, tmp_path, hook, schedule):
+    """Also of the monitor; and nothing is measured twice."""
+
+    def fit(*callbacks, checkpoint=None):
+        torch.manual_seed(0)
+        saver = ModelCheckpoint(tmp_path, save_last=True, save_on_exception=True, every_n_train_steps=1000)
+        scorer = SafetyEvaluation(unsafe_prompts(tmp_path), max_new_tokens=1, **schedule)
+        own = [*callbacks, scorer, AlignmentMonitor(**{"every_n_steps": None} | schedule, picture=False), saver]
+        trainer = tiny_trainer(tmp_path, callbacks=own, enable_checkpointing=True, max_epochs=2)
+        data = tiny_data(pretrained, tmp_path, num_rows=8, batch_size=4)
+        trainer.fit(fine_tuner(LoRAFineTuner, pretrained), data, ckpt_path=checkpoint)
+
+    with pytest.raises(RuntimeError, match="ended"):
+        fit(EndedAfterEpoch(hook))
+    fit(checkpoint=tmp_path / "last.ckpt")
+    assert summary(tmp_path)["safety/harmful_score"]["steps"].keys() == {"2", "4"}
+    moments = [line.split(",")[0] for line in (tmp_path / "alignment.csv").read_text().splitlines()[1:]]
+    layers = moments.count("before")
+    assert {moment: moments.count(moment) for moment in moments} == dict.fromkeys(("before", "2", "4", "after"), layers)

@@ -9,16 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from kit.commands import start, write_config
+from kit.commands import ON_LINUX, start, write_config
 from safetensors.torch import load_file
 
 from asft_lightning.cli import main
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
-    pytest.mark.usefixtures("seed_stays"),
-]
+pytestmark = ON_LINUX
 
 
 @pytest.fixture

@@ -89,11 +89,12 @@ def test_step_is_done_and_counted(pretrained, tmp_path, kind, accumulated):
     assert all(torch.equal(again[name], weight) for name, weight in whole.items())
 
 
-def test_step_that_fails_leaves_no_checkpoint(pretrained, tmp_path):
+def test_step_that_fails_leaves_no_checkpoint(pretrained, tmp_path, usual):
     """Some weights are changed, some may not be: the last regular one counts."""
     with pytest.raises(RuntimeError, match="no step"):
         run(LoRAFineTuner, pretrained, tmp_path, at=4, every=2, fails=True)
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert signal.getsignal(signal.SIGINT) is usual
 
 
 @pytest.mark.parametrize("number", SIGNALS)

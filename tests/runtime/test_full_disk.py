@@ -2,13 +2,12 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from kit import tiny
-from kit.commands import said, write_config
+from kit.commands import ON_LINUX, said, write_config
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -17,11 +16,7 @@ from asft_lightning.cli import main
 from asft_lightning.commands.project_adapter import project_adapter
 from asft_lightning.sandbox import build_sandbox
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs"),
-    pytest.mark.usefixtures("seed_stays"),
-]
+pytestmark = ON_LINUX
 
 
 @pytest.fixture

@@ -1,16 +1,12 @@
 """Runs that are ended anyhow and anywhere, on one and on two ranks; benchmarks/interruptions.py tries more of them."""
 
-import os
-
 import pytest
+from kit.commands import FORKED
 from kit.interruptions import Interruptions, cells, is_well
 
 CELLS = 12
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again"),
-]
+pytestmark = FORKED
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,11 @@ import pytest
 import torch
 import yaml
 from kit import tiny
+from kit.commands import FORKED
 from kit.forks import Forks
 from safetensors.torch import load_file
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again"),
-]
+pytestmark = FORKED
 
 KILLS = 20
 STEPS = 200

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from kit import tiny
+from kit.commands import FORKED
 from kit.forks import Forks
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
@@ -26,10 +27,7 @@ from asft_lightning.functional import QuadraticForm
 from asft_lightning.runs.alignment_log import AlignmentLog
 from asft_lightning.runtime.strategies import require_known_strategy
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked: each would import everything again"),
-]
+pytestmark = FORKED
 
 FSDP2 = {"class_path": "asft_lightning.FSDP2Strategy", "init_args": {"process_group_backend": "gloo"}}
 STRATEGIES = {"single": "auto", "ddp": "ddp", "fsdp": FSDP2}
