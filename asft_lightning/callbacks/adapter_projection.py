@@ -12,6 +12,7 @@ from asft_lightning.projections import Projection, project_model, record
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.summary import updated
 from asft_lightning.runtime.files import write_json
+from asft_lightning.runtime.trainer_callbacks import callbacks_of
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class AdapterProjection(Callback):
         if stage != "fit":
             return
         self._weights = self.method.open(pretrained_of(self, pl_module))
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = callbacks_of(trainer, Callback)
         first = sorted(callbacks, key=lambda callback: not isinstance(callback, AdapterProjection))
         # A new list, for Lightning is going through the old one.
         trainer.callbacks = first  # type: ignore[attr-defined]

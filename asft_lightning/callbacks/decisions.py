@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.runtime.trainer_callbacks import callbacks_of
 
 
 def check_deciders(trainer: Trainer, scorer: Callback, scores: Collection[str]) -> None:
@@ -16,7 +17,7 @@ def check_deciders(trainer: Trainer, scorer: Callback, scores: Collection[str]) 
         ConfigurationError: If an ``EarlyStopping`` on one of ``scores`` stands before ``scorer`` or is ``strict``, or a
             ``ModelCheckpoint`` saves when validation ends, which is before scores are measured.
     """
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = callbacks_of(trainer, Callback)
     for callback in callbacks:
         if not isinstance(callback, EarlyStopping | ModelCheckpoint) or callback.monitor not in scores:
             continue

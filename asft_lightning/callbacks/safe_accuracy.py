@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from asft_lightning.callbacks.decisions import check_deciders, publish, withdraw
 from asft_lightning.callbacks.scoring import ScoringCallback
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.runtime.trainer_callbacks import callbacks_of
 
 _NAME = "safe_accuracy"
 
@@ -40,7 +41,7 @@ class SafeAccuracy(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The scores must be there when this callback's turn comes."""
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = callbacks_of(trainer, Callback)
         before = [c for c in callbacks[: callbacks.index(self)] if isinstance(c, ScoringCallback)]
         measured = {f"{c.label}/{metric}": c for c in before for metric in c.metrics()}
         for score in (self.harmful_score, self.accuracy):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torchmetrics import Metric
 
@@ -27,6 +27,7 @@ from asft_lightning.runs.moment import Moment
 from asft_lightning.runs.summary import Summary
 from asft_lightning.runtime.ending import alone, asking
 from asft_lightning.runtime.names import require_name
+from asft_lightning.runtime.trainer_callbacks import callbacks_of
 from asft_lightning.runtime.undisturbed import undisturbed
 
 T = TypeVar("T")
@@ -119,7 +120,7 @@ class ScoringCallback(ScheduledCallback):
         """Load the prompts and check them, so that a mistake in them shows before training."""
         if not self.rows:
             self.rows = list(islice(self.prompts.iterate(), self.max_prompts))
-        if [scorer.label for scorer in _scorers(trainer)].count(self.label) > 1:
+        if [scorer.label for scorer in callbacks_of(trainer, ScoringCallback)].count(self.label) > 1:
             raise ConfigurationError(
                 f"each scoring callback needs a name of its own, and several are {self.label!r}. Set `name`."
             )
@@ -135,7 +136,7 @@ class ScoringCallback(ScheduledCallback):
         chat_module(self, pl_module)
         check_deciders(trainer, self, self.scores)
         withdraw(trainer, self.scores)
-        if not trainer.global_step and _scorers(trainer)[0] is self and trainer.is_global_zero:
+        if not trainer.global_step and callbacks_of(trainer, ScoringCallback)[0] is self and trainer.is_global_zero:
             Summary(facts_of(trainer, pl_module)).write(RunFolder.of(trainer))
         super().on_train_start(trainer, pl_module)
 
@@ -147,9 +148,8 @@ class ScoringCallback(ScheduledCallback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score what was trained, and show before and after once all scorers have."""
         super().on_train_end(trainer, pl_module)
-        if _scorers(trainer)[-1] is self and trainer.is_global_zero:
-            folder = RunFolder.of(trainer)
-            Summary.read(folder).show(folder)
+        if callbacks_of(trainer, ScoringCallback)[-1] is self and trainer.is_global_zero:
+            Summary.read(folder := RunFolder.of(trainer)).show(folder)
 
     def run(self, trainer: Trainer, pl_module: LightningModule, moment: Moment) -> dict[str, float]:
         """Answer, score, and report once; returns the scores, NaN where nothing could be scored.
@@ -238,8 +238,3 @@ class ScoringCallback(ScheduledCallback):
             ScoredAnswer(row, answer, answer if self.score_thoughts else split_thought(answer, prompt).answer)
             for row, answer, prompt in zip(rows, answers, prompts, strict=True)
         ]
-
-
-def _scorers(trainer: Trainer) -> list[ScoringCallback]:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, ScoringCallback)]

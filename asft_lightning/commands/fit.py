@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.parsing import lightning_hasattr
@@ -28,6 +28,7 @@ from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.named_configs import with_found_configs
 from asft_lightning.runtime.plain_data import make_classes_where_they_belong, texts_of
 from asft_lightning.runtime.terminal import say
+from asft_lightning.runtime.trainer_callbacks import callbacks_of
 from asft_lightning.weights.pretrained import Pretrained
 
 _CHECKPOINTS = ("last", "auto", "best", "hpc")
@@ -162,8 +163,7 @@ class AsFTCLI(LightningCLI):
 
 
 def _require_rate_to_find(trainer: Trainer, module: LightningModule) -> None:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    for finder in (callback for callback in callbacks if isinstance(callback, LearningRateFinder)):
+    for finder in callbacks_of(trainer, LearningRateFinder):
         if not any(lightning_hasattr(module, name) for name in (finder._attr_name or "lr", "learning_rate")):
             raise ConfigurationError(
                 f"LearningRateFinder sets a module's `lr`, and {type(module).__name__} has none: the rate is an argument of "

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from asft_lightning.errors import TrainingError
 from asft_lightning.runtime.ranks import of_every_rank, on_any_rank
+from asft_lightning.runtime.trainer_callbacks import callbacks_of
 
 T = TypeVar("T")
 
@@ -39,9 +40,9 @@ class Ending(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stand before all callbacks, which may score, and write checkpoints."""
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        others = [other for other in callbacks_of(trainer, Callback) if other is not self]
         # A new list, for Lightning is going through the old one.
-        trainer.callbacks = [self, *(other for other in callbacks if other is not self)]  # type: ignore[attr-defined]
+        trainer.callbacks = [self, *others]  # type: ignore[attr-defined]
         self._usual = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or another's
             self._usual[signal.SIGINT] = signal.default_int_handler
@@ -125,8 +126,7 @@ def _handle(handlers: Mapping[int, Any]) -> None:
 
 
 def _ending(trainer: Trainer) -> Ending | None:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, Ending)), None)
+    return next(iter(callbacks_of(trainer, Ending)), None)
 
 
 def _told(trainer: Trainer | None) -> int:
