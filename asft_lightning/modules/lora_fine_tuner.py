@@ -21,6 +21,7 @@ from asft_lightning.modules.spoilt_weights import first_spoilt, spoilt_weights
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
 from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
 from asft_lightning.runtime.ending import Ending, end_where_told, is_told
+from asft_lightning.runtime.malformed import refuse_malformed
 from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.runtime.precision import keep_float32
 from asft_lightning.runtime.progress import Progress
@@ -88,10 +89,11 @@ class LoRAFineTuner(LightningModule):
         return self._tokenizer
 
     def setup(self, stage: str) -> None:
-        """Refuse strategies that the factors or the weights do not allow; have checkpoints written whole or not at all."""
+        """Refuse what cannot be trained or gone on from; have checkpoints written whole, and what is left done."""
         require_known_strategy(self.trainer.strategy, self.pretrained.load_in_4bit)
         keep_checkpoints_whole(self.trainer.strategy)
         finish_what_is_left(self.trainer)
+        refuse_malformed(self.trainer)
 
     def configure_callbacks(self) -> list[Callback]:
         """What every run needs: ranks that end together and not within a step, and checkpoints that a run goes on from."""

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from asft_lightning.runtime.malformed import require_sound_progress
 from asft_lightning.runtime.ranks import of_every_rank
 
 
@@ -63,6 +64,7 @@ class Progress(Callback):
         """Go on with the generators of the run that is resumed; on more ranks than it had, with those of another rank."""
         if trainer.state.fn != TrainerFn.FITTING or "rng" not in checkpoint:
             return
+        require_sound_progress(checkpoint, trainer)
         generators, device = checkpoint["rng"][trainer.global_rank % len(checkpoint["rng"])], pl_module.device
         self._whole = _WholeStep(checkpoint["global_step"], deepcopy(checkpoint["loops"]["fit_loop"]), generators)
         torch.set_rng_state(generators["cpu"])

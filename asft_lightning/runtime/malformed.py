@@ -1,0 +1,82 @@
+"""Checkpoints of the right kind and the wrong shape: one error for all that Lightning and torch make of them."""
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from asft_lightning.runtime.reading import is_finite, readable
+
+
+def refuse_malformed(trainer: Trainer) -> None:
+    """Have a trainer end in a ``ConfigurationError`` that names the checkpoint where it cannot go on from it."""
+    connector = trainer._checkpoint_connector
+
+    def refusing(restore: Callable[..., None]) -> Callable[..., None]:
+        @wraps(restore)
+        def restore_or_refuse(*args: Any, **kwargs: Any) -> None:
+            def restored() -> None:
+                restore(*args, **kwargs)
+                for optimizer in trainer.optimizers:
+                    _require_sound_optimizer(optimizer)
+
+            path = Path(str(args[0] if args and args[0] is not None else trainer.ckpt_path))
+            readable(path, restored, "a checkpoint of this run")
+
+        return restore_or_refuse
+
+    for name in ("_restore_modules_and_callbacks", "restore_training_state"):
+        if name not in vars(connector):  # once, whatever calls it again
+            setattr(connector, name, refusing(getattr(connector, name)))
+
+
+def require_sound_progress(checkpoint: Mapping[str, Any], trainer: Trainer) -> None:
+    """Refuse counts and generators that no run could have written: they would only show in the middle of training.
+
+    Raises:
+        ValueError: If there are some; names the place.
+    """
+    step = checkpoint["global_step"]
+    _require(type(step) is int and step >= 0, "global_step", step)
+    _require_like(trainer.fit_loop.state_dict(), checkpoint["loops"]["fit_loop"], "loops.fit_loop")
+    loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+    is_list = isinstance(loaders, list) and all(isinstance(loader, Mapping) for loader in loaders)
+    _require(is_list, "loops.fit_loop.state_dict.combined_loader", loaders)
+    for generators in checkpoint["rng"]:
+        state = generators["cpu"]
+        _require(isinstance(state, Tensor) and state.shape == torch.get_rng_state().shape, "rng", state)
+
+
+def _require_sound_optimizer(optimizer: Optimizer) -> None:
+    """Of the kinds that its own settings have, and as wide as the weights."""
+    for group in optimizer.param_groups:
+        _require_like(optimizer.defaults, group, "optimizer_states.param_groups")
+    for parameter, state in optimizer.state.items():
+        _require(isinstance(state, Mapping), "optimizer_states.state", state)
+        for name, value in state.items():
+            fits = not isinstance(value, Tensor) or (value.shape in ((), parameter.shape) and is_finite(value))
+            _require(fits, f"optimizer_states.state.{name}", value)
+
+
+def _require_like(expected: Any, found: Any, place: str) -> None:
+    """Of the same keys and kinds, and numbers of at least 0."""
+    if isinstance(expected, Mapping):
+        _require(isinstance(found, Mapping) and expected.keys() <= found.keys(), place, found)
+        for key, value in expected.items():
+            _require_like(value, found[key], f"{place}.{key}")
+    elif isinstance(expected, tuple):
+        _require(isinstance(found, tuple | list) and len(found) == len(expected), place, found)
+        for value, other in zip(expected, found, strict=True):
+            _require_like(value, other, place)
+    elif isinstance(expected, int | float):
+        _require(isinstance(found, int | float | Tensor) and bool(found >= 0), place, found)
+
+
+def _require(holds: bool, place: str, found: Any) -> None:
+    if not holds:
+        raise ValueError(f"{place} cannot be {found!r:.60}")
