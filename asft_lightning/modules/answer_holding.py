@@ -4,52 +4,36 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
-from peft import LoraConfig
 from torch import Tensor
 
 from asft_lightning.anchors import Answers, KeptAnswers, Probe
-from asft_lightning.chat.template import Template
 from asft_lightning.errors import UnpenalisedError
-from asft_lightning.modules.decay import Decay
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
-from asft_lightning.modules.task_loss import LossReduction
 from asft_lightning.penalty.answer_penalty import AnswerPenalty
 from asft_lightning.runs.folder import RunFolder
-from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.weights.matrices import open_weights
-from asft_lightning.weights.pretrained import Pretrained
 
 
 class AnswerHolding(LoRAFineTuner):
     """L = L_task + w · KL(aligned ‖ current) on the aligned model's answers to some prompts, once an optimizer step.
 
-    The arguments up to ``lr_scheduler`` are those of :class:`LoRAFineTuner`.
-
-    Args:
-        answers: Which prompts, how many a step, and the weight w; null for plain fine-tuning.
+    A part of :class:`AsFT`, whose constructor calls :meth:`hold`.
     """
 
-    def __init__(
-        self,
-        pretrained: Pretrained,
-        lora: PlainData | LoraConfig | None = None,
-        template: Template = Template(),  # noqa: B008 (frozen)
-        adapter: str | None = None,
-        loss_reduction: LossReduction = "token",
-        gradient_checkpointing: bool = False,
-        compile_backend: str | None = None,
-        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-5, weight_decay=0.0),
-        lr_scheduler: Decay | LRSchedulerCallable | None = None,
-        *,
-        answers: Answers | None = None,
-    ) -> None:
-        tuning = (loss_reduction, gradient_checkpointing, compile_backend, optimizer, lr_scheduler)
-        super().__init__(pretrained, lora, template, adapter, *tuning)
+    answers: Answers | None
+    answer_penalty: AnswerPenalty | None
+    kept_answers: KeptAnswers | None
+
+    def hold(self, answers: Answers | None) -> None:
+        """Say what is held; a subclass's constructor does.
+
+        Args:
+            answers: Which prompts, how many a step, and the weight w; None for plain fine-tuning.
+        """
         self.answers = answers
-        self.answer_penalty: AnswerPenalty | None = None
-        self.kept_answers: KeptAnswers | None = None
+        self.answer_penalty = None
+        self.kept_answers = None
         self._answered_step = -1
 
     def prepare_data(self) -> None:

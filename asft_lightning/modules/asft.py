@@ -84,7 +84,8 @@ class AsFT(AnswerHolding):
         answers: Answers | None = None,
     ) -> None:
         tuning = (loss_reduction, gradient_checkpointing, compile_backend, optimizer, lr_scheduler)
-        super().__init__(pretrained, lora, template, adapter, *tuning, answers=answers)
+        super().__init__(pretrained, lora, template, adapter, *tuning)
+        self.hold(answers)
         if not (0 <= lambda_reg < math.inf and lambda_warmup_steps >= 0):
             raise ConfigurationError(
                 f"lambda_reg and lambda_warmup_steps must be numbers ≥ 0, got {lambda_reg} and {lambda_warmup_steps}. "
