@@ -182,8 +182,16 @@ def test_what_runs_commands_is_no_class_for_a_config(tmp_path, capsys, witness, 
     assert not witness.exists()
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "test"])
-@pytest.mark.parametrize("swap", ["a class to import", "a class in a setting", "no protection"])
+@pytest.mark.parametrize(
+    ("command", "swap"),
+    [
+        ("fit", "a class to import"),
+        ("fit", "a class in a setting"),
+        ("fit", "no protection"),
+        ("validate", "a class in a setting"),
+        ("test", "a class to import"),
+    ],
+)
 def test_settings_of_a_checkpoint_are_not_taken(tmp_path, evil, witness, monkeypatch, command, swap):
     """What a run is follows from its config: a checkpoint's hyper-parameters do not reach the parser."""
     config = write_config(tmp_path)

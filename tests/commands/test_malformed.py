@@ -95,6 +95,7 @@ def dumped(file, content):
     return yaml.safe_dump(content) if file.endswith("yaml") else json.dumps(content)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_one_line_whatever_a_file_holds(world, tmp_path, capsys, monkeypatch, data):

@@ -12,7 +12,7 @@ from asft_lightning import AnchorSet
 from asft_lightning.cli import main
 from asft_lightning.comparison import load_comparison
 
-pytestmark = pytest.mark.usefixtures("seed_stays")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seed_stays")]
 
 
 def edited(config, change):

@@ -16,7 +16,7 @@ from asft_lightning.runs.moment import Moment
 from asft_lightning.runs.owning import owned, set_aside
 from asft_lightning.runtime.files import write_atomically
 
-pytestmark = pytest.mark.usefixtures("seed_stays")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seed_stays")]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the other process is a fork")
 
 SFT = ["--model=asft_lightning.LoRAFineTuner"]
