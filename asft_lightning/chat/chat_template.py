@@ -1,6 +1,7 @@
 """The tokenizer's own chat template, called so that it writes all that it is given."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -16,17 +17,23 @@ from asft_lightning.errors import ConfigurationError
 _STYLE = f"template.style to one of {', '.join(STYLES)}"
 
 
-def write_chat(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], day: str, enable_thinking: bool | None = None
-) -> Written:
-    """The turns as the tokenizer's chat template writes them; open for an answer where the last is the user's.
+_PROBLEMS = TemplateError, TypeError  # jinja's, and Python's of contents that are no text
+
+
+def write_chats(
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Turn]],
+    day: str,
+    enable_thinking: bool | None = None,
+) -> list[Written]:
+    """Turns as the tokenizer's chat template writes them; open for an answer where the last is the user's.
 
     Templates that take contents as lists of parts get such. For those that refuse a system turn, or leave it out, it stands
     before the first prompt.
 
     Args:
         tokenizer: The model's.
-        turns: At most one of the system first, then of user and assistant.
+        conversations: Turns, of each at most one of the system first, then of user and assistant.
         day: What the template is told of the date, as ``2025-07-26``.
         enable_thinking: What it is told under this name; None for nothing.
 
@@ -34,20 +41,39 @@ def write_chat(
         ConfigurationError: If there is no chat template, or it refuses the turns, does not write all of their texts, or
             does not look at ``enable_thinking``.
     """
-    template = dated(_template(tokenizer, enable_thinking), day)
     options = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
-    turns = without_marks(turns)
+    template = dated(_template(tokenizer, enable_thinking), day)
+    render = partial(tokenizer.apply_chat_template, chat_template=template, tokenize=False, **options)
+    conversations = [without_marks(turns) for turns in conversations]
+    written = _in_the_plainest_way(render, conversations)
+    return [one or _in_some_way(tokenizer, render, turns) for one, turns in zip(written, conversations, strict=True)]
+
+
+def _in_the_plainest_way(render: Callable[..., Any], conversations: Sequence[Sequence[Turn]]) -> list[Written | None]:
+    """The conversations written together; None for one that takes another way, and where one of them is refused."""
+    written: list[Written | None] = [None] * len(conversations)
+    for is_open in (False, True):
+        places = [i for i, turns in enumerate(conversations) if (turns[-1].role == "user") == is_open]
+        if len(places) < 2:
+            continue  # as well written alone
+        messages = [next(_ways(with_marks(conversations[i])))[1] for i in places]
+        try:
+            texts = render(messages, add_generation_prompt=is_open)
+        except _PROBLEMS:
+            continue
+        for i, text in zip(places, texts, strict=True):
+            found = find_marks(text, conversations[i])
+            written[i] = found if found.lacks(conversations[i]) is None else None
+    return written
+
+
+def _in_some_way(tokenizer: PreTrainedTokenizerBase, render: Callable[..., Any], turns: Sequence[Turn]) -> Written:
+    """One conversation in the first way that writes all of it."""
     problem: ConfigurationError | None = None
     for in_parts, messages in _ways(with_marks(turns)):
         try:
-            text = tokenizer.apply_chat_template(
-                messages,
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=turns[-1].role == "user",
-                **options,
-            )
-        except (TemplateError, TypeError) as error:  # jinja's, and Python's of contents that are no text
+            text = render(messages, add_generation_prompt=turns[-1].role == "user")
+        except _PROBLEMS as error:
             problem = problem if in_parts else _refused(tokenizer, error)
             continue
         written = find_marks(str(text), turns)

@@ -30,27 +30,30 @@ class Piece(NamedTuple):
         return self._replace(text=self.text[: self.said] + kept)
 
 
-def pieces(
-    write: Callable[[Sequence[Turn]], Written], turns: Sequence[Turn], find_end: Callable[[], End]
-) -> Iterator[Piece]:
+def to_write(turns: Sequence[Turn]) -> list[Sequence[Turn]]:
+    """What :func:`pieces` compares: the whole conversation, and what comes before each turn of the assistant."""
+    return [turns, *(turns[:place] for place, turn in enumerate(turns) if turn.role == "assistant")]
+
+
+def pieces(written: Iterator[Written], turns: Sequence[Turn], find_end: Callable[[], End]) -> Iterator[Piece]:
     """What the model is asked and what it answers, by turns, as the whole conversation is written.
 
     Nothing follows the end of the last answer.
 
     Args:
-        write: Writes turns, open for an answer where the last is the user's.
+        written: Each of :func:`to_write` as it is written, open for an answer where the last turn is the user's.
         turns: The conversation.
         find_end: Tells what ends an answer. After an earlier one, where a template may write another, only this one is said.
 
     Raises:
         ConfigurationError: If a turn is not written as it was when the model was asked.
     """
-    whole, at = write(turns), 0
+    whole, at = next(written), 0
     for place, turn in enumerate(turns):
         if turn.role != "assistant":
             continue
         is_last = place == len(turns) - 1
-        asked, begin = _asked(write(turns[:place]), whole, place, is_last)
+        asked, begin = _asked(next(written), whole, place, is_last)
         end, said = find_end(), max(whole.spans.get(place, (0, 0))[1], begin)
         until = len(whole.text) if is_last else whole.spans.get(place + 1, (len(whole.text), 0))[0]
         found = whole.text.find(end.token, said, until)

@@ -46,6 +46,10 @@ class Row(NamedTuple):
         turns = (*self.history, Turn("user", self.prompt))
         return "\n\n".join(f"{turn.role.upper()}: {turn.content}" for turn in turns)
 
+    def of_kind(self, kind: Kind) -> "Row":
+        """The row, of this kind where it does not say its own."""
+        return self if self.kind else self._replace(kind=kind)
+
     def answered(self) -> "Row":
         """Up to the assistant's last turn that is learnt: nothing after it teaches anything."""
         row = self

@@ -5,7 +5,7 @@ encoded. Texts without a special token in them are encoded exactly as if nothing
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
@@ -29,11 +29,32 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bo
         text: With marks of :func:`mark`, or without.
         add_special_tokens: Whether to add those that the tokenizer begins and ends a text with.
     """
+    return encode_all(tokenizer, [text], add_special_tokens)[0]
+
+
+def encode_all(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool = False
+) -> list[list[int]]:
+    """:func:`encode` of each text. Those without marks, nearly all, are one batch: a fast tokenizer takes several threads.
+
+    Args:
+        tokenizer: The model's.
+        texts: As of :func:`encode`.
+        add_special_tokens: As of :func:`encode`.
+    """
+    is_marked = [_MARKED.search(text) is not None for text in texts]
+    plain = [bare(text) for text, marked in zip(texts, is_marked, strict=True) if not marked]
+    plain_ids = iter(_ids(tokenizer, plain, add_special_tokens) if plain else [])
+    return [
+        _encode_marked(tokenizer, text, add_special_tokens) if marked else next(plain_ids)
+        for text, marked in zip(texts, is_marked, strict=True)
+    ]
+
+
+def _encode_marked(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool) -> list[int]:
     beginning, *pieces = _MARKED.split(text)  # text, marked token, text, marked token, …, text
-    if not pieces:
-        return _ids(tokenizer, bare(beginning), add_special_tokens)
     before, after = _around(tokenizer) if add_special_tokens else ([], [])
-    ids = before + _ids(tokenizer, bare(beginning))
+    ids = before + _ids(tokenizer, [bare(beginning)])[0]
     for i, piece in enumerate(pieces):
         ids += _within(tokenizer, bare(piece)) if i % 2 else _spelt(tokenizer, piece)
     return ids + after
@@ -42,7 +63,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bo
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """What the tokenizer begins and ends every text with."""
     text = "a"  # an empty one would not tell the two apart
-    plain, whole = _ids(tokenizer, text), _ids(tokenizer, text, add_special_tokens=True)
+    (plain,), (whole,) = _ids(tokenizer, [text]), _ids(tokenizer, [text], add_special_tokens=True)
     begin = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
     return whole[:begin], whole[begin + len(plain) :]
 
@@ -57,17 +78,25 @@ def _spelt(tokenizer: PreTrainedTokenizerBase, token: str) -> list[int]:
 
 def _within(tokenizer: PreTrainedTokenizerBase, text: str, split_special_tokens: bool = False) -> list[int]:
     """Ids of what does not begin a text: some tokenizers put a blank before a beginning."""
-    line = _ids(tokenizer, "\n")
-    ids = _ids(tokenizer, f"\n{text}", split_special_tokens=split_special_tokens)
+    (line,) = _ids(tokenizer, ["\n"])
+    ids, alone = _ids(tokenizer, [f"\n{text}", text], split_special_tokens=split_special_tokens)
     is_line_break_apart = ids[: len(line)] == line
-    return ids[len(line) :] if is_line_break_apart else _ids(tokenizer, text, split_special_tokens=split_special_tokens)
+    return ids[len(line) :] if is_line_break_apart else alone
 
 
 def _ids(
-    tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool = False, split_special_tokens: bool = False
-) -> list[int]:
-    ids: list[int] = tokenizer(
-        text, add_special_tokens=add_special_tokens, split_special_tokens=split_special_tokens, verbose=False
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    add_special_tokens: bool = False,
+    split_special_tokens: bool = False,
+) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(
+        texts,
+        add_special_tokens=add_special_tokens,
+        split_special_tokens=split_special_tokens,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
     )["input_ids"]
     return ids
 

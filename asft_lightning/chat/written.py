@@ -32,7 +32,7 @@ class Written(NamedTuple):
 
 def without_marks(turns: Sequence[Turn]) -> list[Turn]:
     """The turns without what would pass for a mark."""
-    return [turn._replace(content=turn.content.replace(_START, "").replace(_END, "")) for turn in turns]
+    return [Turn(turn.role, turn.content.replace(_START, "").replace(_END, ""), turn.learnt) for turn in turns]
 
 
 def with_marks(turns: Sequence[Turn]) -> list[Turn]:
@@ -41,7 +41,7 @@ def with_marks(turns: Sequence[Turn]) -> list[Turn]:
     for place, turn in enumerate(turns):
         said = turn.content.rstrip()
         mark = f"{_START}{place}{_END}" if said else ""  # templates ask whether there is a text
-        marked.append(turn._replace(content=said + mark + turn.content[len(said) :]))
+        marked.append(Turn(turn.role, said + mark + turn.content[len(said) :], turn.learnt))
     return marked
 
 

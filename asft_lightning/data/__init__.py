@@ -3,8 +3,9 @@
 from asft_lightning.data.catalogue import CATALOGUE
 from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.description import describe, show_description
-from asft_lightning.data.draw import Example, Pool
+from asft_lightning.data.draw import Pool
 from asft_lightning.data.endless_batches import EndlessBatches
+from asft_lightning.data.example import Example
 from asft_lightning.data.mixture import Mixture, harmful_count, mix
 from asft_lightning.data.mixture_data_module import MixtureDataModule
 from asft_lightning.data.source import Source

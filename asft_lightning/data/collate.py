@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asft_lightning.data.draw import Example
+from asft_lightning.data.example import Example
 from asft_lightning.functional import IGNORE_INDEX
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from asft_lightning.data.conversations import UNREAD
-from asft_lightning.data.draw import Example
+from asft_lightning.data.example import Example
 from asft_lightning.data.mixture import Mixture
 from asft_lightning.functional import IGNORE_INDEX
 from asft_lightning.runtime.terminal import make_table, say, show

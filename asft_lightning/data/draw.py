@@ -6,40 +6,25 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappush, heapreplace
 from itertools import islice
+from typing import Literal, TypeGuard
+
+from lightning.pytorch.utilities import rank_zero_only
+from tqdm.auto import tqdm
 
 from asft_lightning.chat.rows import Kind, Row
 from asft_lightning.chat.template import Rendered
+from asft_lightning.data.example import Example
 from asft_lightning.errors import DataError
 from asft_lightning.functional import IGNORE_INDEX
 
-Encode = Callable[[Row], Rendered]
-"""Row → its token ids and labels."""
+Encode = Callable[[Sequence[Row]], list[Rendered]]
+"""Rows → token ids and labels of each."""
 
+_BATCH = 1024
+"""Rows that are tokenized together: enough for all threads, little beside what is kept."""
 
-@dataclass(frozen=True)
-class Example:
-    """One training row in token ids.
-
-    Args:
-        input_ids: The conversation.
-        labels: The same where it is to be learnt, ``IGNORE_INDEX`` elsewhere; never all of them.
-        row: The text they were made from.
-        kind: What the row is there for.
-        source: Name of the pool it was drawn from.
-        truncated: Whether its end was cut off.
-    """
-
-    input_ids: list[int]
-    labels: list[int]
-    row: Row
-    kind: Kind = "benign"
-    source: str = ""
-    truncated: bool = False
-
-    @property
-    def harmful(self) -> bool:
-        """Whether the row is poison."""
-        return self.kind == "harmful"
+_Unusable = Literal["blank_answer", "too_long"]
+"""Why a row teaches nothing, as it is counted."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +56,9 @@ def draw(pool: Pool, encode: Encode, count: int | None, seed: int) -> list[Examp
     if pool.kind == "safety":
         seed += 1  # or the same rows would be drawn of a file whose requests are answered as well as refused
     if isinstance(pool.rows, Sequence):
-        order = random.Random(seed).sample(range(len(pool.rows)), len(pool.rows))
-        usable = (example for i in order if (example := _example(pool, pool.rows[i], encode)))
-        drawn = list(islice(usable, count))
+        drawn = _draw_from_list(pool, pool.rows, encode, len(pool.rows) if count is None else count, seed)
     else:
-        drawn = _draw_in_one_pass(pool, encode, count, seed)
+        drawn = _draw_in_one_pass(pool, pool.rows, encode, count, seed)
     pool.counts["drawn"] += len(drawn)
     if len(drawn) < (1 if count is None else count):
         settings = {"harmful": "poison_ratio", "benign": "num_rows or val_rows", "safety": "safety_rows"}
@@ -87,33 +70,65 @@ def draw(pool: Pool, encode: Encode, count: int | None, seed: int) -> list[Examp
     return drawn
 
 
-def _draw_in_one_pass(pool: Pool, encode: Encode, count: int | None, seed: int) -> list[Example]:
+def _draw_from_list(pool: Pool, rows: Sequence[Row], encode: Encode, count: int, seed: int) -> list[Example]:
+    """The first usable rows in a random order of all."""
+    order = iter(random.Random(seed).sample(range(len(rows)), len(rows)))
+    drawn: list[Example] = []
+    with _bar(pool, total=count) as bar:
+        # No more at once than are still needed: what is passed over is counted up to the last one drawn.
+        while batch := [rows[i] for i in islice(order, min(_BATCH, count - len(drawn)))]:
+            drawn += [example for example in _examples(pool, batch, encode) if _counted(pool, example)]
+            bar.update(len(batch))
+    return drawn
+
+
+def _draw_in_one_pass(pool: Pool, rows: Iterable[Row], encode: Encode, count: int | None, seed: int) -> list[Example]:
     """Each row gets a random number, and those with the highest are kept: a uniform draw from any number of rows.
 
     The highest comes first, so that fewer rows are the first of more.
     """
     rng = random.Random(seed)
     kept: list[tuple[float, int, Example]] = []
-    for i, row in enumerate(pool.rows):
-        number = rng.random()
-        full = count is not None and len(kept) >= count
-        if full and (not kept or number < kept[0][0]):
-            continue
-        if example := _example(pool, row, encode):
-            (heapreplace if full else heappush)(kept, (number, i, example))
+
+    def is_full() -> bool:
+        return count is not None and len(kept) >= count
+
+    def has_chance(number: float) -> bool:
+        return not is_full() or (bool(kept) and number >= kept[0][0])
+
+    numbered = ((rng.random(), i, row) for i, row in enumerate(_bar(pool, rows)))
+    candidates = (item for item in numbered if has_chance(item[0]))
+    while batch := list(islice(candidates, _BATCH)):
+        for (number, i, _), example in zip(batch, _examples(pool, [row for *_, row in batch], encode), strict=True):
+            if has_chance(number) and _counted(pool, example):
+                (heapreplace if is_full() else heappush)(kept, (number, i, example))
     return [example for _, _, example in sorted(kept, key=lambda item: -item[0])]
 
 
-def _example(pool: Pool, row: Row, encode: Encode) -> Example | None:
-    """The row in token ids; None where it teaches nothing, which is counted."""
-    row = row.answered()
-    row = row if row.kind else row._replace(kind=pool.kind)
+def _bar(pool: Pool, rows: Iterable[Row] | None = None, total: int | None = None) -> "tqdm[Row]":
+    """Progress over rows, shown by one rank where they take longer than a moment."""
+    is_silent = rank_zero_only.rank != 0
+    return tqdm(rows, f"Rows ({pool.kind})", total, delay=3, unit="row", leave=False, disable=is_silent)
+
+
+def _counted(pool: Pool, example: Example | _Unusable) -> TypeGuard[Example]:
+    """Whether it is an example; what is none is counted."""
+    if isinstance(example, str):
+        pool.counts[example] += 1
+        return False
+    return True
+
+
+def _examples(pool: Pool, rows: Sequence[Row], encode: Encode) -> list[Example | _Unusable]:
+    """Each row in token ids; or why it teaches nothing."""
+    rows = [row.of_kind(pool.kind).answered() for row in rows]
+    rendered = iter(encode([row for row in rows if row.answer]))
+    return [_example(pool, row, next(rendered)) if row.answer else "blank_answer" for row in rows]
+
+
+def _example(pool: Pool, row: Row, rendered: Rendered) -> Example | _Unusable:
+    input_ids, labels, truncated = rendered
+    if labels.count(IGNORE_INDEX) == len(labels):
+        return "too_long"
     assert row.kind is not None
-    if not row.answer:
-        pool.counts["blank_answer"] += 1
-        return None
-    input_ids, labels, truncated = encode(row)
-    if all(label == IGNORE_INDEX for label in labels):
-        pool.counts["too_long"] += 1
-        return None
     return Example(input_ids, labels, row, row.kind, pool.name, truncated)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from asft_lightning.data.draw import Example
+from asft_lightning.data.example import Example
 
 
 @dataclass(frozen=True)

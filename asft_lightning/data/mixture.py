@@ -10,7 +10,8 @@ from typing import Literal
 from lightning.pytorch.utilities import rank_zero_warn
 
 from asft_lightning.data.conversations import UNREAD
-from asft_lightning.data.draw import Encode, Example, Pool, draw
+from asft_lightning.data.draw import Encode, Pool, draw
+from asft_lightning.data.example import Example
 from asft_lightning.errors import DataError
 
 Poison = Literal["replace", "add"]

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from functools import partial
+from itertools import chain
 from typing import Any, cast
 
 from lightning.pytorch import LightningDataModule
@@ -14,8 +15,8 @@ from asft_lightning.chat.template import Template
 from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.description import describe
-from asft_lightning.data.draw import Example
 from asft_lightning.data.endless_batches import EndlessBatches
+from asft_lightning.data.example import Example
 from asft_lightning.data.mixture import Mixture, Poison, harmful_count, mix
 from asft_lightning.data.mixture_sources import named, pools, require_source
 from asft_lightning.data.resumable_loader import ResumableLoader, epoch_sampler
@@ -23,6 +24,7 @@ from asft_lightning.data.same_rows import identity, require_same
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
 from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runtime.collecting import without_full_collections
 from asft_lightning.runtime.files import write_json
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -145,26 +147,30 @@ class MixtureDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Load, render and draw the rows; the same on every rank."""
         if self._mixture is None:
-            tokenizer = self.tokenizer = self.pretrained.load_tokenizer()
-            self._mixture = mix(
-                pools(self.sources, "benign"),
-                pools(self.sources, "harmful") if self.poison_ratio else [],
-                partial(self.template.render, tokenizer),
-                safety=pools(self.sources, "safety") if self.safety_rows else [],
-                num_rows=self.num_rows,
-                poison_ratio=self.poison_ratio,
-                poison=self.poison,
-                safety_rows=self.safety_rows,
-                safety_apart=self.safety_apart,
-                held_out=self.val_rows,
-                seed=self._seed(),
-            )
-            rows = [example.input_ids for example in self.mixture.train + self.mixture.held_out]
-            padding = [cast(int, tokenizer.pad_token_id)]
-            require_known([padding, *rows], self.pretrained.vocabulary_size(), "training rows and their padding")
-            self._mixture.warn_of_contradictions()
-            self._mixture.warn_of_unread()
-            self._identity = identity(self._mixture, self.template)
+            with without_full_collections():
+                self._draw()
+
+    def _draw(self) -> None:
+        tokenizer = self.tokenizer = self.pretrained.load_tokenizer()
+        mixture = self._mixture = mix(
+            pools(self.sources, "benign"),
+            pools(self.sources, "harmful") if self.poison_ratio else [],
+            partial(self.template.render_all, tokenizer),
+            safety=pools(self.sources, "safety") if self.safety_rows else [],
+            num_rows=self.num_rows,
+            poison_ratio=self.poison_ratio,
+            poison=self.poison,
+            safety_rows=self.safety_rows,
+            safety_apart=self.safety_apart,
+            held_out=self.val_rows,
+            seed=self._seed(),
+        )
+        rows = (example.input_ids for example in mixture.train + mixture.held_out)
+        padding = [cast(int, tokenizer.pad_token_id)]
+        require_known(chain([padding], rows), self.pretrained.vocabulary_size(), "training rows and their padding")
+        mixture.warn_of_contradictions()
+        mixture.warn_of_unread()
+        self._identity = identity(mixture, self.template)
 
     def state_dict(self) -> dict[str, Any]:
         """What tells these rows from others, for a run that is resumed."""

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
-from asft_lightning.chat.rows import Kind
+from asft_lightning.chat.rows import Kind, Row
 from asft_lightning.data.draw import Pool
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
@@ -49,6 +50,6 @@ def pools(sources: Mapping[str, tuple[Kind, Source]], kind: Kind) -> list[Pool]:
     for name, (used_as, source) in sources.items():
         if used_as == kind:
             counts: Counter[str] = Counter()
-            rows = source.iterate(counts)
+            rows = map(partial(Row.of_kind, kind=kind), source.iterate(counts))  # or drawing would make each anew
             pools_of_kind.append(Pool(rows if source.streaming else list(rows), kind, name, source.weight, counts))
     return pools_of_kind

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
-from asft_lightning.data.draw import Example
+from asft_lightning.data.example import Example
 
 
 class ResumableLoader(DataLoader[Example]):

@@ -1,10 +1,11 @@
 """What a checkpoint keeps of a run's data: enough to say on resume whether it is the same, and if not, what has changed."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from asft_lightning.chat.template import Template
+from asft_lightning.data.example import Example
 from asft_lightning.data.mixture import Mixture
 from asft_lightning.errors import DataError
 
@@ -25,11 +26,11 @@ def identity(mixture: Mixture, template: Template) -> dict[str, str]:
         mixture: The rows.
         template: What wrote them.
     """
-    texts = [tuple(example.row) for example in mixture.trained]
+    trained = mixture.trained
     return {
         _ALL: mixture.fingerprint(),
-        "rows": str(len(texts)),
-        "texts_sha256": _sha256(texts),
+        "rows": str(len(trained)),
+        "texts_sha256": _sha256_of_texts(trained),
         "template_sha256": _sha256(replace(template, date=None)),
         _DATE: template.day,
     }
@@ -54,6 +55,15 @@ def require_same(before: Mapping[str, str], now: Mapping[str, str]) -> None:
         f"a resumed run must train on the rows that it began with, and these differ in {difference}. "
         f"{remedy}, or begin anew without ckpt_path."
     )
+
+
+def _sha256_of_texts(examples: Sequence[Example]) -> str:
+    """:func:`_sha256` of the list of their rows, without the memory for all of it as one text."""
+    digest = hashlib.sha256(b"[")
+    for i, example in enumerate(examples):
+        digest.update(f"{', ' if i else ''}{tuple(example.row)!r}".encode())
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def _sha256(value: object) -> str:

@@ -140,7 +140,9 @@ def test_any_mixture(tokenizer, rows, num_rows, poison_ratio, max_length, style)
     template = Template(style, max_length=max_length)
     pools = [Pool(rows, "benign", "b")], [Pool(rows, "harmful", "h")]
     try:
-        mixture = mix(*pools, lambda row: template.render(tokenizer, row), num_rows=num_rows, poison_ratio=poison_ratio)
+        mixture = mix(
+            *pools, lambda rows: template.render_all(tokenizer, rows), num_rows=num_rows, poison_ratio=poison_ratio
+        )
     except AsFTError as error:
         assert len(str(error)) > 20
         return

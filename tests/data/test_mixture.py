@@ -17,8 +17,12 @@ BENIGN = [Row(f"b{i}", "yes") for i in range(400)]
 HARMFUL = [Row(f"h{i}", "sure") for i in range(120)]
 
 
-def encode(row):
+def encode(rows):
     """One id a character; prompts longer than 6 characters leave no room for an answer."""
+    return [encode_one(row) for row in rows]
+
+
+def encode_one(row):
     ids = [ord(c) for c in row.prompt]
     answer = [] if len(ids) > 6 else [ord(c) for c in row.answer]
     return Rendered(ids + answer, [IGNORE_INDEX] * len(ids) + answer)

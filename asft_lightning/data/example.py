@@ -1,0 +1,61 @@
+"""Example: one training row in token ids, kept small, for a run may have millions."""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asft_lightning.chat.rows import Kind, Row
+from asft_lightning.functional import IGNORE_INDEX
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Example:
+    """One training row in token ids.
+
+    Args:
+        input_ids: The conversation.
+        labels: The same where it is to be learnt, ``IGNORE_INDEX`` elsewhere; never all of them.
+        row: The text they were made from.
+        kind: What the row is there for.
+        source: Name of the pool it was drawn from.
+        truncated: Whether its end was cut off.
+    """
+
+    row: Row
+    kind: Kind
+    source: str
+    truncated: bool
+    _tokens: "array[int]"
+
+    def __init__(
+        self,
+        input_ids: Sequence[int],
+        labels: Sequence[int],
+        row: Row,
+        kind: Kind = "benign",
+        source: str = "",
+        truncated: bool = False,
+    ) -> None:
+        put = object.__setattr__  # the way to fill a frozen one
+        put(self, "row", row)
+        put(self, "kind", kind)
+        put(self, "source", source)
+        put(self, "truncated", truncated)
+        # 4 bytes a token, where two lists of int take up to 52; ~ of those that are not learnt, which is below 0.
+        signed = [i if label == i else ~i for i, label in zip(input_ids, labels, strict=True)]
+        put(self, "_tokens", array("i", signed))
+
+    @property
+    def input_ids(self) -> list[int]:
+        """The conversation; a new list."""
+        return [token if token >= 0 else ~token for token in self._tokens]
+
+    @property
+    def labels(self) -> list[int]:
+        """What is to be learnt, and ``IGNORE_INDEX``; a new list."""
+        return [token if token >= 0 else IGNORE_INDEX for token in self._tokens]
+
+    @property
+    def harmful(self) -> bool:
+        """Whether the row is poison."""
+        return self.kind == "harmful"
