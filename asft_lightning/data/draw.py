@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappush, heapreplace
 from itertools import islice
-from typing import Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, cast
 
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm.auto import tqdm
@@ -77,7 +77,7 @@ def _draw_from_list(pool: Pool, rows: Sequence[Row], encode: Encode, count: int,
     with _bar(pool, total=count) as bar:
         # No more at once than are still needed: what is passed over is counted up to the last one drawn.
         while batch := [rows[i] for i in islice(order, min(_BATCH, count - len(drawn)))]:
-            drawn += [example for example in _examples(pool, batch, encode) if _counted(pool, example)]
+            drawn += [example for example in _examples(pool, batch, encode) if _is_usable(example, pool)]
             bar.update(len(batch))
     return drawn
 
@@ -100,18 +100,18 @@ def _draw_in_one_pass(pool: Pool, rows: Iterable[Row], encode: Encode, count: in
     candidates = (item for item in numbered if has_chance(item[0]))
     while batch := list(islice(candidates, _BATCH)):
         for (number, i, _), example in zip(batch, _examples(pool, [row for *_, row in batch], encode), strict=True):
-            if has_chance(number) and _counted(pool, example):
+            if has_chance(number) and _is_usable(example, pool):
                 (heapreplace if is_full() else heappush)(kept, (number, i, example))
     return [example for _, _, example in sorted(kept, key=lambda item: -item[0])]
 
 
 def _bar(pool: Pool, rows: Iterable[Row] | None = None, total: int | None = None) -> "tqdm[Row]":
     """Progress over rows, shown by one rank where they take longer than a moment."""
-    is_silent = rank_zero_only.rank != 0
+    is_silent = cast(Any, rank_zero_only).rank != 0
     return tqdm(rows, f"Rows ({pool.kind})", total, delay=3, unit="row", leave=False, disable=is_silent)
 
 
-def _counted(pool: Pool, example: Example | _Unusable) -> TypeGuard[Example]:
+def _is_usable(example: Example | _Unusable, pool: Pool) -> TypeGuard[Example]:
     """Whether it is an example; what is none is counted."""
     if isinstance(example, str):
         pool.counts[example] += 1

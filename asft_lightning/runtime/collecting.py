@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_full_collections() -> Iterator[None]:
-    """Put off looking through every object there is, which takes longer with each row; new objects are still looked through."""
+    """Put off looking through all objects, which takes longer with each of them; new ones are still looked through."""
     before = gc.get_threshold()
     gc.set_threshold(*before[:2], 2**31 - 1)
     try:
