@@ -20,8 +20,8 @@ from asft_lightning.functional import IGNORE_INDEX
 Encode = Callable[[Sequence[Row]], list[Rendered]]
 """Rows → token ids and labels of each."""
 
-_BATCH = 1024
-"""Rows that are tokenized together: enough for all threads, little beside what is kept."""
+_BATCH = 128
+"""Rows that are written and tokenized together: more would be no faster, and long ones take much memory meanwhile."""
 
 _Unusable = Literal["blank_answer", "too_long"]
 """Why a row teaches nothing, as it is counted."""
