@@ -35,7 +35,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bo
 def encode_all(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool = False
 ) -> list[list[int]]:
-    """:func:`encode` of each text. Those without marks, nearly all, are one batch: a fast tokenizer takes several threads.
+    """:func:`encode` of each text. Those without marks, nearly all, are one batch, in one call.
 
     Args:
         tokenizer: The model's.
