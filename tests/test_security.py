@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from asft_lightning import AsFT, ConfigurationError, GuardJudge, LoRAFineTuner, Pretrained
 from asft_lightning.cli import main
 
-pytestmark = pytest.mark.usefixtures("seed_stays")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seed_stays")]
 
 
 @pytest.fixture

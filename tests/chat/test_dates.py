@@ -20,6 +20,7 @@ def test_date_of_the_template_in_rows_and_prompts():
     assert text.startswith(template.prompt_text(tokenizer, "Hi"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("day", [DAY, "2025-11-30", "2026-10-07"])
 def test_date_is_written_in_any_form(day, form):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from asft_lightning.cli import main
 
-pytestmark = pytest.mark.usefixtures("seed_stays")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seed_stays")]
 
 ROOT = Path(__file__).resolve().parents[2]
 

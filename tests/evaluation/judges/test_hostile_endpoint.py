@@ -125,6 +125,7 @@ def trickle(start, drop, end):
 SAFE = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": "safe"}}]}).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reply",
     [
@@ -176,6 +177,7 @@ def test_compressed_reply_is_not_unpacked(encoding):
     assert server.headers[0]["Accept-Encoding"] == "identity"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pause",
     [
