@@ -5,9 +5,10 @@ import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import astuple
 from pathlib import Path
-from subprocess import PIPE, STDOUT
+from subprocess import STDOUT
 
 import pytest
 import torch
@@ -37,17 +38,30 @@ BF16 = 2 * math.sqrt(2**-8 / math.pi)
 
 
 def on_two_machines(command, folder):
-    """By torchrun, once for each; both are this one."""
-    port, started = find_free_network_port(), []
+    """By torchrun, once for each; both are this one. Again where a machine fails: its port may be another's by then."""
+    for attempt in range(3):
+        logs = [folder / f"machine-{node}-{attempt}.txt" for node in range(2)]
+        machines = [start_machine(command, folder, node, port, log) for port in [find_free_network_port()]
+                    for node, log in enumerate(logs)]  # fmt: skip
+        waits = 3000  # of a tenth of a second
+        while None in (codes := [machine.poll() for machine in machines]) and not any(codes) and waits:
+            waits -= 1
+            time.sleep(0.1)
+        if codes == [0, 0]:
+            return
+        for machine in machines:
+            machine.kill()
+            machine.wait()
+    raise AssertionError("\n".join(log.read_text()[-3000:] for log in logs))
+
+
+def start_machine(command, folder, node, port, log):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ASFT_LIGHTNING_CACHE": str(folder / "cache")}
     torchrun, program = (str(Path(sys.executable).with_name(name)) for name in ("torchrun", "asft-lightning"))
-    for node in range(2):
-        settings = {"nnodes": 2, "nproc-per-node": 1, "node-rank": node, "master-addr": "127.0.0.1", "master-port": port}
-        start = [torchrun, *(f"--{key}={value}" for key, value in settings.items()), "--no-python", program, *command]
-        started.append(subprocess.Popen(start, env=environment, stdout=PIPE, stderr=STDOUT, text=True))
-    for process in started:
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, said[-3000:]
+    settings = {"nnodes": 2, "nproc-per-node": 1, "node-rank": node, "master-addr": "127.0.0.1", "master-port": port}
+    start = [torchrun, *(f"--{key}={value}" for key, value in settings.items()), "--no-python", program, *command]
+    with log.open("w") as file:
+        return subprocess.Popen(start, env=environment, stdout=file, stderr=STDOUT)
 
 
 def pair_of(folder, is_packed):
