@@ -26,7 +26,7 @@ from asft_lightning.errors import ConfigurationError, UnpenalisedError
 from asft_lightning.modules.answer_holding import AnswerHolding
 from asft_lightning.modules.decay import Decay
 from asft_lightning.modules.task_loss import LossReduction
-from asft_lightning.penalty.drift_budget import DriftBudget, require_budget
+from asft_lightning.penalty.drift_budget import DriftBudget, require_budget, require_one_to_limit
 from asft_lightning.penalty.update_penalty import UpdatePenalty
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.plain_data import PlainData
@@ -107,6 +107,7 @@ class AsFT(AnswerHolding):
             )
         if drift_budget is not None:
             require_budget(drift_budget)
+            require_one_to_limit(anchors)
         self.lambda_reg = lambda_reg
         self.anchors: Sequence[Anchor] = [Gram()] if anchors is None else anchors
         self.drift_budget = drift_budget

@@ -1,5 +1,6 @@
 """DriftBudget: a limit on how much the update may change what unsafe prompts make of the model, instead of a weight."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -92,3 +93,16 @@ def require_budget(limit: float) -> None:
     """
     if not 1e-12 <= limit <= 1e12:
         raise ConfigurationError(f"drift_budget must be above 0, from 1e-12 to 1e12, got {limit}. Recommended is 0.3.")
+
+
+def require_one_to_limit(anchors: Sequence[object] | None) -> None:
+    """Refuse a limit beside an empty list of anchors, before anything is built: it would be dropped in silence.
+
+    Raises:
+        ConfigurationError: If the list is empty; None stands for anchors that are not known yet.
+    """
+    if anchors is not None and not anchors:
+        raise ConfigurationError(
+            "drift_budget limits what one Activation anchor measures, and anchors is an empty list. Name one, or leave "
+            "drift_budget out."
+        )

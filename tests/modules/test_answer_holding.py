@@ -83,6 +83,8 @@ def test_prompts_that_are_held_are_not_scored(pretrained, tmp_path, answers):
 def test_nothing_to_hold_by_is_refused(pretrained, tmp_path, answers):
     with pytest.raises(ConfigurationError, match=r"AsFT needs something to hold the model by, and anchors is an empty list"):
         AsFT(pretrained, anchors=[])
+    with pytest.raises(ConfigurationError, match=r"drift_budget limits what one Activation .* Name one, or leave"):
+        AsFT(pretrained, anchors=[], answers=answers, drift_budget=0.3)
     unbound = AsFT(pretrained, anchors=[], answers=answers)
     with pytest.raises(UnpenalisedError, match=r"must not begin without its answers: call bind_answers"):
         unbound.regularisation()
