@@ -94,6 +94,7 @@ def _run_function(command: str, module: object, arguments: list[str]) -> None:
 
     from asft_lightning.runtime.named_configs import with_found_configs
     from asft_lightning.runtime.plain_data import make_classes_where_they_belong
+    from asft_lightning.runtime.short_errors import ShortErrors
 
     make_classes_where_they_belong()
 
@@ -107,4 +108,5 @@ def _run_function(command: str, module: object, arguments: list[str]) -> None:
         prog=f"asft-lightning {command}",
         epilog="\n".join(["examples:", *examples]),
         formatter_class=Formatter,
+        parser_class=ShortErrors,
     )

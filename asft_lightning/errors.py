@@ -27,3 +27,10 @@ class TrainingError(AsFTError):
 
 class StorageError(AsFTError):
     """A disk that is full, or that must not be written to."""
+
+
+def error_of_ours(error: BaseException | None) -> AsFTError | None:
+    """The error of ours in a chain, if any: jsonargparse wraps what a constructor raises in errors of its own."""
+    while error is not None and not isinstance(error, AsFTError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -27,12 +27,17 @@ from asft_lightning.runtime.exits import ending_in_one_line
 from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.named_configs import with_found_configs
 from asft_lightning.runtime.plain_data import make_classes_where_they_belong, texts_of
+from asft_lightning.runtime.short_errors import ShortErrors
 from asft_lightning.runtime.terminal import say
 from asft_lightning.runtime.trainer_callbacks import callbacks_of
 from asft_lightning.weights.pretrained import Pretrained
 
 _CHECKPOINTS = ("last", "auto", "best", "hpc")
 """What stands for a path of ``ckpt_path``: ``auto`` is ours, the last if there is one; the others are Lightning's."""
+
+
+class _Parser(ShortErrors, LightningArgumentParser):
+    """Lightning's, whose errors are short."""
 
 
 class AsFTCLI(LightningCLI):
@@ -53,6 +58,7 @@ class AsFTCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"default_root_dir": "runs/asft", "callbacks": [RunCost()]},
             seed_everything_default=0,
+            parser_class=_Parser,
             args=list(args) if args is not None else None,
             **{"parser_kwargs": {"prog": "asft-lightning"}, **kwargs},
         )

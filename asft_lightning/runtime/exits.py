@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from asft_lightning.errors import AsFTError
+from asft_lightning.errors import error_of_ours
 from asft_lightning.runtime.files import unwritable
 from asft_lightning.runtime.plain import plain, plain_channels
 
@@ -71,7 +71,7 @@ def explain(error: BaseException) -> Exit | None:
         isinstance(error, RuntimeError) and "gloo/transport" in str(error)
     ):
         return Exit(f"another rank of this run is gone: what it said last stands above, or it was killed; {_GO_ON}", 1)
-    mistake = _mistake(error) if isinstance(error, ValueError) else None
+    mistake = error_of_ours(error) if isinstance(error, ValueError) else None
     if isinstance(error, OSError) and error.errno in _STORAGE:
         mistake = unwritable(error.filename or "the run's folder", error)
     return None if mistake is None else Exit(str(mistake), 2)
@@ -80,13 +80,6 @@ def explain(error: BaseException) -> Exit | None:
 def _loaded(module: str, name: str) -> type | tuple[()]:
     """A class of a module that has been imported: an error cannot be of one that has not, and may come in an import."""
     return getattr(sys.modules.get(module), name, ())
-
-
-def _mistake(error: BaseException | None) -> AsFTError | None:
-    """The error of ours in a chain: jsonargparse wraps what a constructor raises in a ValueError of its own."""
-    while error is not None and not isinstance(error, AsFTError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

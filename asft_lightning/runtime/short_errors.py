@@ -1,0 +1,64 @@
+"""A mistake in arguments or configs, said in a line: where it stands, what was expected, and what may have been meant."""
+
+import difflib
+import re
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser
+
+from asft_lightning.errors import AsFTError, ConfigurationError, error_of_ours
+
+_SAYS_NOTHING = re.compile(
+    r"Subtypes:|Errors:|Given value|Does not validate|Not a valid subclass|Subclass types expect|-?\s*a (class|dict) "
+    r"|Expected an? <class '[^']*'>$|Expected a path but"
+)
+"""How lines begin that jsonargparse adds about types: each that was tried, whether or not it was meant."""
+
+_UNKNOWN = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
+_REASONS = 6
+"""How many of what is left are told; the first are the outermost."""
+
+
+class ShortErrors(ArgumentParser):
+    """A parser that raises what is wrong instead of printing its usage, which for ``fit`` has hundreds of lines."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the mistake.
+
+        Raises:
+            ConfigurationError: That names the argument, what it needs, and where to look.
+        """
+        if not self.exit_on_error:  # a parser within the parser, which tries what an argument could be
+            super().error(message, ex)
+        command = self.prog.replace(" [options]", "")
+        raise _mistake(message, ex, list(self._option_string_actions), command) from None
+
+
+def _mistake(message: str, error: BaseException | None, options: list[str], command: str) -> AsFTError:
+    if (ours := error_of_ours(error)) is not None:
+        return ours
+    if unknown := _UNKNOWN.search(message):
+        given = unknown[1].split()[0]
+        near = difflib.get_close_matches(given.split("=")[0], options, n=2, cutoff=0.75)
+        remedy = f"Did you mean {' or '.join(near)}?" if near else f"`{command} --help` lists them."
+        return ConfigurationError(f"there is no argument {given}. {remedy}")
+    return ConfigurationError(f"{_in_one_line(message)}. `{command} --help` says what each argument takes.")
+
+
+def _in_one_line(message: str) -> str:
+    """The tree of reasons without the types that were not meant.
+
+    >>> _in_one_line("Expected a <class 'int'>. Got value: x")
+    'expected int, got x'
+    """
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    told = [line.rstrip(".") for line in lines if line and not _SAYS_NOTHING.match(line)]
+    text = " ".join(dict.fromkeys(told[:_REASONS])).rstrip(":") or message.strip().splitlines()[0]
+    for found, said in (
+        (r'Parser key "([^"]*)"', r"\1"),
+        (r"Problem with given class_path", "class_path"),
+        (r"Expected an? <class '([^']*)'>\. Got value", r"expected \1, got"),
+        (r"got: ", "got "),
+    ):
+        text = re.sub(found, said, text)
+    return text
