@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import ClassVar, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 
@@ -13,10 +13,13 @@ from asft_lightning.anchors.probe import Probe, Tokens
 from asft_lightning.chat.rows import Row, prompt_hash
 from asft_lightning.data import Source
 from asft_lightning.errors import AnchorError
-from asft_lightning.functional import Principal, relative_change
+from asft_lightning.functional import Principal, margin_change, relative_change
 from asft_lightning.weights.hashing import content_hash, text_hash
 from asft_lightning.weights.matrices import Weights
 from asft_lightning.weights.targets import Target
+
+Sides = Literal["input", "both"]
+"""Which sides of an update are looked at: what is put into the layers, or also what the answers depend on."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,14 @@ class Activation(Anchor):
     directions. Along no other is there more than b = ``error_bound``·tr G, and what is left out counts as b in ΔW x and
     as nothing in W x: ε² is never below the exact one, and at most (E‖ΔW x‖² + b‖ΔW‖²) / (E‖W x‖² − b‖W‖²).
 
+    That counts all of what a layer puts out alike. With ``sides="both"`` only what the answers depend on counts: the penalty
+    is L·T·Σ_l ⟨Bᵀ M_l B, A G_l Aᵀ⟩·(α/r)² with M = (1 − ρ)·S + ρ·tr(S)/d_out·I and S = E[g gᵀ], g = ∂μ/∂y the gradient, with
+    respect to the layer's output, of the share μ of the margins of the first 4 tokens of the model's own answers
+    (:class:`MarginMoments`; T tokens are read in the mean, prompt and begun answer). To first order μ changes by Σ_l Σ_t
+    gᵀ ΔW x. Without ρ the penalty is L·T·Σ_l of (gᵀ ΔW x)² in the mean over all pairs of a token's g and a token's x, which
+    stands for its mean over tokens. So it estimates the mean square of μ's change where tokens' parts are independent; and
+    whatever they are, it bounds it: (E|Δμ|)² ≤ T·max_l tr(S_l M_l⁻¹) times the penalty (docs/activation.md).
+
     Args:
         weight: Factor in a sum of anchors.
         prompts: Unsafe prompts; answers are not needed nor looked at. Never those that the harmful score is measured on.
@@ -41,9 +52,12 @@ class Activation(Anchor):
             that and those of the first 8 tokens that the aligned model answers.
         ridge: Also count white noise in the inputs, of this share of their energy: 0 leaves directions free that no
             prompt uses, and a large one is shrinkage.
-        tolerance: Share of the inputs' energy that may lie outside of the directions kept.
-        max_directions: Most directions kept of a layer.
+        tolerance: Share of the inputs' energy that may lie outside of the directions kept; of the gradients' likewise.
+        max_directions: Most directions kept of a layer, on a side.
         batch_size: Prompts a batch when the model is run.
+        sides: ``input``, or ``both``: then ``tokens`` must be ``all``, and those of the begun answers are among them.
+        output_ridge: ρ of ``both``, from 0 to 1: 0 leaves outputs free that no margin depends on, and 1 is ``input`` in
+            another unit.
     """
 
     prompts: Source | None = None
@@ -53,6 +67,8 @@ class Activation(Anchor):
     tolerance: float = 0.01
     max_directions: int = 512
     batch_size: int = 8
+    sides: Sides = "input"
+    output_ridge: float = 0.1
     needs: ClassVar[frozenset[str]] = frozenset({"aligned", "model"})
 
     def __post_init__(self) -> None:
@@ -66,6 +82,16 @@ class Activation(Anchor):
             )
         if self.tokens not in get_args(Tokens):
             raise AnchorError(f"Activation's tokens must be one of {', '.join(get_args(Tokens))}, got {self.tokens!r}.")
+        if self.sides not in get_args(Sides) or not 0 <= self.output_ridge <= 1:
+            raise AnchorError(
+                f"Activation's sides must be one of {', '.join(get_args(Sides))} and its output_ridge from 0 to 1, got "
+                f"{self.sides!r} and {self.output_ridge}."
+            )
+        if self.sides == "both" and self.tokens != "all":
+            raise AnchorError(
+                f"Activation with sides both counts all tokens, for the margins depend on all, got tokens {self.tokens!r}. "
+                "Leave tokens at all."
+            )
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -84,7 +110,10 @@ class Activation(Anchor):
         return next(self.build_all([target], weights))
 
     def build_all(self, targets: Sequence[Target], weights: WeightPair) -> Iterator[ModuleAnchor]:
-        """One pass over the prompts for all matrices, and one there and back."""
+        """One pass over the prompts for all matrices, and one there and back; of both sides that one alone."""
+        return (self._input_side if self.sides == "input" else self._both_sides)(targets, weights)
+
+    def _input_side(self, targets: Sequence[Target], weights: WeightPair) -> Iterator[ModuleAnchor]:
         probe = _probe(weights).loaded()
         moments = probe.moments(self.rows, targets, self.tokens, self.max_directions, self.batch_size)
         share = len(targets) * probe.sensitivity(self.rows, targets, self.batch_size)
@@ -92,6 +121,18 @@ class Activation(Anchor):
         for target in targets:
             moment = moments.pop(target.name).principal(self.tolerance)
             yield self._anchor(target, moment, weights, share)
+
+    def _both_sides(self, targets: Sequence[Target], weights: WeightPair) -> Iterator[ModuleAnchor]:
+        probe = _probe(weights).loaded()
+        found = probe.margin_moments(self.rows, targets, self.max_directions, self.batch_size)
+        del probe
+        share = len(targets) * found.tokens
+        for target in targets:
+            gradients, inputs = (side.pop(target.name).principal(self.tolerance) for side in (found.gradients, found.inputs))
+            with naming(target):
+                change = margin_change(gradients, inputs, self.output_ridge, self.ridge)
+            scale = change.scale * share
+            yield ModuleAnchor(change.out.cpu(), change.inp.cpu(), spectrum=change.spectrum, scale=scale, relative=True)
 
     def prompt_hashes(self) -> tuple[str, ...]:
         """A hash of each prompt, to tell them among others without keeping them."""

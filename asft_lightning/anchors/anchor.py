@@ -28,7 +28,7 @@ class ModuleAnchor:
         eigenvalues: c (k,) of C on ``out.directions``; None where there is no map.
         spectrum: Figures of the map, for people.
         scale: What the forms' penalty is multiplied with.
-        relative: Whether that is a change relative to what the layer puts out: of the true update (α/r)·B·A, always.
+        relative: Whether that is a change relative to what the aligned model does: of the true update (α/r)·B·A, always.
     """
 
     out: QuadraticForm | None = None

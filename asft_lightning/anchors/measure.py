@@ -66,7 +66,7 @@ class AdapterMeasurement:
         if any(label.startswith("Harmful") for label in labels):
             lines.append("Of Harmful, C maps onto the harmful directions: what stands under aligned is the harmful part.")
         if any(label.startswith("Activation") for label in labels):
-            lines.append("Of Activation, the penalty is the relative change of (α/r)·BA: its root over all is the drift.")
+            lines.append("Of Activation, the penalty is of the true update (α/r)·BA: its root over all is the drift.")
         if self.unanchored:
             lines.append(f"{len(self.unanchored)} layers of the adapter have no anchor, e.g. {self.unanchored[0]}.")
         return "\n".join(lines)

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.anchors.kept_answers import KeptAnswers
+from asft_lightning.anchors.margin_moments import ANSWER_TOKENS, MarginMoments
 from asft_lightning.anchors.second_moment import SecondMoment
 from asft_lightning.anchors.sensitivity import Sensitivity
 from asft_lightning.anchors.watching import InputWatch, hooked, layers_of
@@ -101,6 +102,31 @@ class Probe:
             for _, batch in _batches(self.prompt_ids(rows), batch_size, model, "Sensitivity"):
                 sensitivity.add(batch.input_ids, batch.attention_mask)
         return sensitivity.value()
+
+    def margin_moments(
+        self, rows: Sequence[Row], targets: Sequence[Target], capacity: int, batch_size: int
+    ) -> MarginMoments:
+        """What the prompts of ``rows`` put into ``targets``, and what of their outputs the model's own answers begin by.
+
+        Args:
+            rows: Prompts; their answers are not looked at.
+            targets: Layers by name.
+            capacity: Of each :class:`SecondMoment`.
+            batch_size: Prompts a batch.
+
+        Raises:
+            AnchorError: If a layer is not run on every token, or something is not finite.
+            ConfigurationError: If a prompt has token ids that the model has no embedding for.
+        """
+        prompts = self.prompt_ids(rows)
+        with self._running() as model:
+            model.requires_grad_(False)
+            texts = self._begun(model, prompts, batch_size, ANSWER_TOKENS - 1)  # the last one's margin needs no more
+            found = MarginMoments(model, targets, capacity)
+            for places, batch in _batches(texts, batch_size, model, "Margins"):
+                found.add(batch, [len(prompts[i]) - 1 for i in places])
+        found.require_complete()
+        return found
 
     def answers(self, rows: Sequence[Row], max_new_tokens: int, batch_size: int) -> KeptAnswers:
         """The model's own greedy answers to the prompts of ``rows``, with what its head is given at each of their tokens.

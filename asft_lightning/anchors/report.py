@@ -88,6 +88,8 @@ def _remarks(term: AnchorTerm, shapes: Mapping[str, tuple[int, int]]) -> Iterato
             f"{term.label}: {min(kept)} to {max(kept)} directions hold what unsafe prompts put into a layer. Of its inputs "
             "‖V‖_F is the root mean square here, and largest c the share of their energy along one direction."
         )
+        if outs := [anchor.out.directions.shape[1] for anchor in term.modules.values() if anchor.out]:
+            yield f"{term.label}: {min(outs)} to {max(outs)} directions of a layer's outputs hold what answers depend on."
     maps = {name: a for name, a in term.modules.items() if a.eigenvalues is not None and a.out and a.out.beta}
     if not maps:
         return

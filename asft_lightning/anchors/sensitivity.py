@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from asft_lightning.anchors.watching import hooked
+from asft_lightning.anchors.watching import gradients_from_embeddings, hooked
 from asft_lightning.errors import AnchorError
 from asft_lightning.functional import top_token_margin
 
@@ -61,9 +61,7 @@ class Sensitivity:
         return median
 
     def _hooks(self) -> Iterator[RemovableHandle]:
-        """For gradients of what the layers put out, from the embeddings on and without any of a weight."""
-        embeddings: nn.Module = self._model.get_input_embeddings()
-        yield embeddings.register_forward_hook(lambda _, args, out: out.requires_grad_())
+        yield gradients_from_embeddings(self._model)
         for layer in self._layers:
             yield layer.register_forward_hook(self._watch)
 

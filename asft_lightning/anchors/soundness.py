@@ -55,8 +55,7 @@ def _require_sound_module(anchor: ModuleAnchor, shape: tuple[int, int]) -> None:
     for side, (form, width) in sides.items():
         if form is not None:
             _require_sound_form(form, side, width)
-    if anchor.relative:
-        _require(anchor.inp is not None and anchor.out is None, "a relative anchor has a form on the input side alone")
+    _require(not anchor.relative or anchor.inp is not None, "a relative anchor has a form on the input side")
     if anchor.eigenvalues is not None:
         kept = 0 if anchor.out is None else anchor.out.directions.shape[1]
         _require(

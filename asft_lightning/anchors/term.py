@@ -25,7 +25,7 @@ class AnchorTerm:
 
     @property
     def relative(self) -> bool:
-        """Whether it measures a change relative to what the layers put out."""
+        """Whether it measures a change relative to what the aligned model does."""
         return all(anchor.relative for anchor in self.modules.values())
 
     @property

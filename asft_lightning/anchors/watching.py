@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 
 from asft_lightning.anchors.second_moment import SecondMoment
 from asft_lightning.errors import AnchorError
@@ -37,6 +39,12 @@ def layers_of(model: nn.Module, names: Collection[str]) -> list[tuple[str, nn.Mo
     if absent := [name for name in names if name not in layers]:
         raise AnchorError(f"{absent[0]}: the model to run must have every targeted layer, and lacks this one.")
     return list(layers.items())
+
+
+def gradients_from_embeddings(model: PreTrainedModel | PeftModel) -> RemovableHandle:
+    """The hook that has gradients of what layers put out, from the embeddings on, where no weight has one."""
+    embeddings: nn.Module = model.get_input_embeddings()
+    return embeddings.register_forward_hook(lambda _, args, out: out.requires_grad_())
 
 
 class InputWatch:

@@ -12,15 +12,18 @@ from asft_lightning.functional.divergence import mean_divergence
 from asft_lightning.functional.drift import budget_multiplier, without_share
 from asft_lightning.functional.loss import IGNORE_INDEX, mean_over_rows, mean_over_tokens
 from asft_lightning.functional.margin import top_token_margin
+from asft_lightning.functional.margin_change import MarginChange, margin_change
 from asft_lightning.functional.penalty import update_penalty
+from asft_lightning.functional.principal import Principal
 from asft_lightning.functional.projection import gram_applied, shrunk, update_cosine, update_product
 from asft_lightning.functional.quadratic_form import QuadraticForm, Total, applied_and_gram, whole
-from asft_lightning.functional.relative_change import Principal, RelativeChange, relative_change
+from asft_lightning.functional.relative_change import RelativeChange, relative_change
 
 __all__ = [
     "IGNORE_INDEX",
     "AlignmentMap",
     "LeftSingular",
+    "MarginChange",
     "Principal",
     "QuadraticForm",
     "RelativeChange",
@@ -34,6 +37,7 @@ __all__ = [
     "leading_left_singular",
     "left_singular",
     "low_rank_left_singular",
+    "margin_change",
     "mean_divergence",
     "mean_over_rows",
     "mean_over_tokens",

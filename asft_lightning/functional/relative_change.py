@@ -9,25 +9,10 @@ import torch
 from torch import Tensor
 
 from asft_lightning.functional.alignment import Spectrum
+from asft_lightning.functional.principal import Principal
 from asft_lightning.functional.quadratic_form import QuadraticForm
 
 _ROWS = 256
-
-
-class Principal(NamedTuple):
-    """The leading part of a second moment G = E[x xᵀ] (d_in, d_in).
-
-    Attributes:
-        directions: U (d_in, k), orthonormal, float64.
-        values: g (k,), eigenvalues of G along them, largest first.
-        bound: 0 ⪯ G − U diag(g) Uᵀ ⪯ bound·I.
-        trace: tr G, the mean of ‖x‖².
-    """
-
-    directions: Tensor
-    values: Tensor
-    bound: float
-    trace: float
 
 
 class RelativeChange(NamedTuple):
@@ -58,24 +43,23 @@ def relative_change(weight: Tensor, moment: Principal, ridge: float = 0.0) -> Re
     Raises:
         ValueError: If the inputs are all 0, or the layer puts nothing out.
     """
-    if not moment.trace > 0:
-        raise ValueError("unsafe prompts must put something into the layer, and its inputs are all 0.")
+    require_inputs(moment)
     noise = ridge * moment.trace / weight.shape[1]
-    floor = moment.bound + noise
-    values = moment.values + floor
     put_out = _energy_put_out(weight, moment.directions, moment.values + noise, noise)
     if not put_out > 0:
         raise ValueError("a change is measured against what the layer puts out, and its weight is 0.")
-    unit = floor or float(values[0])  # so that β is 0 or 1, and layers go through one product
-    spectrum = Spectrum(
-        norm=moment.trace**0.5,
-        largest=float(moment.values[0]) / moment.trace,
-        kept=len(values),
-        energy=float(moment.values.sum()) / moment.trace,
-        error_bound=moment.bound / moment.trace,
-    )
-    form = QuadraticForm(1.0 if floor else 0.0, moment.directions.float(), (values / unit).float())
-    return RelativeChange(form, unit / put_out, spectrum)
+    form, unit = moment.form(noise)
+    return RelativeChange(form, unit / put_out, moment.spectrum())
+
+
+def require_inputs(moment: Principal) -> None:
+    """Refuse a layer that nothing is put into.
+
+    Raises:
+        ValueError: If its inputs are all 0.
+    """
+    if not moment.trace > 0:
+        raise ValueError("unsafe prompts must put something into the layer, and its inputs are all 0.")
 
 
 def _energy_put_out(weight: Tensor, directions: Tensor, values: Tensor, floor: float) -> float:

@@ -17,7 +17,8 @@ class DriftBudget(nn.Module):
     """Holds the drift, the root of an ``Activation`` anchor's penalty, to a limit: :meth:`hold` it after each step.
 
     Where a step leads beyond it, A is replaced by that of the nearest update that does not (B stays): with M_l the anchor's
-    form on layer l and ΔW_l = (α/r)·B·A, ΔW_l → ΔW_l (I + ν M_l)⁻¹, the minimiser of Σ‖ΔW' − ΔW‖²_F within the budget. The
+    form on the inputs of layer l and ΔW_l = (α/r)·B·A, ΔW_l → ΔW_l (I + ν M_l)⁻¹, the minimiser of Σ‖ΔW' − ΔW‖²_F within the
+    budget. Of an anchor of both sides ‖·‖ is the norm of its output side: the nearest in the plain one has no low rank. The
     multiplier ν, one for all layers, is found anew each time (:func:`budget_multiplier`). So there is no weight to choose,
     nothing to tune, and no state; what costs no drift is left as the optimizer made it.
 

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from asft_lightning.anchors.term import AnchorTerm
 from asft_lightning.errors import UnpenalisedError
-from asft_lightning.functional import QuadraticForm, Total, update_penalty, whole
+from asft_lightning.functional import QuadraticForm, Total, applied_and_gram, update_penalty, whole
 from asft_lightning.penalty.relative_parts import RelativeParts
 from asft_lightning.runtime.precision import keep_float32
 from asft_lightning.runtime.sharding import SumOverRanks, mesh_of, own_rows, rows_of_columns, stacked_shards
@@ -78,10 +78,10 @@ class LayerGroup(nn.Module):
         """What the layers' relative change is made of; of a group whose one term is relative."""
         forms = cast(Forms, self.terms[0])
         form = forms.form("inp")
-        assert form is not None and forms.form("out") is None  # what makes it relative
+        assert form is not None  # what makes it relative
         a, b = self.factors()
         along = forms.total(a @ form.directions)
-        gram = forms.total(b.mT @ b)
+        _, gram = applied_and_gram(b, forms.form("out"), forms.total)
         outside = a - along @ form.directions.mT
         outside_energy = (gram * forms.total(outside @ outside.mT)).sum((-2, -1))
         inside_energy = (along * (gram @ along)).sum(-2)

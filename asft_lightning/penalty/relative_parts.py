@@ -12,7 +12,7 @@ class RelativeParts(NamedTuple):
 
     Attributes:
         eigenvalues: (L, k + 1), what a unit of each part costs; the last is of all that lies along none.
-        energies: (L, k + 1), ‖ΔW u‖² of each part.
+        energies: (L, k + 1), ‖ΔW u‖² of each part, in the norm of the output side.
         a: A (L, r, d_in); of sharded factors this rank's columns.
         along: AU (L, r, k).
         directions: U (L, d_in, k).

@@ -70,7 +70,7 @@ UNSOUND = {
     "scale 0": (lambda anchors: with_first(anchors, scale=0.0), "a scale must be a positive number, got 0"),
     "scale below 0": (lambda anchors: with_first(anchors, scale=-1.0), "a scale must be a positive number, got -1"),
     "scale NaN": (lambda anchors: with_first(anchors, scale=float("nan")), "a scale must be a positive number, got nan"),
-    "relative without its form": (lambda anchors: with_first(anchors, relative=True), "a form on the input side alone"),
+    "relative without its form": (lambda anchors: with_first(anchors, relative=True), "a form on the input side"),
     "β below 0": (with_form(beta=-1.0), "β of the out side must be 0 or a positive number, got -1"),
     "a form of 0": (with_form(beta=0.0, weights=torch.zeros(WIDTH)), "is 0, and would not protect"),
     "a full basis of weight 0": (with_form(weights=torch.zeros(WIDTH)), "is 0, and would not protect"),

@@ -104,3 +104,32 @@ def sensitivity_of(model, texts, names):
         for handle in handles:
             handle.remove()
     return statistics.median(ratios)
+
+
+def margins_of(model, ids):
+    """(text, margins): ``ids`` with the model's first 3 answer tokens; the margin of each of its first 4."""
+    text = begun(model, ids)[: len(ids) + 3]
+    p = model(input_ids=torch.tensor([text])).logits[0, len(ids) - 1 :].softmax(dim=-1).amax(dim=-1)
+    return text, p.log() - torch.log1p(-p)
+
+
+def outputs_gradients_of(model, texts, names):
+    """{name: [(g, x) a text]}: (tokens, d) each in float64, g = ∂μ/∂y of the mean μ of margins as shares of themselves."""
+    model = deepcopy(model).double()
+    found = {name: [] for name in names}
+    for ids in texts:
+        seen, handles = {}, []
+        for name in names:
+
+            def keep(_, args, out, name=name, seen=seen):
+                out.retain_grad()
+                seen[name] = (out, args[0].detach()[0])
+
+            handles.append(model.get_submodule(name).register_forward_hook(keep))
+        _, margins = margins_of(model, ids)
+        (margins / margins.detach().abs().clamp_min(1.0)).mean().backward()
+        for name, (out, x) in seen.items():
+            found[name].append((out.grad[0], x))
+        for handle in handles:
+            handle.remove()
+    return found
