@@ -55,7 +55,9 @@ class _Loader:
         self._renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
         self._converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
         self._prefix = model.base_model_prefix
-        self._known = {canonical_name(name): True for name in model.state_dict()}
+        # Not by its state_dict, for which FSDP2 parts what is whole: on one rank alone, the others would wait for it.
+        tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+        self._known = {canonical_name(name): True for name, _ in tensors}
 
     def name(self, name: str) -> tuple[str, bool]:
         """A tensor's name in the model, and whether it is made into others there."""
