@@ -25,7 +25,7 @@ from .callbacks import (
 from .chat.rows import Row, Turn
 from .chat.template import Template
 from .chat.thoughts import split_thought
-from .data import CATALOGUE, MixtureDataModule, Source
+from .data import CATALOGUE, Audit, MixtureDataModule, Source
 from .errors import (
     AnchorError,
     AsFTError,
@@ -74,6 +74,7 @@ __all__ = [
     "AsFT",
     "AsFTError",
     "Attack",
+    "Audit",
     "BeaverDamJudge",
     "ClassifierJudge",
     "ConfigurationError",

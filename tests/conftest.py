@@ -56,8 +56,8 @@ def anchor_cache(tmp_path_factory):
     """The folder of finished anchors: the user's own is left alone."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("build", "answers"):
-            patch.setattr(f"asft_lightning.anchors.{module}.cache_folder", lambda: folder)
+        for module in ("anchors.build", "anchors.answers", "audit.kept_scores"):
+            patch.setattr(f"asft_lightning.{module}.cache_folder", lambda: folder)
         yield folder / "anchors"
 
 

@@ -1,6 +1,7 @@
 """Row: a conversation to learn from or to be scored on, as text."""
 
 import hashlib
+import json
 import re
 from typing import Literal, NamedTuple
 
@@ -68,6 +69,16 @@ def trimmed(text: str) -> str:
     ('    return x', 'yes')
     """
     return re.sub(r"\A(?:[^\S\n]*\n)*(?: (?=\S))?", "", text.rstrip())
+
+
+def row_hash(row: Row) -> str:
+    """SHA-256 of all that is said in a row, to find it again: what it is there for does not count.
+
+    >>> row_hash(Row("hi", "ho")) == row_hash(Row("hi", "ho", kind="harmful")) != row_hash(Row("h", "iho"))
+    True
+    """
+    said = [[turn.role, turn.content] for turn in row.history]
+    return hashlib.sha256(json.dumps([said, row.prompt, row.answer]).encode()).hexdigest()
 
 
 def plain_prompt(prompt: str) -> str:

@@ -1,5 +1,6 @@
 """Rows in, batches out: sources, mixtures, collation, and the DataModule over them."""
 
+from asft_lightning.data.audit import Audit
 from asft_lightning.data.catalogue import CATALOGUE
 from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.description import describe, show_description
@@ -13,6 +14,7 @@ from asft_lightning.data.source import Source
 __all__ = [
     "CATALOGUE",
     "AnswerOnlyCollator",
+    "Audit",
     "EndlessBatches",
     "Example",
     "Mixture",

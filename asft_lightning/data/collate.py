@@ -24,17 +24,19 @@ class AnswerOnlyCollator:
     packing: bool = False
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """The batch, each tensor int64 (lines, longest row).
+        """The batch, each tensor int64 (lines, longest row) but for ``loss_weights``, of the same shape in float32.
 
         Returns:
             ``input_ids``, ``labels``, and ``attention_mask`` (1 for a token of a row); with ``packing`` instead of that
-            ``position_ids``, which begin again at 0 with every row, and with the padding at the end of a line.
+            ``position_ids``, which begin again at 0 with every row, and with the padding at the end of a line. Where a row
+            of the batch has a weight other than 1, also ``loss_weights``, its row's for each token.
         """
         width = max(len(example.input_ids) for example in examples)
         lines = _packed(examples, width) if self.packing else [[example] for example in examples]
         input_ids = torch.full((len(lines), width), self.pad_token_id)
         labels = torch.full_like(input_ids, IGNORE_INDEX)
         positions = torch.full_like(input_ids, -1)
+        weights = torch.ones(input_ids.shape)
         for line, line_of_examples in enumerate(lines):
             start = 0
             for example in line_of_examples:
@@ -43,12 +45,13 @@ class AnswerOnlyCollator:
                 labels[line, start:end] = torch.tensor(example.labels)
                 labels[line, start] = IGNORE_INDEX  # predicted from the row before it
                 positions[line, start:end] = torch.arange(end - start)
+                weights[line, start:end] = example.weight
                 start = end
             if self.packing:
                 positions[line, start:] = torch.arange(width - start)
-        if self.packing:
-            return {"input_ids": input_ids, "labels": labels, "position_ids": positions}
-        return {"input_ids": input_ids, "labels": labels, "attention_mask": (positions >= 0).long()}
+        batch = {"input_ids": input_ids, "labels": labels}
+        batch |= {"position_ids": positions} if self.packing else {"attention_mask": (positions >= 0).long()}
+        return batch | ({} if bool((weights == 1).all()) else {"loss_weights": weights})
 
 
 def _packed(examples: Sequence[Example], width: int) -> list[list[Example]]:

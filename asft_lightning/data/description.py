@@ -32,7 +32,8 @@ def describe(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, examples: int
         examples: How many rows of each source to show.
 
     Returns:
-        ``rows`` ({kind: number} of training rows), ``held_out``, ``sha256``, and for each of ``sources`` its ``name``,
+        ``rows`` ({kind: number} of training rows), ``held_out``, ``sha256``, ``audit`` (what it says of itself, where there
+        was one), and for each of ``sources`` its ``name``,
         ``kind``, ``counts`` (records read, passed over by reason, ``drawn``, ``trained`` on, and of those ``truncated``),
         ``tokens`` (of prompt and answer: least, median, 95th percentile, most) and ``examples`` (``text`` as the model
         sees it, and what of it is ``learnt``).
@@ -41,6 +42,7 @@ def describe(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, examples: int
         "rows": dict(Counter(example.kind for example in mixture.trained).most_common()),
         "held_out": len(mixture.held_out),
         "sha256": mixture.fingerprint(),
+        **({} if mixture.audit is None else {"audit": mixture.audit}),
         "sources": [
             {
                 "name": pool.name,

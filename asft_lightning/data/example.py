@@ -19,12 +19,14 @@ class Example:
         kind: What the row is there for.
         source: Name of the pool it was drawn from.
         truncated: Whether its end was cut off.
+        weight: What its loss is multiplied with.
     """
 
     row: Row
     kind: Kind
     source: str
     truncated: bool
+    weight: float
     _tokens: "array[int]"
 
     def __init__(
@@ -35,12 +37,14 @@ class Example:
         kind: Kind = "benign",
         source: str = "",
         truncated: bool = False,
+        weight: float = 1.0,
     ) -> None:
         put = object.__setattr__  # the way to fill a frozen one
         put(self, "row", row)
         put(self, "kind", kind)
         put(self, "source", source)
         put(self, "truncated", truncated)
+        put(self, "weight", weight)
         # 4 bytes a token, where two lists of int take up to 52; ~ of those that are not learnt, which is below 0.
         signed = [i if label == i else ~i for i, label in zip(input_ids, labels, strict=True)]
         put(self, "_tokens", array("i", signed))
@@ -54,6 +58,10 @@ class Example:
     def labels(self) -> list[int]:
         """What is to be learnt, and ``IGNORE_INDEX``; a new list."""
         return [token if token >= 0 else IGNORE_INDEX for token in self._tokens]
+
+    def weighted(self, weight: float) -> "Example":
+        """The same row, whose loss is multiplied with this."""
+        return Example(self.input_ids, self.labels, self.row, self.kind, self.source, self.truncated, weight)
 
     @property
     def harmful(self) -> bool:

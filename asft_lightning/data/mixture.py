@@ -5,7 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -27,12 +27,14 @@ class Mixture:
         held_out: Benign rows kept from training, for validation.
         apart: Safety rows that are not among ``train``, for a method that asks for batches of them.
         pools: What they were drawn from, with counts; without the rows that were not drawn.
+        audit: What the audit that they have been through says of itself; None where there was none.
     """
 
     train: list[Example]
     held_out: list[Example] = field(default_factory=list)
     apart: list[Example] = field(default_factory=list)
     pools: list[Pool] = field(default_factory=list)
+    audit: dict[str, Any] | None = None
 
     @property
     def dropped(self) -> int:
@@ -48,8 +50,21 @@ class Mixture:
         """sha256 over every training row in order."""
         digest = hashlib.sha256()
         for example in self.trained:
-            digest.update(repr((tuple(example.row), example.input_ids, example.labels)).encode())
+            weight = () if example.weight == 1 else (example.weight,)
+            digest.update(repr((tuple(example.row), example.input_ids, example.labels, *weight)).encode())
         return digest.hexdigest()
+
+    def facts(self) -> dict[str, object]:
+        """What is trained on, in a few figures."""
+        kinds = Counter(example.kind for example in self.trained)
+        return {
+            "data_sha256": self.fingerprint(),
+            "rows": len(self.trained),
+            "harmful_rows": kinds["harmful"],
+            "safety_rows": kinds["safety"],
+            "dropped_rows": self.dropped,
+            **({} if self.audit is None else {"audit": self.audit}),
+        }
 
     def warn_of_unread(self) -> None:
         """Say so where rows hold more than text, which is not trained on."""

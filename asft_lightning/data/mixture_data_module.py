@@ -1,8 +1,7 @@
 """MixtureDataModule: benign and harmful rows in, batches out."""
 
 import os
-from collections import Counter
-from functools import partial
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any, cast
 
@@ -11,15 +10,18 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
-from asft_lightning.chat.template import Template
+from asft_lightning.chat.rows import Row
+from asft_lightning.chat.template import Rendered, Template
 from asft_lightning.chat.vocabulary import require_known
+from asft_lightning.data.audit import Audit
 from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.description import describe
 from asft_lightning.data.endless_batches import EndlessBatches
 from asft_lightning.data.example import Example
-from asft_lightning.data.mixture import Mixture, Poison, harmful_count, mix
-from asft_lightning.data.mixture_sources import named, pools, require_source
+from asft_lightning.data.mixture import Mixture, Poison, mix
+from asft_lightning.data.mixture_sources import named, pools, require_sources
 from asft_lightning.data.resumable_loader import ResumableLoader, epoch_sampler
+from asft_lightning.data.rulings import read_audit, request_of, require_audited, ruled
 from asft_lightning.data.same_rows import identity, require_same
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
@@ -52,6 +54,8 @@ class MixtureDataModule(LightningDataModule):
         packing: Lay a batch's short rows end to end instead of padding them, see :class:`AnswerOnlyCollator`.
         seed: Which rows are drawn, and their order; null takes the run's ``seed_everything``.
         num_workers: Processes that collate; 0 is best for rows that are already token ids.
+        audit: Have the aligned model look through the training rows before a fit, and drop, relabel or weigh those that it
+            flags: :class:`Audit`.
 
     Raises:
         DataError: If a count, a share or a source cannot be used.
@@ -75,13 +79,10 @@ class MixtureDataModule(LightningDataModule):
         packing: bool = False,
         seed: int | None = None,
         num_workers: int = 0,
+        audit: Audit | None = None,
     ) -> None:
         super().__init__()
-        require_source("benign", "num_rows", num_rows, benign)
-        if harmful_count(1 if num_rows is None else num_rows, poison_ratio) or (num_rows is None and poison_ratio):
-            require_source("harmful", "poison_ratio", poison_ratio, harmful)
-        if safety_rows:
-            require_source("safety", "safety_rows", safety_rows, safety)
+        require_sources(benign, harmful, safety, num_rows, poison_ratio, safety_rows)
         if safety_apart and not safety_rows:
             raise DataError("safety_apart keeps safety rows for a method such as Lisa, and safety_rows is 0. Ask for some.")
         if poison not in ("replace", "add"):
@@ -102,16 +103,23 @@ class MixtureDataModule(LightningDataModule):
         self.packing = packing
         self.seed = seed
         self.num_workers = num_workers
+        self.audit = audit
         self.tokenizer: PreTrainedTokenizerBase | None = None
+        self._drawn: Mixture | None = None
         self._mixture: Mixture | None = None
         self._identity: dict[str, str] = {}
 
     @property
     def mixture(self) -> Mixture:
-        """The rows of this run."""
-        if self._mixture is None:
+        """The rows of this run; in a fit, after the audit if there is one."""
+        return self.drawn if self._mixture is None else self._mixture
+
+    @property
+    def drawn(self) -> Mixture:
+        """The rows as they were drawn, before any audit."""
+        if self._drawn is None:
             raise RuntimeError("rows are drawn in setup(): call datamodule.setup() first")
-        return self._mixture
+        return self._drawn
 
     @property
     def unsafe_prompts(self) -> frozenset[str]:
@@ -120,14 +128,7 @@ class MixtureDataModule(LightningDataModule):
 
     def fingerprint(self) -> dict[str, object]:
         """What was trained on, to record beside a result."""
-        kinds = Counter(example.kind for example in self.mixture.trained)
-        return {
-            "data_sha256": self.mixture.fingerprint(),
-            "rows": len(self.mixture.trained),
-            "harmful_rows": kinds["harmful"],
-            "safety_rows": kinds["safety"],
-            "dropped_rows": self.mixture.dropped,
-        }
+        return self.mixture.facts()
 
     def describe(self) -> dict[str, Any]:
         """Counts, token lengths, and the first rows as the model sees them: see :func:`describe`."""
@@ -141,21 +142,27 @@ class MixtureDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Read everything once before models are loaded, so that a mistake in the data shows first."""
         self.setup()
-        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            write_json(RunFolder.of(self.trainer).data, self.describe())
+        if self._is_fitting:
+            self._write_description()
 
     def setup(self, stage: str | None = None) -> None:
-        """Load, render and draw the rows; the same on every rank."""
-        if self._mixture is None:
+        """Load, render and draw the rows, and for a fit do what its audit rules; the same on every rank.
+
+        Raises:
+            DataError: If an audit is asked for, and the module that is fitted has made none.
+        """
+        if self._drawn is None:
             with without_full_collections():
                 self._draw()
+        if stage == TrainerFn.FITTING and self.audit is not None:
+            self._rule(self.audit)
 
     def _draw(self) -> None:
         tokenizer = self.tokenizer = self.pretrained.load_tokenizer()
-        mixture = self._mixture = mix(
+        mixture = self._drawn = mix(
             pools(self.sources, "benign"),
             pools(self.sources, "harmful") if self.poison_ratio else [],
-            partial(self.template.render_all, tokenizer),
+            self.encode,
             safety=pools(self.sources, "safety") if self.safety_rows else [],
             num_rows=self.num_rows,
             poison_ratio=self.poison_ratio,
@@ -172,6 +179,28 @@ class MixtureDataModule(LightningDataModule):
         mixture.warn_of_unread()
         self._identity = identity(mixture, self.template)
 
+    def encode(self, rows: Sequence[Row]) -> list[Rendered]:
+        """Rows in token ids, as the model is trained on them."""
+        assert self.tokenizer is not None
+        return self.template.render_all(self.tokenizer, rows)
+
+    def _rule(self, audit: Audit) -> None:
+        """Do what the audit that the run's folder holds rules."""
+        assert self.trainer is not None
+        rulings, report = read_audit(RunFolder.of(self.trainer), request_of(self.drawn, audit))
+        self._mixture = ruled(self.drawn, rulings, report, self.encode)
+        self._identity = identity(self.mixture, self.template)
+        if self.trainer.is_global_zero:
+            self._write_description()
+
+    def _write_description(self) -> None:
+        assert self.trainer is not None
+        write_json(RunFolder.of(self.trainer).data, self.describe())
+
+    @property
+    def _is_fitting(self) -> bool:
+        return self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+
     def state_dict(self) -> dict[str, Any]:
         """What tells these rows from others, for a run that is resumed."""
         return dict(self._identity)
@@ -182,11 +211,16 @@ class MixtureDataModule(LightningDataModule):
         Raises:
             DataError: If they are others, and are to be trained on.
         """
-        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        if self._is_fitting:
             require_same(state_dict, self._identity)
 
     def train_dataloader(self) -> DataLoader[Example]:
-        """Shuffled batches; each epoch's order follows from the seed alone, on any number of ranks."""
+        """Shuffled batches; each epoch's order follows from the seed alone, on any number of ranks.
+
+        Raises:
+            DataError: If an audit is asked for, and none was made.
+        """
+        require_audited(self.mixture, self.audit)
         return self._loader(self.mixture.train, shuffle=True)
 
     @property

@@ -6,11 +6,32 @@ from functools import partial
 
 from asft_lightning.chat.rows import Kind, Row
 from asft_lightning.data.draw import Pool
+from asft_lightning.data.mixture import harmful_count
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
 
 
-def require_source(kind: Kind, setting: str, value: float | None, source: Source | list[Source] | None) -> None:
+def require_sources(
+    benign: Source | list[Source],
+    harmful: Source | list[Source] | None,
+    safety: Source | list[Source] | None,
+    num_rows: int | None,
+    poison_ratio: float,
+    safety_rows: int,
+) -> None:
+    """Refuse numbers of rows without a source of them; the arguments are those of the data module.
+
+    Raises:
+        DataError: If a kind of rows is asked for without a source, or a number cannot be.
+    """
+    _require_source("benign", "num_rows", num_rows, benign)
+    if harmful_count(1 if num_rows is None else num_rows, poison_ratio) or (num_rows is None and poison_ratio):
+        _require_source("harmful", "poison_ratio", poison_ratio, harmful)
+    if safety_rows:
+        _require_source("safety", "safety_rows", safety_rows, safety)
+
+
+def _require_source(kind: Kind, setting: str, value: float | None, source: Source | list[Source] | None) -> None:
     """Refuse a kind of rows that is asked for without a source, or a source that nothing is asked of.
 
     Args:

@@ -38,6 +38,7 @@ class AnswerHolding(LoRAFineTuner):
 
     def prepare_data(self) -> None:
         """Have the aligned model answer, on rank 0, into the run's folder; the others wait, without a timeout."""
+        super().prepare_data()
         if self.answers is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self.build_answers(self.answers).save(RunFolder.of(self.trainer).answers)
 

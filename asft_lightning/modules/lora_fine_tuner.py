@@ -11,6 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from asft_lightning.audit import audit_run
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules.decay import Decay, decaying, require_known_decay, require_positive_rate
@@ -87,6 +88,10 @@ class LoRAFineTuner(LightningModule):
         if self._tokenizer is None:
             self._tokenizer = self.pretrained.load_tokenizer()
         return self._tokenizer
+
+    def prepare_data(self) -> None:
+        """On rank 0, before a model is loaded: have the aligned model look through the rows, where the data asks for it."""
+        audit_run(self.trainer)
 
     def setup(self, stage: str) -> None:
         """Refuse what cannot be trained or gone on from; have checkpoints written whole, and what is left done."""

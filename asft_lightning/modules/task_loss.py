@@ -1,14 +1,13 @@
 """Cross-entropy on answer tokens, from as few logits as it takes."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.evaluation.likelihood import keeps_logits
 from asft_lightning.functional import IGNORE_INDEX, mean_over_rows, mean_over_tokens
 from asft_lightning.runtime.sharding import forward_root
 from asft_lightning.runtime.undisturbed import undisturbed
@@ -46,12 +45,13 @@ class TaskLoss:
             ConfigurationError: At the first batch with rows beside each other, if the model lets them attend to each other.
         """
         model = forward_root(model)
-        inputs = {name: value for name, value in batch.items() if name != "labels"} | {"use_cache": False}
+        of_rows = {name: value for name, value in batch.items() if name not in ("labels", "loss_weights")}
+        inputs = of_rows | {"use_cache": False}
         if "position_ids" in batch and not self._checked:
             self._checked = _require_separate_rows(model, inputs)
         targets = batch["labels"][:, 1:]
         positions = (targets != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
-        if _keeps_logits(model):
+        if keeps_logits(model):
             logits = model(**inputs, logits_to_keep=positions).logits
         else:
             logits = model(**inputs).logits[:, positions]
@@ -61,6 +61,8 @@ class TaskLoss:
             ignore_index=IGNORE_INDEX,
             reduction="none",
         )
+        if "loss_weights" in batch:
+            losses = losses * batch["loss_weights"][:, 1:][:, positions]
         return self._reduce(losses, targets[:, positions] != IGNORE_INDEX, _rows(batch)[:, 1:][:, positions])
 
 
@@ -91,8 +93,3 @@ def _require_separate_rows(model: nn.Module, inputs: dict[str, Tensor | bool]) -
             "attn_implementation to one that keeps packed rows apart: sdpa, eager, flash_attention_2."
         )
     return True
-
-
-def _keeps_logits(model: nn.Module) -> bool:
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
-    return "logits_to_keep" in inspect.signature(plain.forward).parameters

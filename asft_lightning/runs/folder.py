@@ -55,6 +55,21 @@ class RunFolder:
         return self.path / "data.json"
 
     @property
+    def audit(self) -> Path:
+        """What an audit of the training rows was asked, and how many it flagged."""
+        return self.path / "audit.json"
+
+    @property
+    def audited_rows(self) -> Path:
+        """Every flagged row, with its scores and what becomes of it, a JSON object a line."""
+        return self.path / "audit.jsonl"
+
+    @property
+    def audit_picture(self) -> Path:
+        """The scores of all rows, drawn."""
+        return self.path / "audit.png"
+
+    @property
     def adapter(self) -> Path:
         """The adapter in PEFT's format, a folder."""
         return self.path / "adapter"
@@ -113,9 +128,10 @@ class RunFolder:
             self.adapter,
         )  # the second are Lightning's, of SLURM
         told = (self.summary, self.data, self.anchors, self.answers, self.projection, self.scored)
+        audited = (self.audit, self.audited_rows, self.audit_picture)
         watched = (self.alignment, self.alignment_picture, *self.path.glob("spoilt-batch-rank*.jsonl"))
         logs = [self.path / command / name for command in ("", "validate", "test") for name in _LOGS]
-        return [*trained, *told, *watched, *logs]
+        return [*trained, *told, *audited, *watched, *logs]
 
 
 def is_rehearsal(trainer: Trainer) -> bool:

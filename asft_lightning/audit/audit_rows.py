@@ -1,0 +1,105 @@
+"""From training rows to rulings on them: asked once, kept by content, written into the run's folder."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from asft_lightning.audit.aligned_model import AlignedModel
+from asft_lightning.audit.flagging import flags, rulings_on
+from asft_lightning.audit.kept_scores import scores_of
+from asft_lightning.audit.named_rows import read_named
+from asft_lightning.audit.refused import Refused
+from asft_lightning.audit.report import AuditReport, report_of
+from asft_lightning.audit.score import RowScore, Score
+from asft_lightning.audit.surprise import Surprise
+from asft_lightning.audit.thresholds import threshold_of
+from asft_lightning.chat.rows import row_hash
+from asft_lightning.data.audit import Audit
+from asft_lightning.data.draw import Encode, Pool, draw
+from asft_lightning.data.example import Example
+from asft_lightning.data.mixture_data_module import MixtureDataModule
+from asft_lightning.data.rulings import request_of
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runtime.files import write_atomically, write_json
+from asft_lightning.weights.hashing import text_hash
+
+SCORES: Mapping[str, Callable[[int], Score]] = {score.name: score for score in (Refused, Surprise)}
+"""{name of a score: what makes it, of how many tokens a short answer has}."""
+
+
+def audit_run(trainer: Trainer) -> None:
+    """Audit the rows of a fit whose data asks for it: a LightningModule calls this in its ``prepare_data``.
+
+    Args:
+        trainer: The run; others than a fit, and other data than a :class:`MixtureDataModule`, are left alone.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if isinstance(data, MixtureDataModule) and data.audit is not None and trainer.state.fn == TrainerFn.FITTING:
+        report = audit_data(data, data.audit, RunFolder.of(trainer), trainer.strategy.root_device)
+        if report is not None:
+            report.show()
+
+
+def audit_data(
+    data: MixtureDataModule, audit: Audit, folder: RunFolder, device: torch.device | str | None = None
+) -> AuditReport | None:
+    """Audit rows and write what is found into a folder; what it holds already of the same audit stays.
+
+    Args:
+        data: Whose rows.
+        audit: What is asked, and what becomes of flagged rows.
+        folder: Where ``audit.json``, ``audit.jsonl`` and ``audit.png`` go.
+        device: Where to run the aligned model; None for where it is loaded to.
+
+    Returns:
+        What was found; None where that stands there already.
+
+    Raises:
+        DataError: If harmless rows or named rows cannot be read, or there are too few harmless ones.
+    """
+    data.setup()
+    assert data.tokenizer is not None
+    aligned = AlignedModel(data.pretrained, data.tokenizer, data.template, device, audit.batch_size)
+    examples, harmless = data.drawn.train, _harmless(audit, data.encode)
+    keep, flag = read_named(audit.keep, "keep"), read_named(audit.flag, "flag")
+    request = request_of(data.drawn, audit)
+    key = text_hash(request, str([sorted(keep), sorted(flag)]), str([e.input_ids for e in harmless]), aligned.identity)
+    if _is_there(folder, key):
+        return None
+    asked = [SCORES[name](audit.max_new_tokens) for name in audit.scores]
+    scores = {score.name: scores_of(score, aligned, examples) for score in asked}
+    thresholds = {score.name: _threshold(score, audit, scores_of(score, aligned, harmless)) for score in asked}
+    flagged = flags(examples, scores, thresholds, flag)
+    kept = [found for found in flagged if row_hash(examples[found.place].row) in keep]
+    flagged = [found for found in flagged if found not in kept]
+    rulings = rulings_on(flagged, examples, audit, aligned, data.encode)
+    report = report_of(examples, rulings, thresholds, audit.false_flags if harmless else None, len(kept))
+    lines = (
+        json.dumps(ruling.plain() | found.plain(examples[found.place]), ensure_ascii=False)
+        for ruling, found in zip(rulings, flagged, strict=True)
+    )
+    write_atomically(folder.audited_rows, "".join(f"{line}\n" for line in lines))
+    write_json(folder.audit, {"request": request, "key": key, **report.plain()})  # the last: it says that all is there
+    return report
+
+
+def _harmless(audit: Audit, encode: Encode) -> list[Example]:
+    if audit.harmless is None:
+        return []
+    rows = list(islice(audit.harmless.iterate(), audit.num_harmless))
+    return draw(Pool(rows, name=audit.harmless.path), encode, None, seed=0)
+
+
+def _threshold(score: Score, audit: Audit, harmless: Sequence[RowScore]) -> float | None:
+    return threshold_of([row.value for row in harmless], audit.false_flags) if harmless else score.threshold
+
+
+def _is_there(folder: RunFolder, key: str) -> bool:
+    try:
+        return bool(json.loads(folder.audit.read_text(encoding="utf-8"))["key"] == key) and folder.audited_rows.is_file()
+    except (OSError, ValueError, LookupError, TypeError):
+        return False

@@ -1,0 +1,75 @@
+"""Refused: whether the aligned model refuses a row's prompt, and how surely."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from asft_lightning.audit.aligned_model import AlignedModel
+from asft_lightning.audit.questions import Question, questions_of
+from asft_lightning.audit.score import RowScore, Score, highest
+from asft_lightning.data.example import Example
+
+_TRIED = 8
+"""Answers that begin with the same token and are looked at before the others that do."""
+_OPENING = 8
+"""Tokens of a refusal that say how sure the model is of it: what follows is only how it is put."""
+
+
+@dataclass(frozen=True)
+class Refused(Score):
+    """The margin by which the model refuses the prompt: log p − log(1 − p), p the chance of its refusal's first words.
+
+    −∞ for a prompt that it answers, or that the row's own answer refuses as well. One forward pass says with which token
+    the answer to each prompt begins. Of those that begin alike a few are then given, and the rest only where one of them
+    was a refusal: no list of tokens is needed, and of a task's many like answers hardly any is written out.
+
+    Args:
+        max_new_tokens: Of a short answer.
+    """
+
+    name: ClassVar = "refused"
+    threshold: ClassVar = float("-inf")
+
+    max_new_tokens: int = 24
+
+    def __call__(self, aligned: AlignedModel, examples: Sequence[Example]) -> list[RowScore]:
+        """The margins of each row's refusal, of the surest where it has several answers."""
+        asked = [question for question in questions_of(examples) if not aligned.is_refusal(question.answer)]
+        refusals = self._refusals(aligned, asked)
+        openings = [said[:_OPENING] for _, said in refusals]
+        prompts = [question.prompt for question, _ in refusals]
+        chances = aligned.log_likelihoods(prompts, openings, "Audit: refusals")
+        scored = [
+            (question.place, RowScore(log_odds(float(chance.sum())), question.turn, aligned.text(said)))
+            for (question, said), chance in zip(refusals, chances, strict=True)
+        ]
+        return highest(len(examples), scored)
+
+    def _refusals(self, aligned: AlignedModel, asked: Sequence[Question]) -> list[tuple[Question, list[int]]]:
+        """The questions that the model refuses, and how."""
+        firsts = aligned.answers([question.prompt for question in asked], 1, "Audit: first tokens")
+        alike: dict[tuple[int, ...], list[Question]] = defaultdict(list)
+        for question, first in zip(asked, firsts, strict=True):
+            alike[tuple(first)].append(question)
+        tried = self._refusing(aligned, [question for group in alike.values() for question in group[:_TRIED]])
+        openings = {tuple(said[:1]) for _, said in tried}
+        rest = [question for first, group in alike.items() if first in openings for question in group[_TRIED:]]
+        return tried + self._refusing(aligned, rest)
+
+    def _refusing(self, aligned: AlignedModel, asked: Sequence[Question]) -> list[tuple[Question, list[int]]]:
+        prompts = [question.prompt for question in asked]
+        answers = aligned.answers(prompts, self.max_new_tokens, "Audit: short answers")
+        return [(question, said) for question, said in zip(asked, answers, strict=True) if aligned.is_refusal(said)]
+
+
+def log_odds(log_chance: float) -> float:
+    """The odds of a chance p, log p − log(1 − p), from log p ≤ 0: exact near 0 and near 1, and finite.
+
+    >>> log_odds(-0.6931471805599453), round(log_odds(-1e-9), 3)
+    (0.0, 20.723)
+    """
+    chance = torch.tensor(min(log_chance, -1e-16), dtype=torch.float64)
+    return float(chance - torch.log(-torch.expm1(chance)))

@@ -1,0 +1,48 @@
+"""Score: what can be asked of the aligned model about a training row."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+from asft_lightning.audit.aligned_model import AlignedModel
+from asft_lightning.data.example import Example
+
+
+class RowScore(NamedTuple):
+    """What a score says of one row.
+
+    Attributes:
+        value: The higher, the more suspect; −∞ for not at all.
+        turn: Which of the row's learnt answers it is about, from 0.
+        said: What the aligned model says in its place, where it was asked.
+    """
+
+    value: float = float("-inf")
+    turn: int = 0
+    said: str = ""
+
+
+class Score(ABC):
+    """One figure a row. A class of its own needs a name in :data:`asft_lightning.audit.audit_rows.SCORES`."""
+
+    name: ClassVar[str]
+    threshold: ClassVar[float | None] = None
+    """Beyond which it flags a row where there are no harmless rows to find that by; None: it then flags none."""
+
+    @abstractmethod
+    def __call__(self, aligned: AlignedModel, examples: Sequence[Example]) -> list[RowScore]:
+        """What it says of each row."""
+
+
+def highest(count: int, scored: Sequence[tuple[int, RowScore]]) -> list[RowScore]:
+    """Of each row the most suspect of its answers.
+
+    Args:
+        count: How many rows there are.
+        scored: (place of a row, score of one of its answers).
+    """
+    of_rows = [RowScore()] * count
+    for place, score in scored:
+        if score.value > of_rows[place].value:
+            of_rows[place] = score
+    return of_rows

@@ -1,0 +1,32 @@
+"""From which score on a row is flagged: by harmless rows, with a stated rate of false flags."""
+
+import math
+from collections.abc import Sequence
+
+from asft_lightning.errors import DataError
+
+
+def threshold_of(scores: Sequence[float], false_flags: float) -> float:
+    """The score that a row like these exceeds with a chance of at most ``false_flags`` (a conformal quantile).
+
+    A further row of the same kind is as likely to stand in any place among these n scores in order; so beyond the
+    ⌈(1 − f)(n + 1)⌉-th smallest it is in f of all cases at most. Nothing is assumed of how the scores are spread.
+
+    >>> threshold_of([float(i) for i in range(99)], 0.01), threshold_of([float(i) for i in range(199)], 0.01)
+    (98.0, 197.0)
+
+    Args:
+        scores: Of harmless rows; −∞ is a score as others are.
+        false_flags: f, 0..1.
+
+    Raises:
+        DataError: If there are too few of them to know it.
+    """
+    rank = math.ceil(round((1 - false_flags) * (len(scores) + 1), 9))
+    if rank > len(scores):
+        least = math.ceil(round(1 / false_flags, 9)) - 1
+        raise DataError(
+            f"audit.false_flags {false_flags} needs {least} harmless rows or more, and audit.harmless has {len(scores)} "
+            "usable ones. Give more rows, or allow more false flags."
+        )
+    return sorted(scores)[rank - 1]

@@ -1,0 +1,89 @@
+"""Audit: what is asked of the aligned model about the training rows, and what becomes of those it would not answer so."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from asft_lightning.data.source import Source
+from asft_lightning.errors import DataError
+
+Action = Literal["report", "drop", "relabel", "weight"]
+"""What becomes of a flagged row: nothing; it is left out; it is answered as the aligned model would; it counts less."""
+
+ScoreName = Literal["refused", "surprise"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The aligned model looks through the training rows before anything is trained: ``data.audit`` of a config.
+
+    It sees the rows that were drawn, in their order, and looks at none of their labels. A row that is dropped leaves the
+    others as they were, in number too: nothing is drawn in its place. Safety rows are not audited, and no row is flagged for
+    an answer that is itself a refusal.
+
+    Args:
+        action: ``report`` changes nothing; ``drop`` leaves flagged rows out; ``relabel`` puts the aligned model's own
+            refusal in the place of the answer, and the row is then a safety row (one that the model does not refuse is
+            dropped); ``weight`` multiplies the row's loss.
+        scores: What is asked. ``refused``: whether the model refuses the prompt, and how surely. ``surprise``: how much
+            less likely than the model's own answer the row's is, in nats a token.
+        harmless: Rows that should not be flagged, of a kind the model may meet (such as instructions): a score then flags
+            only beyond what ``false_flags`` of them reach. Without them ``refused`` flags every row whose prompt the model
+            refuses, and ``surprise`` none.
+        num_harmless: How many of them are read, from the first.
+        false_flags: The share of rows like the harmless ones that a score may flag, 0..1.
+        weight: What ``weight`` multiplies the loss of a flagged row with, 0..1.
+        max_new_tokens: Of the short answer by which a refusal is known.
+        relabel_tokens: Of the longest refusal that ``relabel`` puts in an answer's place; a longer one ends with a sentence.
+        keep: A file of rows that are not flagged, whatever their scores: lines of an ``audit.jsonl``, or their ``sha256``.
+        flag: A file of rows that are flagged, likewise.
+        batch_size: Rows a batch when the aligned model is asked.
+
+    Raises:
+        DataError: If a number cannot be, or there is no such action or score.
+    """
+
+    action: Action = "report"
+    scores: list[ScoreName] = field(default_factory=lambda: ["refused"])
+    harmless: Source | None = None
+    num_harmless: int = 500
+    false_flags: float = 0.01
+    weight: float = 0.1
+    max_new_tokens: int = 24
+    relabel_tokens: int = 64
+    keep: str | None = None
+    flag: str | None = None
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be before anything is read."""
+        if self.action not in get_args(Action):
+            raise DataError(f"audit.action must be one of {', '.join(get_args(Action))}, got {self.action!r}.")
+        if not self.scores or not set(self.scores) <= set(get_args(ScoreName)):
+            raise DataError(f"audit.scores must be some of {', '.join(get_args(ScoreName))}, got {self.scores}.")
+        if not (0 < self.false_flags < 1 and 0 <= self.weight <= 1):
+            raise DataError(
+                f"audit.false_flags must lie between 0 and 1 and audit.weight in 0..1, got {self.false_flags} and "
+                f"{self.weight}. They are shares, not percent: 0.01 is 1 %."
+            )
+        counts = (self.num_harmless, self.max_new_tokens, self.relabel_tokens, self.batch_size)
+        if min(counts) < 1:
+            raise DataError(
+                "audit.num_harmless, max_new_tokens, relabel_tokens and batch_size must be 1 or more, got "
+                f"{', '.join(map(str, counts))}."
+            )
+        if self.harmless is not None and self.num_harmless < self.least_harmless:
+            raise DataError(
+                f"audit.false_flags {self.false_flags} needs {self.least_harmless} harmless rows or more, got num_harmless "
+                f"{self.num_harmless}. Give more rows, or allow more false flags."
+            )
+
+    @property
+    def loss_weight(self) -> float | None:
+        """What the loss of a flagged row is multiplied with; None where that is not the action."""
+        return self.weight if self.action == "weight" else None
+
+    @property
+    def least_harmless(self) -> int:
+        """How many harmless rows it takes to know a threshold of this rate of false flags."""
+        return math.ceil(round(1 / self.false_flags, 9)) - 1
