@@ -18,6 +18,7 @@ from asft_lightning.functional.principal import Principal
 from asft_lightning.functional.projection import gram_applied, shrunk, update_cosine, update_product
 from asft_lightning.functional.quadratic_form import QuadraticForm, Total, applied_and_gram, whole
 from asft_lightning.functional.relative_change import RelativeChange, relative_change
+from asft_lightning.functional.row_gradients import row_cosines, row_gradients, row_norms
 
 __all__ = [
     "IGNORE_INDEX",
@@ -42,6 +43,9 @@ __all__ = [
     "mean_over_rows",
     "mean_over_tokens",
     "relative_change",
+    "row_cosines",
+    "row_gradients",
+    "row_norms",
     "shrunk",
     "split_factor",
     "subspace_map",
