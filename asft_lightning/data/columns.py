@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from asft_lightning.chat.rows import Row, trimmed
+from asft_lightning.chat.rows import Row, Turn, trimmed
 from asft_lightning.data.conversations import history_beside
 from asft_lightning.data.readers import Record
 from asft_lightning.data.values import categories, record_value
@@ -27,6 +27,7 @@ class Columns:
         category: The column of the kinds of harm that a prompt is about: text, a list of text, or {kind: whether}.
         optional: Columns that a record may lack.
         with_history: Whether columns ``system`` and ``history`` say what was said before.
+        system: The system prompt, written as ``prompt`` is; ``""`` for none.
 
     Raises:
         DataError: If a brace stands alone.
@@ -38,18 +39,23 @@ class Columns:
     category: str | None = None
     optional: tuple[str, ...] = ()
     with_history: bool = False
+    system: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a column's name."""
-        for text in (self.prompt, self.answer):
+        for text in self._texts:
             if any(match[0] in ("{", "}") for match in _PIECE.finditer(text)):
                 raise DataError(
                     f"braces must stand around a column's name, got {text!r:.60}. Double those that are text: {{{{ and }}}}"
                 )
 
+    @property
+    def _texts(self) -> tuple[str, ...]:
+        return self.prompt, self.answer, self.system
+
     def fit(self, record: Record) -> bool:
         """Whether a record has all columns that are needed."""
-        needed = {match[1] for text in (self.prompt, self.answer) for match in _PIECE.finditer(text)}
+        needed = {match[1] for text in self._texts for match in _PIECE.finditer(text)}
         return (needed | {self.category}) - {None, *self.optional} <= record.keys()
 
     def row(self, record: Record, counts: Counter[str] | None = None) -> Row:
@@ -69,6 +75,8 @@ class Columns:
                 f"an answer with `labels` must be one of {list(self.labels)}, got {answer!r:.60}. Name all labels"
             )
         history = history_beside(record, Counter() if counts is None else counts) if self.with_history else ()
+        if system := _filled(self.system, lambda column: self._text(record, column)).strip():
+            history = (Turn("system", system), *history)
         return Row(prompt, answer, history, categories=categories(record, self.category))
 
     def _text(self, record: Record, column: str) -> str:

@@ -50,6 +50,7 @@ class Source:
         name: The hub data set's configuration.
         split: The hub data set's split.
         revision: The hub data set's revision.
+        system: The system prompt, written as ``prompt`` is, where that is told: ``template.system`` gives way to it.
 
     Raises:
         DataError: If a setting cannot be.
@@ -70,6 +71,7 @@ class Source:
     name: str | None = None
     split: str = "train"
     revision: str | None = None
+    system: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be before anything is read."""
@@ -78,9 +80,11 @@ class Source:
         if self.rows is not None and not re.fullmatch(r"\d*:\d*", self.rows.strip()):
             raise DataError(f"{self.path}: rows must read start:stop, got {self.rows!r}. '0:400' is the first 400.")
         try:
-            Columns(self.prompt or "", self.answer or "")
+            Columns(self.prompt or "", self.answer or "", system=self.system or "")
         except DataError as error:
             raise DataError(f"{self.path}: {error}.") from error
+        if self.system is not None and self.prompt is None:
+            raise DataError(f"{self.path}: system must stand beside prompt, got none. Write both, with columns in braces.")
 
     @property
     def entry(self) -> Entry:
@@ -148,8 +152,9 @@ class Source:
 
     def _columns(self, first: Record) -> Columns:
         """What makes a row, told by the settings, and where they are silent by the first way that fits the first record."""
-        told = {"prompt": self.prompt, "answer": self.answer, "labels": self.labels, "category": self.category}
-        settings: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+        told: dict[str, Any] = {"prompt": self.prompt, "answer": self.answer, "system": self.system}
+        told |= {"labels": self.labels, "category": self.category}
+        settings = {name: value for name, value in told.items() if value is not None}
         if self.prompt is not None:  # what is said is told, and nothing else is read into the columns
             settings["with_history"] = False
         ways = [replace(way, **settings) for way in self.entry.columns]

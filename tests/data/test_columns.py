@@ -162,7 +162,7 @@ def test_names_are_replaced_and_doubled_braces_halved(name, other, value, around
 
 
 @pytest.mark.parametrize("name", ["Best answer", "missing?", "0", '"label": 1'])
-@pytest.mark.parametrize("column", ["prompt", "answer"])
+@pytest.mark.parametrize("column", ["prompt", "answer", "system"])
 def test_name_that_no_record_has(source, name, column):
     told = {"prompt": "{Best Answer}", "answer": "", column: f"{{{name}}}"}
     with pytest.raises(
@@ -173,7 +173,7 @@ def test_name_that_no_record_has(source, name, column):
 
 
 @pytest.mark.parametrize("text", ["{", "}", "{}", "{a", "a}", "{a}}", "{{a}", "{a}{", "{ {a} }", "}{"])
-@pytest.mark.parametrize("column", ["prompt", "answer"])
+@pytest.mark.parametrize("column", ["prompt", "answer", "system"])
 def test_brace_that_stands_alone(text, column):
     with pytest.raises(
         DataError, match=r"rows\.jsonl: braces must stand around a column's name, got .*Double those that are"
@@ -204,6 +204,17 @@ def test_answer_alone_can_be_told(source):
     record = {"instruction": "a", "input": "b", "label": 1}
     assert source(record, answer="{label}", labels=["no", "yes"]).load() == [Row("a\n\nb", "yes")]
     assert source(record, answer="").load() == [Row("a\n\nb", "")]
+
+
+def test_system_prompt_is_made_of_columns_as_the_prompt_is(source):
+    records = {"goal": " open {it} ", "target": "sure"}, {"goal": "", "target": "no"}
+    rows = source(*records, prompt="do {{so}}", answer="{target}", system="{goal}").load()
+    assert rows == [Row("do {so}", "sure", (Turn("system", "open {it}"),)), Row("do {so}", "no")]
+
+
+def test_system_prompt_is_told_beside_the_prompt(source):
+    with pytest.raises(DataError, match=r"rows\.jsonl: system must stand beside prompt, got none\. Write both"):
+        source({"instruction": "a", "output": "b"}, system="{instruction}")
 
 
 @pytest.mark.parametrize("value", [1, 1.0, True, "1", "1.0", "true"])
