@@ -1,8 +1,8 @@
-"""The figures of docs/results/behaviour-smollm2.json: python benchmarks/smollm2/behaviour/collect.py runs/behaviour OUT.json.
+"""Figures of docs/results/behaviour-smollm2.json: python benchmarks/smollm2/behaviour/collect.py runs/behaviour OUT.json.
 
-Adds the finished runs of each comparison in the folder to those that the file holds. A run is known by its comparison and its
-folder's name, so that runs of several machines come together. ``before`` is what `asft-lightning test` wrote of the untrained
-model.
+Adds the finished runs of each comparison in the folder to those that the file holds. A run is known by its comparison and
+its folder's name, so that runs of several machines come together. ``before`` is what `asft-lightning test` wrote of the
+untrained model.
 """
 
 import json
