@@ -169,12 +169,13 @@ def nudged(name):
         lambda folder: {"loading": "bfloat16"},
         lambda folder: {"tokens": "last"},
         lambda folder: {"ridge": 0.1},
+        lambda folder: {"sides": "both"},
         lambda folder: {"num_prompts": 4},
         lambda folder: {"weight": 2.0},
     ],
     ids=[
         "a prompt less", "other prompts", "system prompt", "style", "head", "embedding", "no target", "norm", "loading",
-        "tokens", "ridge", "number", "weight",
+        "tokens", "ridge", "sides", "number", "weight",
     ],
 )  # fmt: skip
 def test_whatever_an_activation_anchor_follows_from_is_in_the_key(builder, activated, tmp_path, change):
