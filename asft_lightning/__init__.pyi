@@ -52,6 +52,7 @@ from .evaluation import (
 )
 from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore
 from .modules import AsFT, Lisa, LoRAFineTuner
+from .penalty.answer_budget import AnswerBudget
 from .penalty.answer_penalty import AnswerPenalty
 from .penalty.drift_budget import DriftBudget
 from .penalty.update_penalty import UpdatePenalty
@@ -69,6 +70,7 @@ __all__ = [
     "AnchorError",
     "AnchorSet",
     "AnswerAccuracy",
+    "AnswerBudget",
     "AnswerPenalty",
     "Answers",
     "AsFT",

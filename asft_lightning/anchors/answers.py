@@ -31,6 +31,8 @@ class Answers:
         max_new_tokens: Of an answer: how a model begins says whether it refuses.
         rows_per_step: Answers compared in an optimizer step, in turn, in a seeded order.
         weight: What the divergence is multiplied with, > 0; it does not know ``lambda_reg``.
+        budget: Hold the divergence at or below this, in nats, > 0: the weight then adapts, and ``weight`` is what it starts
+            at; null for a weight that stays.
         batch_size: Prompts a batch when the aligned model answers.
 
     Raises:
@@ -43,6 +45,7 @@ class Answers:
     max_new_tokens: int = 24
     rows_per_step: int = 2
     weight: float = 3.0
+    budget: float | None = None
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -52,6 +55,11 @@ class Answers:
             raise AnchorError(
                 "Answers needs num_prompts, max_new_tokens, rows_per_step and batch_size of 1 or more and a weight above 0, "
                 f"got {', '.join(map(str, counts))} and {self.weight}. Leave `answers` out to do without."
+            )
+        if self.budget is not None and not 0 < self.budget < float("inf"):
+            raise AnchorError(
+                f"the budget of Answers must be a number of nats above 0, got {self.budget}. Leave it out for a weight that "
+                "stays."
             )
 
     def rows(self) -> list[Row]:

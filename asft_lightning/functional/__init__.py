@@ -1,6 +1,7 @@
 """Pure tensor functions: the mathematics of the penalty. No state, no Lightning, no I/O."""
 
 from asft_lightning.functional.alignment import AlignmentMap, Spectrum, gram_map, harmful_map, split_factor, subspace_map
+from asft_lightning.functional.conflict import without_conflict
 from asft_lightning.functional.decomposition import (
     LeftSingular,
     leading_left_singular,
@@ -54,6 +55,7 @@ __all__ = [
     "update_penalty",
     "update_product",
     "whole",
+    "without_conflict",
     "without_share",
     "working_dtype",
 ]

@@ -9,13 +9,15 @@ from torch import Tensor
 
 from asft_lightning.anchors import Answers, KeptAnswers, Probe
 from asft_lightning.errors import UnpenalisedError
-from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
+from asft_lightning.modules.two_gradients import TwoGradients
+from asft_lightning.penalty.answer_budget import AnswerBudget
 from asft_lightning.penalty.answer_penalty import AnswerPenalty
 from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runtime.ranks import mean_over_ranks
 from asft_lightning.weights.matrices import open_weights
 
 
-class AnswerHolding(LoRAFineTuner):
+class AnswerHolding(TwoGradients):
     """L = L_task + w · KL(aligned ‖ current) on the aligned model's answers to some prompts, once an optimizer step.
 
     A part of :class:`AsFT`, whose constructor calls :meth:`hold`.
@@ -23,6 +25,7 @@ class AnswerHolding(LoRAFineTuner):
 
     answers: Answers | None
     answer_penalty: AnswerPenalty | None
+    answer_budget: AnswerBudget | None
     kept_answers: KeptAnswers | None
 
     def hold(self, answers: Answers | None) -> None:
@@ -33,8 +36,16 @@ class AnswerHolding(LoRAFineTuner):
         """
         self.answers = answers
         self.answer_penalty = None
+        limit = None if answers is None else answers.budget
+        self.answer_budget = None if answers is None or limit is None else AnswerBudget(limit, answers.weight)
         self.kept_answers = None
         self._answered_step = -1
+        self._divergence: Tensor | None = None
+
+    @property
+    def needs_one_closure(self) -> bool:
+        """Answers are compared once a step."""
+        return super().needs_one_closure or self.answers is not None
 
     def prepare_data(self) -> None:
         """Have the aligned model answer, on rank 0, into the run's folder; the others wait, without a timeout."""
@@ -69,7 +80,7 @@ class AnswerHolding(LoRAFineTuner):
         assert self.model is not None and self.answers is not None
         self.kept_answers = answers
         self.answer_penalty = AnswerPenalty(self.model, answers, rows_per_step=self.answers.rows_per_step)
-        self.leave_to_each_rank("answer_penalty.")
+        self.leave_to_each_rank("answer_penalty.", "answer_budget.")
 
     def leave_to_each_rank(self, *parts: str) -> None:
         """Have DDP not broadcast what every rank reads from one file, at each step; nor could it from the host."""
@@ -90,9 +101,18 @@ class AnswerHolding(LoRAFineTuner):
             return None
         self._answered_step = self.global_step
         divergence: Tensor = self.answer_penalty(self.model, self.global_step)
-        self.log("train/answer_divergence", divergence.detach(), prog_bar=True)
-        micro_batches = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
-        return divergence * (self.answers.weight * micro_batches)
+        self._divergence = divergence.detach()
+        self.log("train/answer_divergence", self._divergence, prog_bar=True)
+        if self.answer_budget is None:
+            return divergence * (self.answers.weight * self.micro_batches)
+        self.log("train/answer_weight", self.answer_budget.weight.clone())
+        return divergence * (self.answer_budget.weight * self.micro_batches)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step, and then the weight of the next: a checkpoint in the midst of a step has that of the step itself."""
+        super().optimizer_step(*args, **kwargs)
+        if self.answer_budget is not None and self._divergence is not None:
+            self.answer_budget.observe(mean_over_ranks(self._trainer, self._divergence))
 
     def fingerprint(self) -> dict[str, Any]:
         """What was trained, how, and which answers it was held to."""

@@ -26,6 +26,7 @@ from asft_lightning.errors import ConfigurationError, UnpenalisedError
 from asft_lightning.modules.answer_holding import AnswerHolding
 from asft_lightning.modules.decay import Decay
 from asft_lightning.modules.task_loss import LossReduction
+from asft_lightning.modules.two_gradients import Conflict
 from asft_lightning.penalty.drift_budget import DriftBudget, require_budget, require_one_to_limit
 from asft_lightning.penalty.update_penalty import UpdatePenalty
 from asft_lightning.runs.folder import RunFolder
@@ -52,7 +53,9 @@ class AsFT(AnswerHolding):
         scale_update: Penalise (α/r)·BA, the true update, instead of the authors' bare BA.
         allow_unpenalised: Let other parameters be trained as well, unseen by the penalty.
         anchors_on_host: Keep the anchors in host memory: device memory for time.
-        answers: Also hold the model's answers to some prompts, with a weight of its own: :class:`Answers`.
+        answers: Also hold the model's answers to some prompts, with a weight or a budget of its own: :class:`Answers`.
+        conflict: What becomes of the task's gradient where it goes against that of all that protects: ``add`` adds them up;
+            ``project`` first takes out of the task's what lies against the other, over all trained parameters as one vector.
 
     Raises:
         ConfigurationError: If ``lambda_reg`` or ``lambda_warmup_steps`` is negative, ``drift_budget`` is not positive, or
@@ -82,9 +85,11 @@ class AsFT(AnswerHolding):
         allow_unpenalised: bool = False,
         anchors_on_host: bool = False,
         answers: Answers | None = None,
+        conflict: Conflict = "add",
     ) -> None:
         tuning = (loss_reduction, gradient_checkpointing, compile_backend, optimizer, lr_scheduler)
         super().__init__(pretrained, lora, template, adapter, *tuning)
+        self.settle(conflict)
         self.hold(answers)
         if not (0 <= lambda_reg < math.inf and lambda_warmup_steps >= 0):
             raise ConfigurationError(
@@ -167,6 +172,11 @@ class AsFT(AnswerHolding):
             penalised = replace(anchors, terms=tuple(term for term in anchors.terms if not term.relative))
         if penalised.terms:
             self.penalty = UpdatePenalty(self.model, penalised, scale_update=self.scale_update, **options)
+        elif self.conflict == "project" and self.answers is None:
+            raise ConfigurationError(
+                "conflict: project needs something with a gradient that protects, and a drift budget alone has none. Leave "
+                "conflict out, or give answers."
+            )
         self.leave_to_each_rank("penalty.", "budget.")
         if self.lambda_reg == 0 and self.budget is None and self.answers is None:
             rank_zero_warn("lambda_reg is 0: this run trains without protection.")
@@ -176,7 +186,7 @@ class AsFT(AnswerHolding):
         if self._holds_updates and self.anchor_set is None:
             raise UnpenalisedError("AsFT must not train without its penalty: call bind(build_anchors()) first.")
         parts = [part for part in (self._penalised(), super().regularisation()) if part is not None]
-        return torch.stack(parts).sum() if parts else None
+        return self.apart(torch.stack(parts).sum() if parts else None)
 
     def _penalised(self) -> Tensor | None:
         if self.budget is not None:
@@ -214,4 +224,5 @@ class AsFT(AnswerHolding):
         else:
             terms = [dict(term.settings) for term in self.anchor_set.terms]
             anchors = {"anchors": terms, "anchors_sha256": self.anchor_set.sha256()}
-        return {**super().fingerprint(), "lambda_reg": self.lambda_reg, "drift_budget": self.drift_budget, **anchors}
+        settings = {name: getattr(self, name) for name in ("lambda_reg", "drift_budget", "conflict")}
+        return {**super().fingerprint(), **settings, **anchors}

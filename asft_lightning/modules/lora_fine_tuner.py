@@ -206,7 +206,7 @@ class LoRAFineTuner(LightningModule):
         if strict and (different := sorted(expected ^ state_dict.keys())):
             raise ConfigurationError(
                 "a checkpoint must hold exactly the trained weights of this module, and differs in "
-                f"{len(different)} of them, e.g. {different[0]}. Resume with the lora settings it was made with."
+                f"{len(different)} of them, e.g. {different[0]}. Resume with the lora and answers settings it was made with."
             )
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 

@@ -1,7 +1,8 @@
 """What protects a live model: the anchors bound to its LoRA layers, as a penalty or as a budget."""
 
+from asft_lightning.penalty.answer_budget import AnswerBudget
 from asft_lightning.penalty.answer_penalty import AnswerPenalty
 from asft_lightning.penalty.drift_budget import DriftBudget
 from asft_lightning.penalty.update_penalty import UpdatePenalty, probed_prompts
 
-__all__ = ["AnswerPenalty", "DriftBudget", "UpdatePenalty", "probed_prompts"]
+__all__ = ["AnswerBudget", "AnswerPenalty", "DriftBudget", "UpdatePenalty", "probed_prompts"]

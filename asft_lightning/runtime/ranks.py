@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -11,6 +12,14 @@ T = TypeVar("T")
 def on_any_rank(trainer: Trainer | None, is_so_here: bool) -> bool:
     """Whether something is so on some rank; each must ask."""
     return is_so_here if trainer is None else trainer.strategy.reduce_boolean_decision(is_so_here, all=False)
+
+
+def mean_over_ranks(trainer: Trainer | None, value: Tensor) -> Tensor:
+    """The mean of what each rank has, on every rank, the same to the last bit; each must ask."""
+    if trainer is None:
+        return value
+    mean: Tensor = trainer.strategy.reduce(value, reduce_op="mean")
+    return mean
 
 
 def of_every_rank(value: T) -> list[T]:

@@ -1,5 +1,7 @@
 """AsFT that holds answers, with a Trainer: alone, beside anchors, under accumulation, resumed, and scored."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from kit import tiny
@@ -7,8 +9,17 @@ from kit.tiny import LORA, EndAfter, fine_tuner, tiny_data, tiny_trainer, traine
 from kit.tiny import logged_run as run
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from asft_lightning import Answers, AsFT, ConfigurationError, LoRAFineTuner, SafetyEvaluation, Shrinkage, UnpenalisedError
-from asft_lightning.errors import DataError
+from asft_lightning import (
+    AnswerBudget,
+    Answers,
+    AsFT,
+    ConfigurationError,
+    LoRAFineTuner,
+    SafetyEvaluation,
+    Shrinkage,
+    UnpenalisedError,
+)
+from asft_lightning.errors import AnchorError, DataError
 
 
 @pytest.fixture
@@ -53,23 +64,61 @@ def test_the_weight_means_the_same_under_accumulation(pretrained, tmp_path, answ
         torch.testing.assert_close(parts[name], weight, rtol=1e-4, atol=1e-6)
 
 
+WAYS = {
+    "a weight": {},
+    "a budget": {"budget": 1e-3},
+    "both": {"budget": 1e-3, "conflict": "project"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("ended_after", [2, 3, 5])
-def test_a_resumed_run_is_the_same_run(pretrained, tmp_path, answers, ended_after):
+def test_a_resumed_run_is_the_same_run(pretrained, tmp_path, answers, way, ended_after):
+    """Between two steps, and in the midst of one."""
+    held = {"answers": replace(answers, budget=WAYS[way].get("budget")), "conflict": WAYS[way].get("conflict", "add")}
+
     def fit(folder, callbacks=(), checkpoint=None):
         torch.manual_seed(0)
-        module = fine_tuner(AsFT, pretrained, anchors=[], answers=answers, lora=LORA | {"lora_dropout": 0.3})
+        module = fine_tuner(AsFT, pretrained, anchors=[], **held, lora=LORA | {"lora_dropout": 0.3})
         saver = ModelCheckpoint(folder, save_last=True, save_on_exception=True, every_n_train_steps=1000)
         trainer = tiny_trainer(
             folder, callbacks=[saver, *callbacks], max_epochs=2, enable_checkpointing=True, accumulate_grad_batches=2
         )
         trainer.fit(module, tiny_data(pretrained, tmp_path, batch_size=4), ckpt_path=checkpoint)
-        return trained_weights(module)
+        budget = {} if module.answer_budget is None else module.answer_budget.state_dict()
+        return trained_weights(module) | budget
 
     whole = fit(tmp_path / "whole")
     with pytest.raises(RuntimeError, match="ended"):
         fit(tmp_path / "run", [EndAfter(ended_after)])
     again = fit(tmp_path / "run", checkpoint=next((tmp_path / "run").glob("*.ckpt")))
     assert all(torch.equal(again[name], weight) for name, weight in whole.items())
+
+
+def test_a_budget_moves_the_weight(pretrained, tmp_path, answers):
+    """From what it starts at; what is logged is what the step was made with, and a checkpoint has it."""
+    module = fine_tuner(AsFT, pretrained, anchors=[], answers=replace(answers, budget=1e-4))
+    steps = run(module, pretrained, tmp_path, max_epochs=4)
+    expected = AnswerBudget(1e-4, answers.weight)
+    for step in steps:
+        assert step["train/answer_weight"] == pytest.approx(float(expected.weight), rel=1e-3)
+        extra = step["train/answer_weight"] * step["train/answer_divergence"]
+        assert step["train/penalty_ratio"] == pytest.approx(extra / step["train/task_loss"], rel=1e-3, abs=1e-6)
+        expected.observe(torch.tensor(step["train/answer_divergence"]))
+    assert steps[-1]["train/answer_weight"] > 2 * steps[0]["train/answer_weight"]
+    assert module.state_dict()["answer_budget.weight"] == module.answer_budget.weight
+    without = fine_tuner(AsFT, pretrained, anchors=[], answers=answers)
+    without.configure_model()
+    with pytest.raises(
+        ConfigurationError, match=r"differs in 3 of them, e\.g\. answer_budget\.mean\. Resume with the lora and"
+    ):
+        without.load_state_dict(module.state_dict())
+
+
+@pytest.mark.parametrize("budget", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_budget_that_cannot_be_is_refused(answers, budget):
+    with pytest.raises(AnchorError, match=r"the budget of Answers must be a number of nats above 0, got .* Leave it out"):
+        replace(answers, budget=budget)
 
 
 def test_prompts_that_are_held_are_not_scored(pretrained, tmp_path, answers):

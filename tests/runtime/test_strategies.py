@@ -194,11 +194,17 @@ def test_answers_are_those_of_one_process(runs, strategy, when):
     assert found == expected
 
 
-def test_answers_are_held_as_by_one_process(launch, tmp_path):
+@pytest.mark.parametrize("conflict", ["add", "project"])
+def test_answers_are_held_as_by_one_process(launch, tmp_path, conflict):
     """Under FSDP2 the head's weights are whole only within a forward pass, in which both sides of the comparison lie."""
-    held = {"answers": {"prompts": vars(tiny.unsafe_prompts(tmp_path)), "max_new_tokens": 4, "weight": 5.0}}
-    runs = {strategy: launch(f"{strategy}-answers", strategy, model=held) for strategy in STRATEGIES}
+    prompts = vars(tiny.unsafe_prompts(tmp_path))
+    held = {"answers": {"prompts": prompts, "max_new_tokens": 4, "weight": 5.0, "budget": 1e-3}, "conflict": conflict}
+    runs = {strategy: launch(f"{strategy}-answers-{conflict}", strategy, model=held) for strategy in STRATEGIES}
+    columns = ["train/answer_weight", *(["train/conflict"] if conflict == "project" else [])]
     for strategy in ("ddp", "fsdp"):
+        for column in columns:
+            expected, found = (logged(runs[name], column) for name in ("single", strategy))
+            assert found == pytest.approx(expected, rel=1e-3, abs=1e-5) and len(found) >= STEPS
         assert apart(adapter(runs[strategy]), adapter(runs["single"])) <= 1e-5
         expected, found = (logged(runs[name], "train/answer_divergence") for name in ("single", strategy))
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-6) and expected[-1] > 1e-4
