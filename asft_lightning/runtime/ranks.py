@@ -18,7 +18,7 @@ def mean_over_ranks(trainer: Trainer | None, value: Tensor) -> Tensor:
     """The mean of what each rank has, on every rank, the same to the last bit; each must ask."""
     if trainer is None:
         return value
-    mean: Tensor = trainer.strategy.reduce(value, reduce_op="mean")
+    mean: Tensor = trainer.strategy.reduce(value.clone(), reduce_op="mean")
     return mean
 
 
