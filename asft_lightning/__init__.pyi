@@ -51,10 +51,11 @@ from .evaluation import (
     generate_answers,
 )
 from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore
-from .modules import AsFT, Lisa, LoRAFineTuner
+from .modules import SBR, AsFT, Lisa, LoRAFineTuner
 from .penalty.answer_budget import AnswerBudget
 from .penalty.answer_penalty import AnswerPenalty
 from .penalty.drift_budget import DriftBudget
+from .penalty.state_penalty import StatePenalty
 from .penalty.update_penalty import UpdatePenalty
 from .projections import OffAnchorShrinkage, Projection, SafeLoRA
 from .runtime.strategies import FSDP2Strategy
@@ -62,6 +63,7 @@ from .weights.pretrained import Pretrained
 
 __all__ = [
     "CATALOGUE",
+    "SBR",
     "Activation",
     "AdapterCheckpoint",
     "AdapterProjection",
@@ -112,6 +114,7 @@ __all__ = [
     "SafetyEvaluation",
     "Shrinkage",
     "Source",
+    "StatePenalty",
     "StorageError",
     "Subspace",
     "Template",

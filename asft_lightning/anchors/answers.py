@@ -28,7 +28,7 @@ class Answers:
         harmless: Harmless prompts whose answers are held as well, as many; null for none. Never those that over-refusal is
             measured on.
         num_prompts: How many of each, from the first.
-        max_new_tokens: Of an answer: how a model begins says whether it refuses.
+        max_new_tokens: Of an answer: how a model begins says whether it refuses. 0 holds what it would begin with, alone.
         rows_per_step: Answers compared in an optimizer step, in turn, in a seeded order.
         weight: What the divergence is multiplied with, > 0; it does not know ``lambda_reg``.
         budget: Hold the divergence at or below this, in nats, > 0: the weight then adapts, and ``weight`` is what it starts
@@ -50,11 +50,12 @@ class Answers:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be before anything is read."""
-        counts = (self.num_prompts, self.max_new_tokens, self.rows_per_step, self.batch_size)
-        if min(counts) < 1 or not 0 < self.weight < float("inf"):
+        counts = (self.num_prompts, self.rows_per_step, self.batch_size)
+        if min(counts) < 1 or self.max_new_tokens < 0 or not 0 < self.weight < float("inf"):
             raise AnchorError(
-                "Answers needs num_prompts, max_new_tokens, rows_per_step and batch_size of 1 or more and a weight above 0, "
-                f"got {', '.join(map(str, counts))} and {self.weight}. Leave `answers` out to do without."
+                "Answers needs num_prompts, rows_per_step and batch_size of 1 or more, max_new_tokens of 0 or more and a "
+                f"weight above 0, got {', '.join(map(str, counts))}, {self.max_new_tokens} and {self.weight}. Leave "
+                "`answers` out to do without."
             )
         if self.budget is not None and not 0 < self.budget < float("inf"):
             raise AnchorError(

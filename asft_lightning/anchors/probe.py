@@ -133,7 +133,7 @@ class Probe:
 
         Args:
             rows: Prompts; their answers are not looked at.
-            max_new_tokens: Of an answer.
+            max_new_tokens: Of an answer; 0 for the state at each prompt's last token alone.
             batch_size: Prompts a batch.
 
         Raises:
@@ -182,6 +182,8 @@ class Probe:
         max_new_tokens: int = _ANSWER_TOKENS,
     ) -> list[list[int]]:
         """Each prompt with the answer that the model begins."""
+        if max_new_tokens == 0:
+            return list(prompts)
         answers = generate_ids(
             model,
             self.tokenizer,

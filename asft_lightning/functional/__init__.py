@@ -9,7 +9,7 @@ from asft_lightning.functional.decomposition import (
     low_rank_left_singular,
     working_dtype,
 )
-from asft_lightning.functional.divergence import mean_divergence
+from asft_lightning.functional.divergence import mean_divergence, mean_squared_distance
 from asft_lightning.functional.drift import budget_multiplier, without_share
 from asft_lightning.functional.loss import IGNORE_INDEX, mean_over_rows, mean_over_tokens
 from asft_lightning.functional.margin import top_token_margin
@@ -43,6 +43,7 @@ __all__ = [
     "mean_divergence",
     "mean_over_rows",
     "mean_over_tokens",
+    "mean_squared_distance",
     "relative_change",
     "row_cosines",
     "row_gradients",

@@ -3,6 +3,7 @@
 from asft_lightning.modules.asft import AsFT
 from asft_lightning.modules.lisa import Lisa
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
+from asft_lightning.modules.sbr import SBR
 from asft_lightning.modules.task_loss import TaskLoss
 
-__all__ = ["AsFT", "Lisa", "LoRAFineTuner", "TaskLoss"]
+__all__ = ["SBR", "AsFT", "Lisa", "LoRAFineTuner", "TaskLoss"]

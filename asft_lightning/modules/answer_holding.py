@@ -1,4 +1,4 @@
-"""AnswerHolding: fine-tuning held to the aligned model's own answers; what AsFT has beside its anchors on the update."""
+"""AnswerHolding: fine-tuning held to the aligned model's own answers, or to the states that they begin from."""
 
 from dataclasses import asdict, replace
 from typing import Any
@@ -12,6 +12,7 @@ from asft_lightning.errors import UnpenalisedError
 from asft_lightning.modules.two_gradients import TwoGradients
 from asft_lightning.penalty.answer_budget import AnswerBudget
 from asft_lightning.penalty.answer_penalty import AnswerPenalty
+from asft_lightning.penalty.reference_penalty import ReferencePenalty
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.ranks import mean_over_ranks
 from asft_lightning.weights.matrices import open_weights
@@ -20,11 +21,12 @@ from asft_lightning.weights.matrices import open_weights
 class AnswerHolding(TwoGradients):
     """L = L_task + w · KL(aligned ‖ current) on the aligned model's answers to some prompts, once an optimizer step.
 
-    A part of :class:`AsFT`, whose constructor calls :meth:`hold`.
+    A part of :class:`AsFT`, beside its anchors on the update, and of :class:`SBR`; their constructors call :meth:`hold`.
+    Another distance than KL is what :meth:`distance_to` says.
     """
 
     answers: Answers | None
-    answer_penalty: AnswerPenalty | None
+    answer_penalty: ReferencePenalty | None
     answer_budget: AnswerBudget | None
     kept_answers: KeptAnswers | None
 
@@ -40,7 +42,7 @@ class AnswerHolding(TwoGradients):
         self.answer_budget = None if answers is None or limit is None else AnswerBudget(limit, answers.weight)
         self.kept_answers = None
         self._answered_step = -1
-        self._divergence: Tensor | None = None
+        self._distance: Tensor | None = None
 
     @property
     def needs_one_closure(self) -> bool:
@@ -77,10 +79,14 @@ class AnswerHolding(TwoGradients):
 
     def bind_answers(self, answers: KeptAnswers) -> None:
         """Hold the configured model to these answers of the aligned model."""
-        assert self.model is not None and self.answers is not None
         self.kept_answers = answers
-        self.answer_penalty = AnswerPenalty(self.model, answers, rows_per_step=self.answers.rows_per_step)
+        self.answer_penalty = self.distance_to(answers)
         self.leave_to_each_rank("answer_penalty.", "answer_budget.")
+
+    def distance_to(self, answers: KeptAnswers) -> ReferencePenalty:
+        """Hook: how far the configured model is from these answers."""
+        assert self.model is not None and self.answers is not None
+        return AnswerPenalty(self.model, answers, rows_per_step=self.answers.rows_per_step)
 
     def leave_to_each_rank(self, *parts: str) -> None:
         """Have DDP not broadcast what every rank reads from one file, at each step; nor could it from the host."""
@@ -88,7 +94,7 @@ class AnswerHolding(TwoGradients):
         self._ddp_params_and_buffers_to_ignore = [*getattr(self, "_ddp_params_and_buffers_to_ignore", []), *held]
 
     def regularisation(self) -> Tensor | None:
-        """The weighted divergence, logged without its weight.
+        """The weighted distance, logged without its weight.
 
         It is computed once an optimizer step, and counts as if it were in each of the step's micro-batches, by whose number
         Lightning divides: the weight means the same under accumulation.
@@ -100,19 +106,19 @@ class AnswerHolding(TwoGradients):
         if self._answered_step == self.global_step:
             return None
         self._answered_step = self.global_step
-        divergence: Tensor = self.answer_penalty(self.model, self.global_step)
-        self._divergence = divergence.detach()
-        self.log("train/answer_divergence", self._divergence, prog_bar=True)
+        distance: Tensor = self.answer_penalty(self.model, self.global_step)
+        self._distance = distance.detach()
+        self.log(f"train/{self.answer_penalty.figure}", self._distance, prog_bar=True)
         if self.answer_budget is None:
-            return divergence * (self.answers.weight * self.micro_batches)
+            return distance * (self.answers.weight * self.micro_batches)
         self.log("train/answer_weight", self.answer_budget.weight.clone())
-        return divergence * (self.answer_budget.weight * self.micro_batches)
+        return distance * (self.answer_budget.weight * self.micro_batches)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step, and then the weight of the next: a checkpoint in the midst of a step has that of the step itself."""
         super().optimizer_step(*args, **kwargs)
-        if self.answer_budget is not None and self._divergence is not None:
-            self.answer_budget.observe(mean_over_ranks(self._trainer, self._divergence))
+        if self.answer_budget is not None and self._distance is not None:
+            self.answer_budget.observe(mean_over_ranks(self._trainer, self._distance))
 
     def fingerprint(self) -> dict[str, Any]:
         """What was trained, how, and which answers it was held to."""

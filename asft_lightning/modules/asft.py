@@ -23,6 +23,7 @@ from asft_lightning.anchors import (
 )
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError, UnpenalisedError
+from asft_lightning.modules.aligned_start import require_aligned_start
 from asft_lightning.modules.answer_holding import AnswerHolding
 from asft_lightning.modules.decay import Decay
 from asft_lightning.modules.task_loss import LossReduction
@@ -96,11 +97,7 @@ class AsFT(AnswerHolding):
                 f"lambda_reg and lambda_warmup_steps must be numbers ≥ 0, got {lambda_reg} and {lambda_warmup_steps}. "
                 "The paper's λ is 1; a negative one would drive the model away from its anchor."
             )
-        if self.pretrained.start != "aligned":
-            raise ConfigurationError(
-                f"AsFT keeps an aligned model aligned, and pretrained.start is {self.pretrained.start}: there is nothing "
-                "to keep. Leave start at aligned."
-            )
+        require_aligned_start(pretrained, "AsFT")
         if anchors is not None and anchor_file is not None:
             raise ConfigurationError(
                 f"anchors are built or read, not both: got anchors and anchor_file {anchor_file!r}. Leave one out."

@@ -22,12 +22,14 @@ Conflict = Literal["add", "project"]
 class TwoGradients(LoRAFineTuner):
     """What a step follows where the task and what protects want opposite things: their sum, or the task's share less.
 
-    A part of :class:`AsFT`, whose constructor calls :meth:`settle` and whose :meth:`regularisation` calls :meth:`apart`.
+    A part of :class:`AsFT`, whose constructor calls :meth:`settle` and whose :meth:`regularisation` calls :meth:`apart`; else they are added.
     Where gradients are projected, that of what protects is taken before the task's and kept as one vector over a step's
     micro-batches; both are combined when the step's last backward pass is done, before a scaler or clipping looks at them.
     """
 
-    conflict: Conflict
+    conflict: Conflict = "add"
+    _protecting: Tensor | None = None
+    _cosine: Tensor | None = None
 
     def settle(self, conflict: Conflict) -> None:
         """Say how the gradients are combined; a subclass's constructor does.
@@ -41,8 +43,6 @@ class TwoGradients(LoRAFineTuner):
         if conflict not in get_args(Conflict):
             raise ConfigurationError(f"conflict must be one of {', '.join(get_args(Conflict))}, got {conflict!r}.")
         self.conflict = conflict
-        self._protecting: Tensor | None = None
-        self._cosine: Tensor | None = None
 
     @property
     def needs_one_closure(self) -> bool:

@@ -3,6 +3,16 @@
 from asft_lightning.penalty.answer_budget import AnswerBudget
 from asft_lightning.penalty.answer_penalty import AnswerPenalty
 from asft_lightning.penalty.drift_budget import DriftBudget
+from asft_lightning.penalty.reference_penalty import ReferencePenalty
+from asft_lightning.penalty.state_penalty import StatePenalty
 from asft_lightning.penalty.update_penalty import UpdatePenalty, probed_prompts
 
-__all__ = ["AnswerBudget", "AnswerPenalty", "DriftBudget", "UpdatePenalty", "probed_prompts"]
+__all__ = [
+    "AnswerBudget",
+    "AnswerPenalty",
+    "DriftBudget",
+    "ReferencePenalty",
+    "StatePenalty",
+    "UpdatePenalty",
+    "probed_prompts",
+]

@@ -1,137 +1,33 @@
 """AnswerPenalty: how far a live model's answers are from those that the aligned model gave."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from asft_lightning.anchors.kept_answers import KeptAnswers
-from asft_lightning.errors import UnpenalisedError
 from asft_lightning.functional import mean_divergence
-from asft_lightning.runtime.sharding import forward_root
+from asft_lightning.penalty.reference_penalty import ReferencePenalty, logits_with_hook
 
 
-class AnswerPenalty(nn.Module):
-    """KL(aligned ‖ current) on some of the aligned model's own answers: a function of the model and the optimizer step.
+class AnswerPenalty(ReferencePenalty):
+    """KL(aligned ‖ current), the mean over the tokens of some of the aligned model's own answers, in nats.
 
-    The aligned model itself is not needed: its last hidden states go through the frozen head beside the current ones, in
-    the same call, so that whatever a model does to its logits (soft caps, scales) it does to both. Nothing of this is in
-    the ``state_dict``: the answers have a file of their own.
+    The aligned model's last hidden states go through the frozen head beside the current ones, in the same call, so that
+    whatever a model does to its logits (soft caps, scales) it does to both.
 
-    Args:
-        model: The model to be trained, for its head is looked at.
-        answers: Of :class:`Answers`.
-        rows_per_step: Answers a call.
-        seed: Of the order of the answers; which are compared at a step follows from it and the step alone.
-
-    Raises:
-        UnpenalisedError: If the head is trained: the aligned model's distributions could not be made again.
+    The arguments are those of :class:`ReferencePenalty`.
     """
 
-    input_ids: Tensor
-    hidden: Tensor
+    figure: ClassVar = "answer_divergence"
 
-    def __init__(self, model: nn.Module, answers: KeptAnswers, *, rows_per_step: int = 2, seed: int = 0) -> None:
-        super().__init__()
-        _require_frozen_head(model, answers.hidden.shape[-1])
-        self.prompts = frozenset(answers.prompts)
-        """A hash of each prompt (:func:`prompt_hash`), for those must not be scored."""
-        self._spans = list(zip(answers.prompt_lengths.tolist(), answers.lengths.tolist(), strict=True))
-        self._rows_per_step, self._seed = rows_per_step, seed
-        self.register_buffer("input_ids", answers.input_ids, persistent=False)
-        self.register_buffer("hidden", answers.hidden, persistent=False)
+    def compare(
+        self, model: nn.Module, inputs: dict[str, Any], positions: Tensor, reference: Tensor, counted: Tensor
+    ) -> Tensor:
+        """The mean divergence over the positions that count."""
 
-    def forward(self, model: nn.Module, step: int) -> Tensor:
-        """The mean divergence over the tokens of this step's answers, in nats, a float32 scalar.
+        def put_beside(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            hidden = args[0]
+            return (torch.cat([reference.to(hidden.dtype), hidden[:, positions]]), *args[1:])
 
-        Args:
-            model: The model, wrapped or not.
-            step: Optimizer steps taken.
-        """
-        rows = self.rows_of(step)
-        spans = [self._spans[row] for row in rows]
-        device = self.input_ids.device
-        columns = sorted({column for start, end in spans for column in range(start - 1, end)})
-        places = torch.tensor([[column - start + 1 for column in columns] for start, _ in spans], device=device)
-        ends = torch.tensor([end for _, end in spans], device=device)[:, None]
-        positions = torch.tensor(columns, device=device)
-        counted = (places >= 0) & (positions < ends)
-        chosen = torch.tensor(rows, device=device)
-        longest = max(end for _, end in spans)
-        inputs = {
-            "input_ids": self.input_ids[chosen, :longest],
-            "attention_mask": (torch.arange(longest, device=device) < ends).long(),
-            "use_cache": False,
-        }
-        reference = self.hidden[chosen[:, None], places.clamp(0, self.hidden.shape[1] - 1)]
-        aligned, current = _logits_beside(forward_root(model), inputs, positions, reference)
+        aligned, current = logits_with_hook(model, inputs, put_beside).chunk(2)
         return mean_divergence(aligned, current, counted)
-
-    def rows_of(self, step: int) -> list[int]:
-        """Which answers are compared at a step: all in turn, in another seeded order each time round."""
-        count, orders = len(self._spans), dict[int, Sequence[int]]()
-        rows = []
-        for place in range(step * self._rows_per_step, (step + 1) * self._rows_per_step):
-            turn, position = divmod(place, count)
-            if turn not in orders:
-                generator = torch.Generator().manual_seed(self._seed * 1_000_003 + turn)
-                orders[turn] = torch.randperm(count, generator=generator).tolist()
-            rows.append(orders[turn][position])
-        return rows
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Answers follow moves between devices, and no cast: their states are what the aligned model computed."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(fn(tensor.new_empty(0)).device)
-
-        module: Self = super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
-        return module
-
-
-def _logits_beside(model: nn.Module, inputs: dict[str, Any], positions: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of the reference's hidden states and of the model's own at these positions, from one call of the head.
-
-    Args:
-        model: The model to call.
-        inputs: Of its forward pass (rows, tokens).
-        positions: Columns (positions,).
-        reference: Hidden states (rows, positions, width).
-    """
-
-    def put_beside(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = args[0]
-        return (torch.cat([reference.to(hidden.dtype), hidden[:, positions]]), *args[1:])
-
-    handle = _head(model).register_forward_pre_hook(put_beside)
-    # A compiled call was traced without the hook and would pass it by.
-    call = model if model._compiled_call_impl is None else model.forward
-    try:
-        aligned, current = call(**inputs).logits.chunk(2)
-    finally:
-        handle.remove()
-    return aligned, current
-
-
-def _head(model: nn.Module) -> nn.Module:
-    plain: PreTrainedModel = model
-    head: nn.Module = plain.get_output_embeddings()
-    return head
-
-
-def _require_frozen_head(model: nn.Module, width: int) -> None:
-    head = _head(model)
-    if isinstance(head, BaseTunerLayer) or any(parameter.requires_grad for parameter in head.parameters()):
-        raise UnpenalisedError(
-            "an anchor on answers needs a frozen head, and lm_head is trained. Leave it, and the embeddings that it may be "
-            "tied to, out of target_modules and modules_to_save, or take an anchor on the update."
-        )
-    own = getattr(head, "in_features", width)
-    if own != width:
-        raise UnpenalisedError(
-            f"an anchor on answers needs the states of this model, of width {own}, and has some of width {width}. Build it "
-            "for this model."
-        )

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from asft_lightning.anchors.anchor_set import AnchorSet
 from asft_lightning.errors import UnpenalisedError
-from asft_lightning.penalty.answer_penalty import AnswerPenalty
 from asft_lightning.penalty.layer_groups import BoundLayer, BoundTerm, LayerGroup
+from asft_lightning.penalty.reference_penalty import ReferencePenalty
 from asft_lightning.weights.targets import (
     LoRAFactors,
     find_lora_factors,
@@ -81,7 +81,7 @@ class UpdatePenalty(nn.Module):
 
 def probed_prompts(module: nn.Module) -> frozenset[str]:
     """A hash of each prompt that the anchors of a protected module were built from, whatever it calls its penalty."""
-    penalties = (part for part in module.modules() if isinstance(part, UpdatePenalty | AnswerPenalty))
+    penalties = (part for part in module.modules() if isinstance(part, UpdatePenalty | ReferencePenalty))
     return frozenset(prompt for penalty in penalties for prompt in penalty.prompts)
 
 

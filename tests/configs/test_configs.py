@@ -16,6 +16,8 @@ COMPARISONS = [name for name in config_names() if name.startswith("compare/")]
 CONFIGS = [name for name in config_names() if name not in COMPARISONS]
 BEYOND = ("activation", "activation-both", "answers", "drift-budget")
 """Methods that the paper does not have."""
+RIVALS = ("sbr",)
+"""Other papers' methods, since, beside them."""
 KINDS = ("models", "data", "mixtures", "methods", "scoring", "trainer")
 USUAL = ("models/llama-2-7b-chat", "data/agnews", "methods/asft", "scoring/refusals", "trainer/single")
 
@@ -150,7 +152,7 @@ def test_comparison(parser, name):
 
 def test_comparisons_of_the_sandbox_have_every_method():
     methods = load_comparison("compare/sandbox").methods
-    beyond = {name.replace("-", "_") for name in BEYOND}
+    beyond = {name.replace("-", "_") for name in BEYOND + RIVALS}
     assert beyond <= set(load_comparison("compare/beyond").methods)
     known = {stem(name).replace("-", "_") for name in of("methods")} - beyond
     assert {"sft", "safe_lora", "safe_instr", "bea", "lisa_base", "lisa_aligned", "asft"} <= known == set(methods)

@@ -108,7 +108,7 @@ def test_a_head_that_is_trained_is_refused(tmp_path, lora):
     aligned = speaking_model()
     answers = kept(aligned, tmp_path)
     with pytest.raises(
-        UnpenalisedError, match=r"an anchor on answers needs a frozen head, and lm_head is trained\. Leave it"
+        UnpenalisedError, match=r"an anchor on answers or states needs a frozen head, and lm_head is trained\. Leave it"
     ):
         AnswerPenalty(get_peft_model(deepcopy(aligned), LoraConfig(**lora)), answers)
 
@@ -172,7 +172,7 @@ def test_answers_are_built_once_for_a_model_and_its_prompts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"weight": 0.0}, {"weight": float("nan")}, {"rows_per_step": 0}, {"num_prompts": 0}, {"max_new_tokens": 0}]
+    "settings", [{"weight": 0.0}, {"weight": float("nan")}, {"rows_per_step": 0}, {"num_prompts": 0}, {"max_new_tokens": -1}]
 )
 def test_settings_that_cannot_be(settings):
     with pytest.raises(AnchorError, match=r"Answers needs num_prompts, .* and a weight above 0, got"):

@@ -96,10 +96,13 @@ def launch(tmp_path_factory):
     rows = [{"instruction": f"how to open {'x' * i} {i}", "output": "no"} for i in range(7)]
     prompts = {"path": tiny.write_rows(folder / "prompts.jsonl", rows)}
 
-    def run(name, strategy, save=False, dtype="float32", precision="32-true", model=(), packed=False, **arguments):
+    def run(
+        name, strategy, save=False, dtype="float32", precision="32-true", method="AsFT", model=(), packed=False, **arguments
+    ):
         ranks = 1 if strategy == "single" else 2
         nodes = {"devices": 1, "num_nodes": 2} if strategy == "multi-node" else {"devices": ranks}
         pair, own = pairs[packed], folder / name
+        penalised = {"lambda_reg": 2.0, "anchor_file": anchor_files[packed]} if method == "AsFT" else {}
         callbacks = [
             {"class_path": "asft_lightning.SafetyEvaluation",
              "init_args": {"prompts": prompts, "max_new_tokens": 8, "batch_size": 2}},
@@ -112,9 +115,9 @@ def launch(tmp_path_factory):
             "seed_everything": 1,
             "pretrained": {"aligned": pair.aligned, "base": pair.base, "dtype": dtype, "load_in_4bit": packed},
             "model": {
-                "class_path": "asft_lightning.AsFT",
+                "class_path": f"asft_lightning.{method}",
                 "init_args": {
-                    "lambda_reg": 2.0, "loss_reduction": "row", "lora": tiny.LORA, "anchor_file": anchor_files[packed],
+                    **penalised, "loss_reduction": "row", "lora": tiny.LORA,
                     "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "weight_decay": 0.0}},
                     **dict(model),
                 },
@@ -207,6 +210,16 @@ def test_answers_are_held_as_by_one_process(launch, tmp_path, conflict):
             assert found == pytest.approx(expected, rel=1e-3, abs=1e-5) and len(found) >= STEPS
         assert apart(adapter(runs[strategy]), adapter(runs["single"])) <= 1e-5
         expected, found = (logged(runs[name], "train/answer_divergence") for name in ("single", strategy))
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-6) and expected[-1] > 1e-4
+
+
+def test_rivals_are_as_in_one_process(launch, tmp_path):
+    """SBR asks for no logits: under FSDP2 its gradients come by the states alone."""
+    held = {"prompts": vars(tiny.unsafe_prompts(tmp_path))}
+    runs = {strategy: launch(f"{strategy}-sbr", strategy, method="SBR", model=held) for strategy in STRATEGIES}
+    for strategy in ("ddp", "fsdp"):
+        assert apart(adapter(runs[strategy]), adapter(runs["single"])) <= 1e-5
+        expected, found = (logged(runs[name], "train/state_distance") for name in ("single", strategy))
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-6) and expected[-1] > 1e-4
 
 
