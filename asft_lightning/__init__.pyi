@@ -51,7 +51,7 @@ from .evaluation import (
     generate_answers,
 )
 from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore
-from .modules import SBR, AsFT, Lisa, LoRAFineTuner
+from .modules import SBR, AsFT, ConstrainedSFT, Lisa, LoRAFineTuner
 from .penalty.answer_budget import AnswerBudget
 from .penalty.answer_penalty import AnswerPenalty
 from .penalty.drift_budget import DriftBudget
@@ -82,6 +82,7 @@ __all__ = [
     "BeaverDamJudge",
     "ClassifierJudge",
     "ConfigurationError",
+    "ConstrainedSFT",
     "DataError",
     "DriftBudget",
     "Endpoint",

@@ -7,8 +7,6 @@ from typing import Literal
 
 import torch
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,6 +23,7 @@ from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.errors import AnchorError
 from asft_lightning.evaluation import generate_ids
 from asft_lightning.runtime.undisturbed import undisturbed
+from asft_lightning.weights.adapters_off import without_adapters
 from asft_lightning.weights.targets import Target
 
 Tokens = Literal["all", "last", "answer"]
@@ -171,7 +170,7 @@ class Probe:
         """The model in eval mode and without its adapter."""
         model = self.loaded().model
         assert isinstance(model, nn.Module)
-        with _without_adapters(model), undisturbed(model):
+        with without_adapters(model), undisturbed(model):
             yield model
 
     def _begun(
@@ -203,23 +202,3 @@ def _batches(
     device = next(model.parameters()).device
     for places in tqdm(batches_by_length(texts, batch_size), desc=caption, unit="batch", leave=False):
         yield places, padded([texts[i] for i in places], 0, device)
-
-
-@contextmanager
-def _without_adapters(model: nn.Module) -> Iterator[None]:
-    """Adapters switched off, with or without PEFT's wrapper; afterwards what was on is on, and what was trainable is so.
-
-    PEFT's own ``disable_adapter`` makes the active adapter trainable and every other one not, whatever they were.
-    """
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)]
-    on = [layer for layer in layers if not layer.disable_adapters]
-    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        for layer in on:
-            layer.enable_adapters(False)
-        yield
-    finally:
-        for layer in on:
-            layer.enable_adapters(True)
-        for parameter, flag in trainable:
-            parameter.requires_grad_(flag)

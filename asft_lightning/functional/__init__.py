@@ -2,6 +2,7 @@
 
 from asft_lightning.functional.alignment import AlignmentMap, Spectrum, gram_map, harmful_map, split_factor, subspace_map
 from asft_lightning.functional.conflict import without_conflict
+from asft_lightning.functional.constraint import answer_places, constraint_weights
 from asft_lightning.functional.decomposition import (
     LeftSingular,
     leading_left_singular,
@@ -31,8 +32,10 @@ __all__ = [
     "RelativeChange",
     "Spectrum",
     "Total",
+    "answer_places",
     "applied_and_gram",
     "budget_multiplier",
+    "constraint_weights",
     "gram_applied",
     "gram_map",
     "harmful_map",

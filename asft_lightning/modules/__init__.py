@@ -1,9 +1,10 @@
 """LightningModules, one method a file."""
 
 from asft_lightning.modules.asft import AsFT
+from asft_lightning.modules.constrained_sft import ConstrainedSFT
 from asft_lightning.modules.lisa import Lisa
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
 from asft_lightning.modules.sbr import SBR
 from asft_lightning.modules.task_loss import TaskLoss
 
-__all__ = ["SBR", "AsFT", "Lisa", "LoRAFineTuner", "TaskLoss"]
+__all__ = ["SBR", "AsFT", "ConstrainedSFT", "Lisa", "LoRAFineTuner", "TaskLoss"]

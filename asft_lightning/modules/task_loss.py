@@ -1,7 +1,7 @@
 """Cross-entropy on answer tokens, from as few logits as it takes."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,24 @@ LossReduction = Literal["token", "row"]
 
 
 _REDUCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"token": mean_over_tokens, "row": mean_over_rows}
+
+
+class TokenLosses(NamedTuple):
+    """What a model's loss on a batch is made of, at the positions before which some row has an answer token.
+
+    Attributes:
+        losses: −log p of each token that is learnt (lines, positions), 0 elsewhere.
+        is_learnt: Which tokens are (lines, positions), booleans.
+        rows: Which row each token is of (lines, positions), counted over the batch.
+        positions: Columns of these in ``labels[:, 1:]`` (positions,).
+        weights: What each token's loss counts (lines, positions); None where all count alike.
+    """
+
+    losses: Tensor
+    is_learnt: Tensor
+    rows: Tensor
+    positions: Tensor
+    weights: Tensor | None = None
 
 
 class TaskLoss:
@@ -42,6 +60,19 @@ class TaskLoss:
         """The loss, a scalar; ``batch`` as made by :class:`AnswerOnlyCollator`.
 
         Raises:
+            ConfigurationError: As :meth:`of_tokens`.
+        """
+        return self.reduced(self.of_tokens(model, batch))
+
+    def reduced(self, tokens: TokenLosses) -> Tensor:
+        """The loss of a batch from those of its tokens, a scalar."""
+        losses = tokens.losses if tokens.weights is None else tokens.losses * tokens.weights
+        return self._reduce(losses, tokens.is_learnt, tokens.rows)
+
+    def of_tokens(self, model: nn.Module, batch: Mapping[str, Tensor]) -> TokenLosses:
+        """The losses of a batch's tokens.
+
+        Raises:
             ConfigurationError: At the first batch with rows beside each other, if the model lets them attend to each other.
         """
         model = forward_root(model)
@@ -61,9 +92,9 @@ class TaskLoss:
             ignore_index=IGNORE_INDEX,
             reduction="none",
         )
-        if "loss_weights" in batch:
-            losses = losses * batch["loss_weights"][:, 1:][:, positions]
-        return self._reduce(losses, targets[:, positions] != IGNORE_INDEX, _rows(batch)[:, 1:][:, positions])
+        is_learnt = targets[:, positions] != IGNORE_INDEX
+        weights = batch["loss_weights"][:, 1:][:, positions] if "loss_weights" in batch else None
+        return TokenLosses(losses, is_learnt, _rows(batch)[:, 1:][:, positions], positions, weights)
 
 
 def _rows(batch: Mapping[str, Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ COMPARISONS = [name for name in config_names() if name.startswith("compare/")]
 CONFIGS = [name for name in config_names() if name not in COMPARISONS]
 BEYOND = ("activation", "activation-both", "answers", "drift-budget")
 """Methods that the paper does not have."""
-RIVALS = ("sbr",)
+RIVALS = ("constrained-sft", "sbr")
 """Other papers' methods, since, beside them."""
 KINDS = ("models", "data", "mixtures", "methods", "scoring", "trainer")
 USUAL = ("models/llama-2-7b-chat", "data/agnews", "methods/asft", "scoring/refusals", "trainer/single")
