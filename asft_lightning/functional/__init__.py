@@ -20,7 +20,7 @@ from asft_lightning.functional.principal import Principal
 from asft_lightning.functional.projection import gram_applied, shrunk, update_cosine, update_product
 from asft_lightning.functional.quadratic_form import QuadraticForm, Total, applied_and_gram, whole
 from asft_lightning.functional.relative_change import RelativeChange, relative_change
-from asft_lightning.functional.row_gradients import row_cosines, row_gradients, row_norms
+from asft_lightning.functional.row_gradients import matrix_cosines, row_gradients, unit_matrices
 
 __all__ = [
     "IGNORE_INDEX",
@@ -43,18 +43,18 @@ __all__ = [
     "left_singular",
     "low_rank_left_singular",
     "margin_change",
+    "matrix_cosines",
     "mean_divergence",
     "mean_over_rows",
     "mean_over_tokens",
     "mean_squared_distance",
     "relative_change",
-    "row_cosines",
     "row_gradients",
-    "row_norms",
     "shrunk",
     "split_factor",
     "subspace_map",
     "top_token_margin",
+    "unit_matrices",
     "update_cosine",
     "update_penalty",
     "update_product",

@@ -1,6 +1,4 @@
-"""The gradient of each row's own loss from one backward pass over all of them, and how far it points one way."""
-
-from collections.abc import Mapping
+"""The gradient of each row's own loss from one backward pass over all of them, and which way it points."""
 
 import torch
 from torch import Tensor
@@ -19,30 +17,12 @@ def row_gradients(inputs: Tensor, gradients: Tensor) -> Tensor:
     return gradients.mT @ inputs
 
 
-def row_norms(gradients: Mapping[str, Tensor]) -> Tensor:
-    """‖P_i‖ of each row's gradients of all maps together.
-
-    Args:
-        gradients: {map: (rows, d_out, d_in)}.
-
-    Returns:
-        (rows,).
-    """
-    squares = [of_map.square().sum(dim=(1, 2)) for of_map in gradients.values()]
-    return torch.stack(squares).sum(dim=0).sqrt()
+def unit_matrices(matrices: Tensor) -> Tensor:
+    """Each matrix (…, m, n) divided by its Frobenius norm; one of zeros stays so."""
+    norms = torch.linalg.matrix_norm(matrices, keepdim=True)
+    return matrices / norms.clamp_min(torch.finfo(norms.dtype).tiny)
 
 
-def row_cosines(gradients: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
-    """The cosine of each row's gradients, of all maps together, with a direction; 0 where one of them is 0.
-
-    Args:
-        gradients: {map: (rows, d_out, d_in)}.
-        direction: {map: (d_out, d_in)}.
-
-    Returns:
-        (rows,), in −1..1.
-    """
-    products = torch.stack([(of_map * direction[name]).sum(dim=(1, 2)) for name, of_map in gradients.items()])
-    lengths = row_norms(gradients) * row_norms({name: part[None] for name, part in direction.items()})
-    tiny = torch.finfo(lengths.dtype).tiny
-    return (products.sum(dim=0) / lengths.clamp_min(tiny)).clamp(-1, 1)
+def matrix_cosines(matrices: Tensor, direction: Tensor) -> Tensor:
+    """The cosine of each matrix (rows, m, n) with a direction (m, n), (rows,) in −1..1; 0 where one of them is 0."""
+    return (unit_matrices(matrices) * unit_matrices(direction)).sum(dim=(1, 2)).clamp(-1, 1)
