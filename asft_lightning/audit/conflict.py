@@ -30,7 +30,8 @@ def conflict_scores(
     Args:
         model: The aligned model, as it stands; it is left as it is found.
         batches: The training rows.
-        targets: The layers that are to be trained, by their names in the plain model.
+        targets: The layers that are to be trained, by their names in the plain model; or some of them, the upper half say:
+            the way back ends at the lowest.
         harmful: A few unsafe requests with answers that comply; of an answer an opening is enough.
         benign: A few rows known to be good, best of the kind of the training rows.
         rank: Of the random A; the more, the nearer to the whole weight's gradients.
