@@ -78,7 +78,9 @@ class RowGradients:
             self(batch, add)
             count += len(batch["input_ids"])
         if not count:
-            raise AnchorError("conflict needs harmful and benign rows to compare with, and got none of one. Give some.")
+            raise AnchorError(
+                "conflict needs harmful and benign rows and refusals to compare with, got none of one. Give some."
+            )
         return {name: part / count for name, part in total.items()}
 
     def _watch(self, name: str, take: Callable[[str, Tensor], None]) -> Callable[..., None]:

@@ -19,7 +19,7 @@ def row_gradients(inputs: Tensor, gradients: Tensor) -> Tensor:
 
 def unit_matrices(matrices: Tensor) -> Tensor:
     """Each matrix (…, m, n) divided by its Frobenius norm; one of zeros stays so."""
-    norms = torch.linalg.matrix_norm(matrices, keepdim=True)
+    norms: Tensor = torch.linalg.matrix_norm(matrices, keepdim=True)
     return matrices / norms.clamp_min(torch.finfo(norms.dtype).tiny)
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from kit.activations import probe, prompts, speaking_model
 from kit.models import TARGETS, factors_of, tiny_model, with_lora
 
 from asft_lightning import AnchorError
-from asft_lightning.audit.conflict import conflict_scores
+from asft_lightning.audit.conflict import answer_batches, conflict_scores
 from asft_lightning.audit.row_gradients import RowGradients
 from asft_lightning.chat.rows import Row
 from asft_lightning.data.collate import AnswerOnlyCollator
@@ -73,34 +74,35 @@ def unit(matrices):
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_scores_are_mean_cosines_with_harmful_less_those_with_benign_rows(kind):
-    sets = train, harmful, benign = rows(7), rows(3, seed=1), rows(5, seed=2)
+def test_scores_are_mean_cosines_with_harmful_rows_less_those_with_benign_rows_and_refusals(kind):
+    sets = train, harmful, benign, refusals = [rows(7), rows(3, seed=1), rows(5, seed=2), rows(4, seed=3)]
     targets, model = names_of(kind), model_of(kind)
     drawn = RowGradients(model, targets, RANK)
     drawn(batches(train)[0], lambda name, found: None)
     found = [naive(kind, examples, drawn.factors) for examples in sets]
     expected = torch.zeros(7, dtype=torch.float64)
     for name in targets:
-        of_train, of_harmful, of_benign = (unit(of_set[name]) for of_set in found)
-        for sign, anchors in ((1, of_harmful), (-1, of_benign)):
+        of_train, *of_anchors = (unit(of_set[name]) for of_set in found)
+        for share, anchors in zip((1, -0.5, -0.5), of_anchors, strict=True):
             direction = anchors.mean(dim=0).flatten()
-            expected += sign * torch.cosine_similarity(of_train.flatten(1), direction[None]) / (2 * len(targets))
+            expected += share * torch.cosine_similarity(of_train.flatten(1), direction[None]) / (2 * len(targets))
     for size in (1, 3, 100):
-        anchors = {"harmful": batches(harmful, size), "benign": batches(benign, size)}
+        anchors = {"harmful": batches(harmful, size), "benign": batches(benign, size), "refusals": batches(refusals, size)}
         scores = conflict_scores(model, batches(train, size), targets=targets, rank=RANK, **anchors)
         torch.testing.assert_close(scores, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_row_scores_high_where_it_teaches_what_harmful_rows_teach():
     model, harmful, benign = model_of(), rows(4, seed=1), rows(4, seed=2)
-    anchors = {"harmful": batches(harmful), "benign": batches(benign)}
+    anchors = {"harmful": batches(harmful), "benign": batches(benign), "refusals": batches(rows(4, seed=3))}
     found = conflict_scores(model, batches([*harmful, *benign]), targets=LLAMA, **anchors)
     assert found[:4].min() > 0 > found[4:].max()
 
 
 def scored(model, **changes):
-    settings = {"targets": LLAMA, "harmful": batches(rows(2, seed=1)), "benign": batches(rows(2, seed=2))}
-    return conflict_scores(model, batches(rows(3)), **settings | changes)
+    settings = {name: batches(rows(2, seed)) for seed, name in enumerate(("rows", "harmful", "benign", "refusals"))}
+    settings |= {"targets": LLAMA} | changes
+    return conflict_scores(model, settings.pop("rows"), **settings)
 
 
 def state_of(model):
@@ -146,9 +148,21 @@ def test_anchors_that_do_not_differ_are_refused():
 def test_rows_to_compare_with_are_needed_and_rows_to_score_are_not():
     with pytest.raises(AnchorError, match="got none of one"):
         scored(model_of(), benign=[])
-    assert conflict_scores(model_of(), [], targets=LLAMA, harmful=batches(rows(2, 1)), benign=batches(rows(2, 2))).shape == (
-        0,
-    )
+    assert scored(model_of(), rows=[]).shape == (0,)
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_answers_are_rows_that_teach_them(tmp_path, size):
+    """By the collator's own batches of the same rows."""
+    given = prompts(tmp_path).load()
+    kept = probe(speaking_model()).answers(given, 6, 2)
+    spans = zip(kept.input_ids.tolist(), kept.prompt_lengths.tolist(), kept.lengths.tolist(), given, strict=True)
+    examples = [Example(ids[:whole], [IGNORE_INDEX] * asked + ids[asked:whole], row) for ids, asked, whole, row in spans]
+    for found, expected in zip(answer_batches(kept, size), batches(examples, size), strict=True):
+        width = expected["labels"].shape[1]
+        for name, part in expected.items():
+            assert torch.equal(found[name][:, :width], part), name
+        assert not found["attention_mask"][:, width:].any()
 
 
 class Routed(torch.nn.Module):
