@@ -23,8 +23,9 @@ class TwoGradients(LoRAFineTuner):
     """What a step follows where the task and what protects want opposite things: their sum, or the task's share less.
 
     A part of :class:`AsFT`, whose constructor calls :meth:`settle` and whose :meth:`regularisation` calls :meth:`apart`;
-    where neither is called they are added. Where gradients are projected, that of what protects is taken before the task's and kept as one vector over a step's
-    micro-batches; both are combined when the step's last backward pass is done, before a scaler or clipping looks at them.
+    where neither is called they are added. Where gradients are projected, that of what protects is taken before the task's
+    and kept as one vector over a step's micro-batches; both are combined when the step's last backward pass is done, before
+    a scaler or clipping looks at them.
     """
 
     conflict: Conflict = "add"
