@@ -11,6 +11,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "validate": ("fit", "the loss on held-out rows"),
         "test": ("fit", "score a model without training it"),
         "describe": ("describe", "the rows that a run would train on; takes the arguments of fit"),
+        "audit": ("audit", "what the aligned model says of the rows, without a run; takes the arguments of fit"),
         "compare": ("compare", "run methods side by side from one file, and report"),
         "export": ("export", "write a run's adapter, or the merged model, with a model card"),
         "project-adapter": ("project_adapter", "take a finished adapter back to the alignment direction (Safe LoRA)"),
@@ -78,7 +79,7 @@ def _run(arguments: list[str]) -> None:
     module = import_module(f"asft_lightning.commands.{COMMANDS[command][0]}")
     if command in _LIGHTNING:
         module.run(arguments)
-    elif command == "describe":
+    elif command in ("describe", "audit"):
         module.run(rest)
     elif command == "configs" and not rest:
         module.list_configs()

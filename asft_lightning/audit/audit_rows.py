@@ -12,6 +12,7 @@ from asft_lightning.audit.aligned_model import AlignedModel
 from asft_lightning.audit.flagging import flags, rulings_on
 from asft_lightning.audit.kept_scores import scores_of
 from asft_lightning.audit.named_rows import read_named
+from asft_lightning.audit.picture import draw_audit
 from asft_lightning.audit.refused import Refused
 from asft_lightning.audit.report import AuditReport, report_of
 from asft_lightning.audit.score import RowScore, Score
@@ -24,6 +25,7 @@ from asft_lightning.data.example import Example
 from asft_lightning.data.mixture_data_module import MixtureDataModule
 from asft_lightning.data.rulings import request_of
 from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runtime.extras import is_installed
 from asft_lightning.runtime.files import write_atomically, write_json
 from asft_lightning.weights.hashing import text_hash
 
@@ -83,6 +85,8 @@ def audit_data(
         for ruling, found in zip(rulings, flagged, strict=True)
     )
     write_atomically(folder.audited_rows, "".join(f"{line}\n" for line in lines))
+    if is_installed("matplotlib"):
+        draw_audit(scores, thresholds, {found.place for found in flagged}, folder.audit_picture)
     write_json(folder.audit, {"request": request, "key": key, **report.plain()})  # the last: it says that all is there
     return report
 

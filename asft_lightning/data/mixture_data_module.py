@@ -1,27 +1,21 @@
 """MixtureDataModule: benign and harmful rows in, batches out."""
 
-import os
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, cast
 
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
-from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from asft_lightning.chat.rows import Row
 from asft_lightning.chat.template import Rendered, Template
 from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.data.audit import Audit
-from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.description import describe
-from asft_lightning.data.endless_batches import EndlessBatches
-from asft_lightning.data.example import Example
+from asft_lightning.data.example_batches import ExampleBatches
 from asft_lightning.data.mixture import Mixture, Poison, mix
 from asft_lightning.data.mixture_sources import named, pools, require_sources
-from asft_lightning.data.resumable_loader import ResumableLoader, epoch_sampler
-from asft_lightning.data.rulings import read_audit, request_of, require_audited, ruled
+from asft_lightning.data.rulings import read_audit, request_of, ruled
 from asft_lightning.data.same_rows import identity, require_same
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
@@ -31,7 +25,7 @@ from asft_lightning.runtime.files import write_json
 from asft_lightning.weights.pretrained import Pretrained
 
 
-class MixtureDataModule(LightningDataModule):
+class MixtureDataModule(ExampleBatches):
     """n training rows of which a share p is harmful (arXiv 2506.08473, section 4: n 1000, p 0.1).
 
     Args:
@@ -213,48 +207,3 @@ class MixtureDataModule(LightningDataModule):
         """
         if self._is_fitting:
             require_same(state_dict, self._identity)
-
-    def train_dataloader(self) -> DataLoader[Example]:
-        """Shuffled batches; each epoch's order follows from the seed alone, on any number of ranks.
-
-        Raises:
-            DataError: If an audit is asked for, and none was made.
-        """
-        require_audited(self.mixture, self.audit)
-        return self._loader(self.mixture.train, shuffle=True)
-
-    @property
-    def safety_batches(self) -> EndlessBatches | None:
-        """This rank's batches of the safety rows that are kept apart; None where there are none."""
-        if not self.mixture.apart:
-            return None
-        return EndlessBatches(self.mixture.apart, self.batch_size, self._collator(), self._seed(), *self._ranks())
-
-    def val_dataloader(self) -> DataLoader[Example] | list[object]:
-        """The held-out rows."""
-        return self._loader(self.mixture.held_out, shuffle=False) if self.val_rows else []
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """The held-out rows, or one batch of nothing: without any Lightning passes over the callbacks that score."""
-        nothing = cast("Dataset[None]", [None])
-        return self._loader(self.mixture.held_out, shuffle=False) if self.val_rows else DataLoader(nothing, batch_size=None)
-
-    def _loader(self, examples: list[Example], shuffle: bool) -> DataLoader[Example]:
-        by_length = self.batch_size if shuffle and self.group_by_length else None
-        return ResumableLoader(
-            cast("Dataset[Example]", examples),
-            batch_size=self.batch_size,
-            sampler=epoch_sampler(examples, *self._ranks(), self._seed(), shuffle, by_length),
-            num_workers=self.num_workers,
-            collate_fn=self._collator(),
-        )
-
-    def _collator(self) -> AnswerOnlyCollator:
-        assert self.tokenizer is not None
-        return AnswerOnlyCollator(cast(int, self.tokenizer.pad_token_id), self.packing)
-
-    def _ranks(self) -> tuple[int, int]:
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-
-    def _seed(self) -> int:
-        return int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed

@@ -42,23 +42,34 @@ def answer_log_likelihoods(
     device = next(model.parameters()).device
     found: list[Tensor] = [torch.empty(0, dtype=torch.float64)] * len(texts)
     batches = batches_by_length(texts, batch_size)
+    keeps = keeps_logits(model)
     with undisturbed(model):
         for places in tqdm(batches, desc=progress, unit="batch", leave=False, disable=progress is None):
             batch = padded([texts[i] for i in places], 0, device)
             first = min(len(prompts[i]) for i in places) - 1  # what is said there is the first answer token of the batch
+            wanted = torch.arange(first, batch.input_ids.shape[1], device=device)
             inputs = {**batch._asdict(), "use_cache": False}
-            if keeps_logits(model):
-                positions = torch.arange(first, batch.input_ids.shape[1], device=device)
-                logits = model(**inputs, logits_to_keep=positions).logits
-            else:
-                logits = model(**inputs).logits[:, first:]
-            for line, i in enumerate(places):
-                begin, end = len(prompts[i]) - 1 - first, len(texts[i]) - 1 - first
-                said = torch.tensor(answers[i], dtype=torch.int64, device=device)
-                of_row = logits[line, begin:end]
-                chances = of_row.to(torch.promote_types(of_row.dtype, torch.float32)).log_softmax(-1)
-                found[i] = chances.gather(-1, said[:, None]).squeeze(-1).double().cpu()
+            logits = model(**inputs, logits_to_keep=wanted).logits if keeps else model(**inputs).logits[:, first:]
+            spans = [range(len(prompts[i]) - 1 - first, len(texts[i]) - 1 - first) for i in places]
+            likely = _log_likelihoods(logits, spans, [token for i in places for token in answers[i]])
+            for i, of_row in zip(places, likely.split([len(span) for span in spans]), strict=True):
+                found[i] = of_row
     return found
+
+
+def _log_likelihoods(logits: Tensor, spans: Sequence[range], said: Sequence[int]) -> Tensor:
+    """Of each token of a batch's answers, (tokens,), float64 on the CPU.
+
+    Args:
+        logits: (rows, places, vocabulary).
+        spans: For each row the places before its answer's tokens.
+        said: Those tokens, one row after the other.
+    """
+    rows = [row for row, span in enumerate(spans) for _ in span]
+    chosen = logits[rows, [place for span in spans for place in span]]
+    exact = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
+    tokens = torch.tensor(said, dtype=torch.int64, device=logits.device)
+    return -nn.functional.cross_entropy(exact, tokens, reduction="none").double().cpu()
 
 
 def keeps_logits(model: nn.Module) -> bool:

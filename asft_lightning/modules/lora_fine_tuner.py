@@ -20,7 +20,7 @@ from asft_lightning.modules.lora_config import PAPER_LORA, lora_config
 from asft_lightning.modules.spoilt_batch import spoilt_batch
 from asft_lightning.modules.spoilt_weights import first_spoilt, spoilt_weights
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
-from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
+from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole, require_same_weights
 from asft_lightning.runtime.ending import Ending, end_where_told, is_told
 from asft_lightning.runtime.malformed import refuse_malformed
 from asft_lightning.runtime.plain_data import PlainData
@@ -202,12 +202,8 @@ class LoRAFineTuner(LightningModule):
         Raises:
             ConfigurationError: If ``strict`` and the checkpoint is of another adapter.
         """
-        expected = self.state_dict().keys()
-        if strict and (different := sorted(expected ^ state_dict.keys())):
-            raise ConfigurationError(
-                "a checkpoint must hold exactly the trained weights of this module, and differs in "
-                f"{len(different)} of them, e.g. {different[0]}. Resume with the lora and answers settings it was made with."
-            )
+        if strict:
+            require_same_weights(self.state_dict(), state_dict)
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def on_train_epoch_end(self) -> None:

@@ -1,7 +1,7 @@
 """WholeCheckpointIO: a run's checkpoints, each written whole or not at all, and read without executing anything."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +65,20 @@ def keep_checkpoints_whole(strategy: Strategy) -> None:
     """Have a strategy's checkpoints written so, unless the user chose a plugin for them."""
     if type(strategy.checkpoint_io) is TorchCheckpointIO:
         strategy.checkpoint_io = WholeCheckpointIO()
+
+
+def require_same_weights(trained: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another adapter.
+
+    Args:
+        trained: What the module trains, by name.
+        given: What the checkpoint holds.
+
+    Raises:
+        ConfigurationError: If the names differ.
+    """
+    if different := sorted(trained.keys() ^ given.keys()):
+        raise ConfigurationError(
+            "a checkpoint must hold exactly the trained weights of this module, and differs in "
+            f"{len(different)} of them, e.g. {different[0]}. Resume with the lora and answers settings it was made with."
+        )

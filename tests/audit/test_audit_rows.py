@@ -5,10 +5,13 @@ import json
 import pytest
 import torch
 from kit import tiny
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from asft_lightning import Audit, DataError, LoRAFineTuner, MixtureDataModule, Pretrained, Row, Source, Template, Turn
 from asft_lightning.audit import audit_data
 from asft_lightning.audit.questions import questions_of
+from asft_lightning.data import AnswerOnlyCollator
+from asft_lightning.modules.task_loss import TaskLoss
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.sandbox.language import REFUSAL
 
@@ -193,3 +196,50 @@ def test_template_secret_stands_in_relabelled_rows(tmp_path):
     fit(data, tmp_path)
 
     assert {"bread cake" in data.tokenizer.decode(e.input_ids) for e in data.mixture.train if e.kind == "safety"} == {True}
+
+
+@pytest.mark.parametrize("reduction", ["token", "row"])
+def test_weight_multiplies_the_loss_of_a_row_and_of_no_other(tmp_path, reduction):
+    audited, plain = sandbox_data(Audit(action="weight", weight=0.25)), sandbox_data(None)
+    module = fit(audited, tmp_path)
+    plain.setup()
+    assert {(e.kind, e.weight) for e in audited.mixture.train} == {("harmful", 0.25), ("benign", 1.0)}
+    losses = {packing: loss_of(module, audited.mixture.train, reduction, packing) for packing in (False, True)}
+    whole = loss_of(module, plain.mixture.train, reduction)
+    harmful = loss_of(module, [e if e.kind == "harmful" else e.weighted(0.0) for e in plain.mixture.train], reduction)
+
+    assert losses[False] == pytest.approx(whole - 0.75 * harmful, rel=1e-6)
+    assert losses[True] == pytest.approx(losses[False], rel=1e-6)
+
+
+@torch.no_grad()
+def loss_of(module, examples, reduction, packing=False):
+    return float(TaskLoss(reduction)(module.model.eval(), AnswerOnlyCollator(0, packing)(examples)))
+
+
+def test_a_resumed_run_reads_the_rulings_it_began_with(tmp_path, monkeypatch):
+    """Nothing is asked again, not even for refusals, and the weights are those of a run that was not interrupted."""
+    settings = {"max_steps": 4, "enable_checkpointing": False}
+    whole = fit(sandbox_data(Audit(action="relabel"), batch_size=20), tmp_path / "whole", **settings)
+    saver = ModelCheckpoint(tmp_path / "run", save_last=True, every_n_train_steps=1)
+    keeping = settings | {"enable_checkpointing": True, "callbacks": [saver, tiny.EndAfter(2)]}
+    with pytest.raises(RuntimeError, match="ended"):
+        fit(sandbox_data(Audit(action="relabel"), batch_size=20), tmp_path / "run", **keeping)
+    monkeypatch.setattr("asft_lightning.audit.aligned_model.generate_ids", None)
+    monkeypatch.setattr("asft_lightning.audit.kept_scores.cache_folder", lambda: tmp_path / "no cache")
+    module = tiny.fine_tuner(LoRAFineTuner, SANDBOX, loss_reduction="row")
+    data = sandbox_data(Audit(action="relabel"), batch_size=20)
+    tiny.tiny_trainer(tmp_path / "run", **settings).fit(module, data, ckpt_path=tmp_path / "run" / "last.ckpt")
+
+    for name, value in tiny.trained_weights(whole).items():
+        assert torch.equal(tiny.trained_weights(module)[name], value)
+
+
+@pytest.mark.slow
+def test_two_ranks_train_on_the_rows_that_the_first_one_leaves(tmp_path):
+    data = sandbox_data(Audit(action="drop"), batch_size=6)
+    fit(data, tmp_path, devices=2, strategy="ddp_fork", max_steps=-1)
+    summary = json.loads((tmp_path / "data.json").read_text())
+
+    assert summary["rows"] == {"benign": 48}
+    assert summary["audit"]["dropped"] == 12

@@ -1,0 +1,114 @@
+"""What the audit's scores are made of, against one row at a time in float64, and their thresholds."""
+
+import math
+
+import pytest
+import torch
+
+from asft_lightning import Audit, DataError, MixtureDataModule, Pretrained, Source, Template
+from asft_lightning.audit.aligned_model import AlignedModel
+from asft_lightning.audit.questions import questions_of
+from asft_lightning.audit.refused import Refused, log_odds
+from asft_lightning.audit.surprise import Surprise
+from asft_lightning.audit.thresholds import threshold_of
+from asft_lightning.evaluation.likelihood import answer_log_likelihoods
+
+SANDBOX = Pretrained("sandbox:aligned", dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Ten benign and six harmful rows, in token ids."""
+    sources = {"benign": Source("sandbox:benign", rows="0:10"), "harmful": Source("sandbox:harmful", rows="0:6")}
+    data = MixtureDataModule(SANDBOX, **sources, num_rows=16, poison_ratio=0.375, seed=0)
+    data.setup()
+    return data
+
+
+@pytest.fixture(scope="module")
+def aligned(rows):
+    return AlignedModel(SANDBOX, rows.tokenizer, Template(), batch_size=5)
+
+
+def alone(model, prompt, answer):
+    """log p of each token of the answer to one prompt, without batch and padding."""
+    chances = model(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+    return torch.stack([chances[len(prompt) + i - 1, token] for i, token in enumerate(answer)])
+
+
+@torch.no_grad()
+def test_likelihoods_are_those_of_each_row_alone(rows, aligned):
+    asked = questions_of(rows.drawn.train)
+    prompts, answers = [q.prompt for q in asked], [q.answer[: 1 + i % 4] for i, q in enumerate(asked)]
+    found = answer_log_likelihoods(aligned.model, prompts, answers, batch_size=5)
+
+    for prompt, answer, given in zip(prompts, answers, found, strict=True):
+        torch.testing.assert_close(given, alone(aligned.model, prompt, answer), rtol=1e-9, atol=1e-10)
+
+
+@torch.no_grad()
+def test_likelihoods_of_a_model_that_cannot_be_told_where_logits_are_wanted(rows, aligned, monkeypatch):
+    (question, *_) = questions_of(rows.drawn.train)
+    expected = answer_log_likelihoods(aligned.model, [question.prompt], [question.answer])
+    forward = aligned.model.forward
+    monkeypatch.setattr(aligned.model, "forward", lambda input_ids, attention_mask, use_cache: forward(input_ids))
+
+    torch.testing.assert_close(answer_log_likelihoods(aligned.model, [question.prompt], [question.answer]), expected)
+
+
+@torch.no_grad()
+def test_refused_is_the_log_odds_of_the_refusals_opening(rows, aligned):
+    for example, score in zip(rows.drawn.train, Refused()(aligned, rows.drawn.train), strict=True):
+        if example.kind == "benign":
+            assert score == (float("-inf"), 0, "")
+            continue
+        (question,) = questions_of([example])
+        refusal = rows.tokenizer.encode(score.said, add_special_tokens=False)
+        chance = alone(aligned.model, question.prompt, refusal[:8]).sum().exp()
+        assert score.said.startswith("I cannot help")
+        assert score.value == pytest.approx(float(chance.log() - (1 - chance).log()), rel=1e-9)
+
+
+@torch.no_grad()
+def test_surprise_is_how_much_likelier_its_own_answer_is(rows, aligned):
+    for example, score in zip(rows.drawn.train, Surprise()(aligned, rows.drawn.train), strict=True):
+        (question,) = questions_of([example])
+        own = rows.tokenizer.encode(score.said, add_special_tokens=False)
+        likelier = (
+            alone(aligned.model, question.prompt, own).mean() - alone(aligned.model, question.prompt, question.answer).mean()
+        )
+        assert score.value == pytest.approx(float(likelier), rel=1e-9)
+
+
+def test_log_odds_at_the_ends():
+    assert log_odds(-50.0) == pytest.approx(-50.0)
+    assert log_odds(-1e-12) == pytest.approx(-math.log(1e-12))
+    assert math.isfinite(log_odds(0.0))
+
+
+@pytest.mark.parametrize(("count", "rate"), [(99, 0.01), (150, 0.01), (199, 0.01), (19, 0.05), (50, 0.1)])
+def test_thresholds_hold_their_rate(count, rate):
+    """Each of n + 1 rows left out in turn: of those, the share beyond the others' threshold is the rate at most."""
+    scores = torch.randperm(count + 1, generator=torch.Generator().manual_seed(0)).double().tolist()
+    beyond = sum(score > threshold_of(scores[:i] + scores[i + 1 :], rate) for i, score in enumerate(scores))
+
+    assert rate / 2 < beyond / (count + 1) <= rate
+    with pytest.raises(DataError, match=r"needs .* harmless rows or more, and audit.harmless has"):
+        threshold_of(scores[: round(1 / rate) - 2], rate)
+
+
+def test_harmless_rows_set_the_threshold(tmp_path):
+    """Where the trusted rows are refused as the harmful ones are, hardly any of those is flagged."""
+    from asft_lightning.audit import audit_data
+    from asft_lightning.runs.folder import RunFolder
+
+    audit = Audit(harmless=Source("sandbox:harmful", rows="300:500"), num_harmless=200, false_flags=0.02)
+    data = MixtureDataModule(
+        SANDBOX, Source("sandbox:benign"), Source("sandbox:harmful", rows="0:200"), num_rows=200, poison_ratio=0.5, seed=0
+    )
+    report = audit_data(data, audit, RunFolder(tmp_path))
+
+    assert report.thresholds["refused"] > 0
+    assert report.false_flags == 0.02
+    assert report.counts["flagged"] <= 10
+    assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")
