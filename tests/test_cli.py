@@ -157,7 +157,7 @@ def test_help_names_every_command_with_a_line_and_two_examples(capsys):
     assert sum(line.startswith("  asft-lightning ") for line in lines) == 2
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("fit", "validate", "test", "describe")])
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"fit", "validate", "test", "describe", "audit"}))
 def test_help_of_a_command_has_two_examples(command, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main([command, "--help"])

@@ -75,11 +75,10 @@ def audit_data(
     asked = [SCORES[name](audit.max_new_tokens) for name in audit.scores]
     scores = {score.name: scores_of(score, aligned, examples) for score in asked}
     thresholds = {score.name: _threshold(score, audit, scores_of(score, aligned, harmless)) for score in asked}
-    flagged = flags(examples, scores, thresholds, flag)
-    kept = [found for found in flagged if row_hash(examples[found.place].row) in keep]
-    flagged = [found for found in flagged if found not in kept]
+    suspects = flags(examples, scores, thresholds, flag)
+    flagged = [found for found in suspects if row_hash(examples[found.place].row) not in keep]
     rulings = rulings_on(flagged, examples, audit, aligned, data.encode)
-    report = report_of(examples, rulings, thresholds, audit.false_flags if harmless else None, len(kept))
+    report = report_of(examples, rulings, thresholds, audit.false_flags if harmless else None, len(suspects) - len(flagged))
     lines = (
         json.dumps(ruling.plain() | found.plain(examples[found.place]), ensure_ascii=False)
         for ruling, found in zip(rulings, flagged, strict=True)

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from asft_lightning.audit.aligned_model import AlignedModel
 from asft_lightning.audit.questions import Question, questions_of
 from asft_lightning.audit.score import RowScore, Score, highest
 from asft_lightning.data.example import Example
+from asft_lightning.functional import log_odds
 
 _TRIED = 8
 """Answers that begin with the same token and are looked at before the others that do."""
@@ -63,13 +62,3 @@ class Refused(Score):
         prompts = [question.prompt for question in asked]
         answers = aligned.answers(prompts, self.max_new_tokens, "Audit: short answers")
         return [(question, said) for question, said in zip(asked, answers, strict=True) if aligned.is_refusal(said)]
-
-
-def log_odds(log_chance: float) -> float:
-    """The odds of a chance p, log p − log(1 − p), from log p ≤ 0: exact near 0 and near 1, and finite.
-
-    >>> log_odds(-0.6931471805599453), round(log_odds(-1e-9), 3)
-    (0.0, 20.723)
-    """
-    chance = torch.tensor(min(log_chance, -1e-16), dtype=torch.float64)
-    return float(chance - torch.log(-torch.expm1(chance)))

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from asft_lightning.anchors.watching import hooked, layers_of
 from asft_lightning.errors import AnchorError
-from asft_lightning.functional import IGNORE_INDEX, row_gradients, unit_matrices
+from asft_lightning.evaluation.likelihood import logits_at
+from asft_lightning.functional import IGNORE_INDEX, row_gradients, token_losses, unit_matrices
 from asft_lightning.runtime.undisturbed import undisturbed
 
 Batch = Mapping[str, Tensor]
@@ -143,14 +144,6 @@ def _row_losses(model: PreTrainedModel, batch: Batch) -> Tensor:
     device = next(model.parameters()).device
     targets = batch["labels"][:, 1:].to(device)
     positions = (targets != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
-    head: nn.Module = model.get_output_embeddings()
-    with hooked([head.register_forward_pre_hook(lambda _, args: (args[0][:, positions], *args[1:]))]):
-        inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-        logits = model(**inputs, use_cache=False).logits
-    losses = nn.functional.cross_entropy(
-        logits.transpose(1, 2).to(torch.promote_types(logits.dtype, torch.float32)),
-        targets[:, positions],
-        ignore_index=IGNORE_INDEX,
-        reduction="none",
-    )
+    inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+    losses = token_losses(logits_at(model, {**inputs, "use_cache": False}, positions), targets[:, positions])
     return losses.sum(dim=1) / (targets != IGNORE_INDEX).sum(dim=1).clamp_min(1)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from asft_lightning.data.audit import least_harmless
 from asft_lightning.errors import DataError
 
 
@@ -24,9 +25,8 @@ def threshold_of(scores: Sequence[float], false_flags: float) -> float:
     """
     rank = math.ceil(round((1 - false_flags) * (len(scores) + 1), 9))
     if rank > len(scores):
-        least = math.ceil(round(1 / false_flags, 9)) - 1
         raise DataError(
-            f"audit.false_flags {false_flags} needs {least} harmless rows or more, and audit.harmless has {len(scores)} "
-            "usable ones. Give more rows, or allow more false flags."
+            f"audit.false_flags {false_flags} needs {least_harmless(false_flags)} harmless rows or more, and audit.harmless "
+            f"has {len(scores)} usable ones. Give more rows, or allow more false flags."
         )
     return sorted(scores)[rank - 1]

@@ -72,10 +72,10 @@ class Audit:
                 "audit.num_harmless, max_new_tokens, relabel_tokens and batch_size must be 1 or more, got "
                 f"{', '.join(map(str, counts))}."
             )
-        if self.harmless is not None and self.num_harmless < self.least_harmless:
+        if self.harmless is not None and self.num_harmless < least_harmless(self.false_flags):
             raise DataError(
-                f"audit.false_flags {self.false_flags} needs {self.least_harmless} harmless rows or more, got num_harmless "
-                f"{self.num_harmless}. Give more rows, or allow more false flags."
+                f"audit.false_flags {self.false_flags} needs {least_harmless(self.false_flags)} harmless rows or more, "
+                f"got num_harmless {self.num_harmless}. Give more rows, or allow more false flags."
             )
 
     @property
@@ -83,7 +83,11 @@ class Audit:
         """What the loss of a flagged row is multiplied with; None where that is not the action."""
         return self.weight if self.action == "weight" else None
 
-    @property
-    def least_harmless(self) -> int:
-        """How many harmless rows it takes to know a threshold of this rate of false flags."""
-        return math.ceil(round(1 / self.false_flags, 9)) - 1
+
+def least_harmless(false_flags: float) -> int:
+    """How many harmless rows it takes to know a threshold of this rate of false flags, 0..1.
+
+    >>> least_harmless(0.01)
+    99
+    """
+    return math.ceil(round(1 / false_flags, 9)) - 1

@@ -1,7 +1,8 @@
 """How likely a model finds given answers, token by token, from as few logits as it takes."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -42,17 +43,15 @@ def answer_log_likelihoods(
     device = next(model.parameters()).device
     found: list[Tensor] = [torch.empty(0, dtype=torch.float64)] * len(texts)
     batches = batches_by_length(texts, batch_size)
-    keeps = keeps_logits(model)
     with undisturbed(model):
         for places in tqdm(batches, desc=progress, unit="batch", leave=False, disable=progress is None):
             batch = padded([texts[i] for i in places], 0, device)
             first = min(len(prompts[i]) for i in places) - 1  # what is said there is the first answer token of the batch
             wanted = torch.arange(first, batch.input_ids.shape[1], device=device)
-            inputs = {**batch._asdict(), "use_cache": False}
-            logits = model(**inputs, logits_to_keep=wanted).logits if keeps else model(**inputs).logits[:, first:]
+            logits = logits_at(model, {**batch._asdict(), "use_cache": False}, wanted)
             spans = [range(len(prompts[i]) - 1 - first, len(texts[i]) - 1 - first) for i in places]
             likely = _log_likelihoods(logits, spans, [token for i in places for token in answers[i]])
-            for i, of_row in zip(places, likely.split([len(span) for span in spans]), strict=True):
+            for i, of_row in zip(places, torch.split(likely, [len(span) for span in spans]), strict=True):
                 found[i] = of_row
     return found
 
@@ -72,7 +71,17 @@ def _log_likelihoods(logits: Tensor, spans: Sequence[range], said: Sequence[int]
     return -nn.functional.cross_entropy(exact, tokens, reduction="none").double().cpu()
 
 
-def keeps_logits(model: nn.Module) -> bool:
-    """Whether a model's forward can be told where logits are wanted: Transformers' ``logits_to_keep``."""
+def logits_at(model: nn.Module, inputs: Mapping[str, Any], positions: Tensor) -> Tensor:
+    """The logits at some positions (rows, positions, vocabulary): no others are computed where a model can be told so.
+
+    Args:
+        model: A Transformers causal LM, or a PEFT model of one; Transformers' ``logits_to_keep`` tells it.
+        inputs: Of its forward pass.
+        positions: Columns (positions,).
+    """
     plain = model.get_base_model() if isinstance(model, PeftModel) else model
-    return "logits_to_keep" in inspect.signature(plain.forward).parameters
+    if "logits_to_keep" in inspect.signature(plain.forward).parameters:
+        logits: Tensor = model(**inputs, logits_to_keep=positions).logits
+    else:
+        logits = model(**inputs).logits[:, positions]
+    return logits

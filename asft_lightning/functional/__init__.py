@@ -12,8 +12,8 @@ from asft_lightning.functional.decomposition import (
 )
 from asft_lightning.functional.divergence import mean_divergence, mean_squared_distance
 from asft_lightning.functional.drift import budget_multiplier, without_share
-from asft_lightning.functional.loss import IGNORE_INDEX, mean_over_rows, mean_over_tokens
-from asft_lightning.functional.margin import top_token_margin
+from asft_lightning.functional.loss import IGNORE_INDEX, mean_over_rows, mean_over_tokens, token_losses
+from asft_lightning.functional.margin import log_odds, top_token_margin
 from asft_lightning.functional.margin_change import MarginChange, margin_change
 from asft_lightning.functional.penalty import update_penalty
 from asft_lightning.functional.principal import Principal
@@ -41,6 +41,7 @@ __all__ = [
     "harmful_map",
     "leading_left_singular",
     "left_singular",
+    "log_odds",
     "low_rank_left_singular",
     "margin_change",
     "matrix_cosines",
@@ -53,6 +54,7 @@ __all__ = [
     "shrunk",
     "split_factor",
     "subspace_map",
+    "token_losses",
     "top_token_margin",
     "unit_matrices",
     "update_cosine",

@@ -1,9 +1,21 @@
 """From the losses of tokens to the loss of a batch, and what marks a token that is not learnt."""
 
+import torch
 from torch import Tensor, nn
 
 IGNORE_INDEX = -100
 """Label of a token that is not to be learnt, as in Transformers and as PyTorch's cross-entropy has it."""
+
+
+def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """−log p of each token that is learnt (rows, tokens), 0 elsewhere; float32, or wider where the logits are.
+
+    Args:
+        logits: (rows, tokens, vocabulary).
+        targets: The tokens (rows, tokens), :data:`IGNORE_INDEX` for one that is not learnt.
+    """
+    exact = logits.transpose(1, 2).to(torch.promote_types(logits.dtype, torch.float32))
+    return nn.functional.cross_entropy(exact, targets, ignore_index=IGNORE_INDEX, reduction="none")
 
 
 def mean_over_tokens(losses: Tensor, is_learnt: Tensor, rows: Tensor) -> Tensor:

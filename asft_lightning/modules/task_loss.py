@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.evaluation.likelihood import keeps_logits
-from asft_lightning.functional import IGNORE_INDEX, mean_over_rows, mean_over_tokens
+from asft_lightning.evaluation.likelihood import logits_at
+from asft_lightning.functional import IGNORE_INDEX, mean_over_rows, mean_over_tokens, token_losses
 from asft_lightning.runtime.sharding import forward_root
 from asft_lightning.runtime.undisturbed import undisturbed
 
@@ -82,16 +82,7 @@ class TaskLoss:
             self._checked = _require_separate_rows(model, inputs)
         targets = batch["labels"][:, 1:]
         positions = (targets != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
-        if keeps_logits(model):
-            logits = model(**inputs, logits_to_keep=positions).logits
-        else:
-            logits = model(**inputs).logits[:, positions]
-        losses = nn.functional.cross_entropy(
-            logits.transpose(1, 2).to(torch.promote_types(logits.dtype, torch.float32)),
-            targets[:, positions],
-            ignore_index=IGNORE_INDEX,
-            reduction="none",
-        )
+        losses = token_losses(logits_at(model, inputs, positions), targets[:, positions])
         is_learnt = targets[:, positions] != IGNORE_INDEX
         weights = batch["loss_weights"][:, 1:][:, positions] if "loss_weights" in batch else None
         return TokenLosses(losses, is_learnt, _rows(batch)[:, 1:][:, positions], positions, weights)

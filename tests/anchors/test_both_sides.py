@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from kit.activations import adapted, margins_of, outputs_gradients_of, probe, prompts, speaking_model, with_noise
+from kit.activations import OneLayer, adapted, margins_of, outputs_gradients_of, probe, prompts, speaking_model, with_noise
 from kit.models import TARGETS, factors_of
 from kit.references import relative_error
 
@@ -147,24 +147,6 @@ def test_what_is_dropped_never_lowers_the_penalty(tmp_path, output_ridge, tolera
         assert found >= float(case.dense(case.updates(), output_ridge)) * (1 - 1e-5)
 
 
-class Saying(torch.nn.Module):
-    """Logits (y, 0), y = 3·token + 1 what one layer puts out for a token: the margin is |y|, of gradient ±1."""
-
-    def __init__(self):
-        super().__init__()
-        self.embeddings = torch.nn.Embedding(4, 1, _weight=torch.arange(4.0)[:, None])
-        self.layer = torch.nn.Linear(1, 1)
-        self.layer.weight.data, self.layer.bias.data = torch.tensor([[3.0]]), torch.tensor([1.0])
-        self.requires_grad_(False)
-
-    def get_input_embeddings(self):
-        return self.embeddings
-
-    def forward(self, input_ids, attention_mask, use_cache):
-        y = self.layer(self.embeddings(input_ids))
-        return type("Output", (), {"logits": torch.cat([y, torch.zeros_like(y)], dim=-1)})
-
-
 def counted(model, *batches):
     found = MarginMoments(model, [Target("layer", (1, 1))], 8)
     for ids, mask, firsts in batches:
@@ -176,7 +158,7 @@ def counted(model, *batches):
 def test_by_hand():
     """Texts 3|2 1, 2 and 1|0: the last prompt token and those after it say one each, of margins (10, 7, 4), 7 and (4, 1)."""
     batches = ([[3, 2, 1], [2, 0, 0]], [[1, 1, 1], [1, 0, 0]], [0, 0]), ([[1, 0]], [[1, 1]], [0])
-    found = counted(Saying(), *batches)
+    found = counted(OneLayer(), *batches)
     assert found.tokens == 2.0
     assert found.inputs["layer"].principal(0.0).trace == pytest.approx((9 + 4 + 1 + 4 + 1 + 0) / 6)
     gradients = [1 / 30, 1 / 21, 1 / 12, 1 / 7, 1 / 8, 1 / 2]
@@ -185,7 +167,7 @@ def test_by_hand():
 
 def test_a_margin_below_one_counts_in_nats():
     """With bias −2.9 the margin of token 1 is 0.1: its gradient counts as it is, not ten times."""
-    model = Saying()
+    model = OneLayer()
     model.layer.bias.data.fill_(-2.9)
     found = counted(model, ([[1]], [[1]], [0]))
     assert found.gradients["layer"].principal(0.0).trace == pytest.approx(1.0)

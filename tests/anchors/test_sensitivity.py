@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from kit.activations import adapted, probe, prompts, sensitivity_of, speaking_model
+from kit.activations import OneLayer, adapted, probe, prompts, sensitivity_of, speaking_model
 from kit.models import TARGETS
 
 from asft_lightning import AnchorError
@@ -34,24 +34,6 @@ def test_margin_is_the_log_odds_of_the_likeliest_token():
     assert float(top_token_margin(torch.tensor([[100.0, 0.0]]))) == 100.0  # where 1 − p is 0 in float32
 
 
-class TwoTokens(torch.nn.Module):
-    """Logits (y, 0), y what one layer of weight 3 and bias 1 puts out for the last token."""
-
-    def __init__(self):
-        super().__init__()
-        self.embeddings = torch.nn.Embedding(4, 1, _weight=torch.arange(4.0)[:, None])
-        self.layer = torch.nn.Linear(1, 1)
-        self.layer.weight.data, self.layer.bias.data = torch.tensor([[3.0]]), torch.tensor([1.0])
-        self.requires_grad_(False)
-
-    def get_input_embeddings(self):
-        return self.embeddings
-
-    def forward(self, input_ids, attention_mask, use_cache):
-        y = self.layer(self.embeddings(input_ids))
-        return type("Output", (), {"logits": torch.cat([y, torch.zeros_like(y)], dim=-1)})
-
-
 def counted(model, *batches):
     found = Sensitivity(model, [model.layer])
     for ids, mask in batches:
@@ -61,19 +43,19 @@ def counted(model, *batches):
 
 def test_by_hand():
     """Last tokens 2, 1 and 3: y = 7, 4 and 10, which is the margin, with gradient 1; W x = 6, 3 and 9."""
-    found = counted(TwoTokens(), ([[3, 2], [1, 0]], [[1, 1], [1, 0]]), ([[3]], [[1]]))
+    found = counted(OneLayer(), ([[3, 2], [1, 0]], [[1, 1], [1, 0]]), ([[3]], [[1]]))
     assert found.value() == pytest.approx(36 / 49)  # the middle one of 36/49, 9/16 and 81/100
 
 
 def test_a_prompt_that_the_model_is_in_two_minds_about_does_not_set_the_scale():
     """With bias −2.999999 the margin of token 1 is 1e-6, and its ratio 9e12; of token 3 it is 81/36."""
-    model = TwoTokens()
+    model = OneLayer()
     model.layer.bias.data.fill_(-2.999999)
     assert counted(model, ([[3], [3], [1]], [[1], [1], [1]])).value() == pytest.approx(81 / 36, rel=1e-4)
 
 
 def test_a_margin_that_is_not_finite_is_refused():
-    model = TwoTokens()
+    model = OneLayer()
     model.embeddings.weight.data[0] = float("nan")  # of one prompt of three
     with pytest.raises(AnchorError, match="finite and above 0, got nan"):
         counted(model, ([[3], [3], [0]], [[1], [1], [1]])).value()

@@ -8,10 +8,11 @@ import torch
 from asft_lightning import Audit, DataError, MixtureDataModule, Pretrained, Source, Template
 from asft_lightning.audit.aligned_model import AlignedModel
 from asft_lightning.audit.questions import questions_of
-from asft_lightning.audit.refused import Refused, log_odds
+from asft_lightning.audit.refused import Refused
 from asft_lightning.audit.surprise import Surprise
 from asft_lightning.audit.thresholds import threshold_of
 from asft_lightning.evaluation.likelihood import answer_log_likelihoods
+from asft_lightning.functional import log_odds
 
 SANDBOX = Pretrained("sandbox:aligned", dtype="float64")
 
