@@ -72,7 +72,9 @@ def _asked(open_turns: Written, whole: Written, place: int, is_last: bool) -> tu
     answers. Where the two differ otherwise before the last answer, it follows what scoring asks.
     """
     asked = open_turns.text
-    for text in (asked, without_opened_thought(asked), asked if is_last else asked.rstrip()):
+    if whole.text.startswith(asked):
+        return asked, len(asked)
+    for text in (without_opened_thought(asked), *([] if is_last else [asked.rstrip()])):
         if whole.text.startswith(text):
             return text, len(text)
     same = next(i for i, letter in enumerate(asked) if whole.text[i : i + 1] != letter)

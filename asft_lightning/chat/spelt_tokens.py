@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 _START, _END = "\ufdd0", "\ufdd1"  # Unicode keeps these two from ever being characters
 _MARKED = re.compile(f"{_START}([^{_START}{_END}]*){_END}")
@@ -90,15 +90,23 @@ def _ids(
     add_special_tokens: bool = False,
     split_special_tokens: bool = False,
 ) -> list[list[int]]:
-    ids: list[list[int]] = tokenizer(
-        texts,
-        add_special_tokens=add_special_tokens,
-        split_special_tokens=split_special_tokens,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )["input_ids"]
-    return ids
+    """What the tokenizer gives when it is called; asked of its backend where that is the same, for it is much faster."""
+    if getattr(type(tokenizer), "_encode_plus", None) is not PreTrainedTokenizerFast._encode_plus:
+        ids: list[list[int]] = tokenizer(
+            texts,
+            add_special_tokens=add_special_tokens,
+            split_special_tokens=split_special_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        return ids
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    if backend.encode_special_tokens != split_special_tokens:
+        backend.encode_special_tokens = split_special_tokens
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:

@@ -31,7 +31,7 @@ class AnswerOnlyCollator:
             ``position_ids``, which begin again at 0 with every row, and with the padding at the end of a line. Where a row
             of the batch has a weight other than 1, also ``loss_weights``, its row's for each token.
         """
-        width = max(len(example.input_ids) for example in examples)
+        width = max(len(example) for example in examples)
         lines = _packed(examples, width) if self.packing else [[example] for example in examples]
         input_ids = torch.full((len(lines), width), self.pad_token_id)
         labels = torch.full_like(input_ids, IGNORE_INDEX)
@@ -40,7 +40,7 @@ class AnswerOnlyCollator:
         for line, line_of_examples in enumerate(lines):
             start = 0
             for example in line_of_examples:
-                end = start + len(example.input_ids)
+                end = start + len(example)
                 input_ids[line, start:end] = torch.tensor(example.input_ids)
                 labels[line, start:end] = torch.tensor(example.labels)
                 labels[line, start] = IGNORE_INDEX  # predicted from the row before it
@@ -58,12 +58,12 @@ def _packed(examples: Sequence[Example], width: int) -> list[list[Example]]:
     """Lines of at most ``width`` tokens: the longest row first, each into the first line that has room."""
     lines: list[list[Example]] = []
     room: list[int] = []
-    for example in sorted(examples, key=lambda example: -len(example.input_ids)):
-        line = next((i for i, left in enumerate(room) if left >= len(example.input_ids)), None)
+    for example in sorted(examples, key=lambda example: -len(example)):
+        line = next((i for i, left in enumerate(room) if left >= len(example)), None)
         if line is None:
             lines.append([])
             room.append(width)
             line = len(lines) - 1
         lines[line].append(example)
-        room[line] -= len(example.input_ids)
+        room[line] -= len(example)
     return lines

@@ -32,8 +32,8 @@ def describe(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, examples: int
         examples: How many rows of each source to show.
 
     Returns:
-        ``rows`` ({kind: number} of training rows), ``held_out``, ``sha256``, ``audit`` (what it says of itself, where there
-        was one), and for each of ``sources`` its ``name``,
+        ``rows`` ({kind: number} of training rows), ``held_out``, ``audit`` (what it says of itself, where there was one),
+        and for each of ``sources`` its ``name``,
         ``kind``, ``counts`` (records read, passed over by reason, ``drawn``, ``trained`` on, and of those ``truncated``),
         ``tokens`` (of prompt and answer: least, median, 95th percentile, most) and ``examples`` (``text`` as the model
         sees it, and what of it is ``learnt``).
@@ -41,7 +41,6 @@ def describe(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, examples: int
     return {
         "rows": dict(Counter(example.kind for example in mixture.trained).most_common()),
         "held_out": len(mixture.held_out),
-        "sha256": mixture.fingerprint(),
         **({} if mixture.audit is None else {"audit": mixture.audit}),
         "sources": [
             {
@@ -81,8 +80,8 @@ def _cells(source: dict[str, Any]) -> list[str]:
 
 
 def _token_counts(examples: Sequence[Example]) -> dict[str, dict[str, float]]:
-    answers = [sum(label != IGNORE_INDEX for label in example.labels) for example in examples]
-    prompts = [len(example.input_ids) - answer for example, answer in zip(examples, answers, strict=True)]
+    prompts = [example.labels.count(IGNORE_INDEX) for example in examples]
+    answers = [len(example) - prompt for example, prompt in zip(examples, prompts, strict=True)]
     return {"prompt": _spread(prompts), "answer": _spread(answers)}
 
 

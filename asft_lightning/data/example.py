@@ -49,6 +49,10 @@ class Example:
         signed = [i if label == i else ~i for i, label in zip(input_ids, labels, strict=True)]
         put(self, "_tokens", array("i", signed))
 
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self._tokens)
+
     @property
     def input_ids(self) -> list[int]:
         """The conversation; a new list."""

@@ -58,7 +58,6 @@ class Mixture:
         """What is trained on, in a few figures."""
         kinds = Counter(example.kind for example in self.trained)
         return {
-            "data_sha256": self.fingerprint(),
             "rows": len(self.trained),
             "harmful_rows": kinds["harmful"],
             "safety_rows": kinds["safety"],

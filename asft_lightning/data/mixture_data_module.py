@@ -122,13 +122,14 @@ class MixtureDataModule(ExampleBatches):
 
     def fingerprint(self) -> dict[str, object]:
         """What was trained on, to record beside a result."""
-        return self.mixture.facts()
+        facts = self.mixture.facts()
+        return {"data_sha256": self._identity["data_sha256"], **facts}
 
     def describe(self) -> dict[str, Any]:
-        """Counts, token lengths, and the first rows as the model sees them: see :func:`describe`."""
+        """Hash, counts, token lengths, and the first rows as the model sees them: see :func:`describe`."""
         self.setup()
         assert self.tokenizer is not None
-        description = describe(self.mixture, self.tokenizer)
+        description = {"sha256": self._identity["data_sha256"], **describe(self.mixture, self.tokenizer)}
         for source in description["sources"]:
             source["licence"] = self.sources[source["name"]][1].entry.licence
         return description

@@ -53,7 +53,7 @@ def epoch_sampler(
         by_length: Rows a batch, to shuffle so that those of a batch are of similar length; None for not.
     """
     if by_length is not None:
-        lengths = [len(example.input_ids) for example in examples]
+        lengths = [len(example) for example in examples]
         sampler: DistributedSampler[Example] = DistributedLengthGroupedSampler(
             by_length * world, num_replicas=world, rank=rank, seed=seed, lengths=lengths
         )
