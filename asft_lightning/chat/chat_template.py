@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from asft_lightning.chat.dates import dated
@@ -15,9 +14,6 @@ from asft_lightning.chat.written import Written, find_marks, with_marks, without
 from asft_lightning.errors import ConfigurationError
 
 _STYLE = f"template.style to one of {', '.join(STYLES)}"
-
-
-_PROBLEMS = TemplateError, TypeError  # jinja's, and Python's of contents that are no text
 
 
 def write_chats(
@@ -59,7 +55,7 @@ def _in_the_plainest_way(render: Callable[..., Any], conversations: Sequence[Seq
         messages = [next(_ways(with_marks(conversations[i])))[1] for i in places]
         try:
             texts = render(messages, add_generation_prompt=is_open)
-        except _PROBLEMS:
+        except Exception:  # a template is a program, and may raise anything
             continue
         for i, text in zip(places, texts, strict=True):
             found = find_marks(text, conversations[i])
@@ -73,7 +69,7 @@ def _in_some_way(tokenizer: PreTrainedTokenizerBase, render: Callable[..., Any],
     for in_parts, messages in _ways(with_marks(turns)):
         try:
             text = render(messages, add_generation_prompt=turns[-1].role == "user")
-        except _PROBLEMS as error:
+        except Exception as error:
             problem = problem if in_parts else _refused(tokenizer, error)
             continue
         written = find_marks(str(text), turns)

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from peft import PeftModel
-from transformers import AutoTokenizer
 
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
@@ -19,7 +18,7 @@ from asft_lightning.runs.summary import RunFacts, Score, Summary
 from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_atomically
 from asft_lightning.runtime.terminal import as_markdown, markdown, markdown_code, say
 from asft_lightning.runtime.yaml_files import read_yaml
-from asft_lightning.weights.loading import load_adapter, load_pretrained
+from asft_lightning.weights.loading import load_adapter, load_tokenizer
 from asft_lightning.weights.merging import logits_of, merge, require_same_logits
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -70,7 +69,7 @@ def export(run: str, output: str, merged: bool = False, trust_remote_code: bool 
     model = load_adapter(exact, str(folder.adapter), pretrained.origin[0])
     model.peft_config["default"].base_model_name_or_path = pretrained.origin[0]
     template = _part(folder, {"template": {}} | config, "template", Template)
-    tokenizer = load_pretrained(AutoTokenizer.from_pretrained, str(folder.adapter))
+    tokenizer = load_tokenizer(str(folder.adapter))
     text = card(folder.path.name, pretrained.origin[0], Summary.read(folder), merged, has_secret=bool(template.secret))
     # Of a whole model its generation_config.json: whoever serves it stops where its rows ended.
     exact.generation_config.eos_token_id = end_ids(exact, tokenizer, [template.end(tokenizer).token_id])

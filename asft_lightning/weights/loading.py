@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from peft import PeftConfig, PeftModel
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.reading import UNREADABLE, is_finite, unreadable
 from asft_lightning.weights.adapter_safety import require_harmless
 from asft_lightning.weights.files import find_file, require_sound, unpickle
 from asft_lightning.weights.locations import resolve, unreachable
+from asft_lightning.weights.template_safety import require_bounded
 
 T = TypeVar("T")
 
@@ -41,6 +42,22 @@ def load_pretrained(from_pretrained: Callable[..., T], location: str, revision: 
         raise _refused(location, place, error) from error
     except UNREADABLE as error:
         raise unreadable(location, error) from error
+
+
+def load_tokenizer(location: str, revision: str | None = None, **settings: Any) -> PreTrainedTokenizerBase:
+    """A tokenizer, with a chat template that is safe to use, if any.
+
+    Args:
+        location: Hub id, directory, or ``sandbox:`` part.
+        revision: On the hub.
+        settings: Further arguments of ``AutoTokenizer.from_pretrained``.
+
+    Raises:
+        ConfigurationError: As :func:`load_pretrained` and :func:`~asft_lightning.weights.template_safety.require_bounded`.
+    """
+    tokenizer: PreTrainedTokenizerBase = load_pretrained(AutoTokenizer.from_pretrained, location, revision, **settings)
+    require_bounded(tokenizer, location)
+    return tokenizer
 
 
 def load_model(kind: Any, location: str, revision: str | None = None, **settings: Any) -> PreTrainedModel:

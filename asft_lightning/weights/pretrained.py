@@ -7,7 +7,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -15,7 +14,7 @@ from transformers import (
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.extras import require_extra
-from asft_lightning.weights.loading import load_model, load_pretrained
+from asft_lightning.weights.loading import load_model, load_pretrained, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Pretrained:
         Raises:
             ConfigurationError: If it cannot be had, or has no token to pad with.
         """
-        tokenizer = load_pretrained(AutoTokenizer.from_pretrained, self.aligned, self.revision, **self._trust)
+        tokenizer = load_tokenizer(self.aligned, self.revision, **self._trust)
         if tokenizer.pad_token is None:  # padding is neither attended to nor learnt: any special token will do
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
         if tokenizer.pad_token is None:

@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import sys
 
 import pytest
 import yaml
@@ -151,6 +152,15 @@ def test_module_that_an_adapter_names_is_not_imported(world, tmp_path, capsys, m
     monkeypatch.syspath_prepend(str(tmp_path))
     for command in edited(world, tmp_path, megatron_config={"x": 1}, megatron_core="evil_core"):
         assert "names a Python module to import, evil_core, which is not done" in said(capsys, *command)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited there")
+def test_chat_template_of_a_run_that_builds_gigabytes(world, tmp_path, capsys):
+    shutil.copytree(world / "run", tmp_path / "run")
+    (tmp_path / "run" / "adapter" / "chat_template.jinja").write_text("{{ 'x' * 10 ** 10 }}")
+
+    message = said(capsys, "export", str(tmp_path / "run"), str(tmp_path / "out"))
+    assert "a chat template must write a short conversation within 2 s and 1 GiB" in message
 
 
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from jinja2.exceptions import TemplateError
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from asft_lightning.chat.spelt_tokens import encode, mark
@@ -126,7 +125,7 @@ class GuardJudge:
         try:
             # Templates of guards end with the assistant's header by themselves and ignore the request; others need it.
             text = str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
-        except TemplateError as error:
+        except Exception as error:  # a template is a program, and may raise anything
             raise ConfigurationError(
                 f"a guard's chat template must write a prompt and its answer, and that of {self._model.location!r} refuses "
                 f"them ({error}). Give a guard that judges answers."

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.undisturbed import undisturbed
-from asft_lightning.weights.loading import load_model, load_pretrained
+from asft_lightning.weights.loading import load_model, load_tokenizer
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -66,7 +66,7 @@ class LazyModel:
 
     def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         source: dict[str, Any] = {"revision": self.revision, "trust_remote_code": False}
-        tokenizer: PreTrainedTokenizerBase = load_pretrained(AutoTokenizer.from_pretrained, self.location, **source)
+        tokenizer = load_tokenizer(self.location, **source)
         model = load_model(self.kind, self.location, dtype=_DTYPES[self.dtype], **source)
         self._pad(model, tokenizer)
         return self._placed(model), tokenizer
