@@ -7,6 +7,7 @@ from asft_lightning.anchors.anchor import ModuleAnchor
 from asft_lightning.anchors.term import AnchorTerm, by_module
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.extras import require_extra
+from asft_lightning.runtime.plain import plain
 from asft_lightning.runtime.terminal import as_text
 
 _MEANINGS = (
@@ -67,7 +68,7 @@ def spectrum_picture(terms: Sequence[AnchorTerm], path: str | Path) -> None:
         for limit, text in ((1.0, "1: left free"), (2.0, "2: repels")):
             axis.axhline(limit, color="0.4", lw=0.8, ls="--")
             axis.annotate(text, (1.0, limit), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
-        axis.set_title(title, parse_math=False)  # a dollar in a name is no mathematics
+        axis.set_title(plain(title), parse_math=False)  # a dollar in a name is no mathematics
         axis.set(xlabel="direction, of those kept", xscale="log", yscale="log")
     axes[0][0].set_ylabel("eigenvalue c of C")
     depth = ScalarMappable(Normalize(0, max(1, max(map(len, panels.values())) - 1)), colours)

@@ -49,7 +49,8 @@ def _require_named(term: AnchorTerm) -> None:
 
 def _require_sound_module(anchor: ModuleAnchor, shape: tuple[int, int]) -> None:
     _require(0 < anchor.scale < math.inf, f"a scale must be a positive number, got {anchor.scale}")
-    are_numbers = all(isinstance(figure, int | float) for figure in asdict(anchor.spectrum).values())
+    figures = asdict(anchor.spectrum).values()
+    are_numbers = all(isinstance(figure, float) or (isinstance(figure, int) and abs(figure) < 2**63) for figure in figures)
     _require(are_numbers, "the figures of a spectrum must be numbers")
     sides = {"out": (anchor.out, shape[0]), "inp": (anchor.inp, shape[1])}
     for side, (form, width) in sides.items():
@@ -59,7 +60,7 @@ def _require_sound_module(anchor: ModuleAnchor, shape: tuple[int, int]) -> None:
     if anchor.eigenvalues is not None:
         kept = 0 if anchor.out is None else anchor.out.directions.shape[1]
         _require(
-            tuple(anchor.eigenvalues.shape) == (kept,) and is_finite(anchor.eigenvalues),
+            tuple(anchor.eigenvalues.shape) == (kept,) and _are_exact(anchor.eigenvalues),
             f"the map's eigenvalues must be finite, one for each of the {kept} directions",
         )
 

@@ -6,7 +6,7 @@ from asft_lightning.comparison.plan import Plan, Run
 from asft_lightning.comparison.report import Report
 from asft_lightning.comparison.results import Result, read_result
 from asft_lightning.comparison.runner import Launch, Runner, RunsBar, failure_of_summary, is_done
-from asft_lightning.comparison.spec import Comparison
+from asft_lightning.comparison.spec import SEED, Comparison
 from asft_lightning.comparison.tuning import Choice, choose
 
 
@@ -45,7 +45,8 @@ class Compare:
                 if (setting := chosen.get(name, {})) is not None
                 for run in self.plan.reported(name, setting)
             ]
-            self._run(sorted(runs, key=lambda run: self.comparison.axes["seed"].index(run.axes["seed"])))
+            seeds = [*self.comparison.axes[SEED], *(run.axes[SEED] for run in runs)]  # `around` may have others
+            self._run(sorted(runs, key=lambda run: seeds.index(run.axes[SEED])))
         trials = [result for run in self._all_trials() for result in _finished([run])]
         missing = [run.name for run in runs if not is_done(run)]
         damaged = {run.name: failure for run in [*self._all_trials(), *runs] if (failure := failure_of_summary(run))}

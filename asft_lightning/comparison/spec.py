@@ -1,18 +1,13 @@
-"""Comparison: what one YAML says about methods, what varies, and how they are tuned."""
+"""Comparison: which methods, what varies, and how they are tuned."""
 
 import re
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.files import user_path
-from asft_lightning.runtime.named_configs import find_config
 from asft_lightning.runtime.names import require_name
-from asft_lightning.runtime.yaml_files import read_yaml
-
-T = TypeVar("T")
 
 _PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
 
@@ -117,6 +112,7 @@ class Comparison:
             raise ConfigurationError("a comparison needs methods, got none. Name at least one under `methods`.")
         if not self.axes.get(SEED):
             raise ConfigurationError(f"axes must have `{SEED}`, over which means are taken, got {list(self.axes)}. Add it.")
+        self._check_numbers()
         if self.threads < 1 or (self.jobs is not None and self.jobs < 1):
             raise ConfigurationError(f"jobs and threads must be 1 or more, got {self.jobs} and {self.threads}.")
         if self.default_method is not None and self.default_method not in self.methods:
@@ -145,6 +141,18 @@ class Comparison:
             )
         for name in self.methods:
             require_name("a method's name", name)
+
+    def _check_numbers(self) -> None:
+        """Seeds, poison ratios and the margin are reckoned with; values of other axes may be anything."""
+        if self.tuning and not 0 <= self.tuning.margin <= 100:
+            raise ConfigurationError(f"tuning.margin must lie in 0..100 points, got {self.tuning.margin!r:.60}. 2 is usual.")
+        every = [self.axes, *(axes for method in self.methods.values() for axes in (method.axes, method.tune))]
+        every += [*([self.around.axes, self.around.at] if self.around else []), *([self.tuning.axes] if self.tuning else [])]
+        for axes in every:
+            if bad := [seed for seed in axes.get(SEED, []) if type(seed) is not int]:
+                raise ConfigurationError(f"seeds must be whole numbers, got {bad[0]!r:.60}. Write them as [0, 1, 2].")
+            if bad := [p for p in axes.get(POISON, []) if type(p) not in (int, float) or not 0 <= p <= 1]:
+                raise ConfigurationError(f"poison ratios must lie in 0..1, got {bad[0]!r:.60}. 0.1 is 10 %.")
 
     def _check_axes(self, name: str, method: Method) -> None:
         every = [("axes", self.axes), (f"{name}.axes", method.axes), (f"{name}.tune", method.tune)]
@@ -185,45 +193,3 @@ class Comparison:
                 f"a method may be tuned over {self.tuning.budget} settings (tuning.budget), and {name} has {count}. "
                 "Name fewer, or give all methods a larger budget."
             )
-
-
-def load_comparison(file: str | Path) -> Comparison:
-    """Read a comparison.
-
-    Raises:
-        ConfigurationError: If it is no such file, or says what a comparison cannot.
-    """
-    path = find_config(str(file))
-    return _made(Comparison, read_yaml(path, "docs/comparing.md says what it holds."), str(path))
-
-
-def _made(kind: type[T], content: Any, where: str) -> T:
-    """One of the classes above from plain data; by hand, since settings hold class paths that a parser would instantiate."""
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"{where} must be a mapping, got {content!r}. docs/comparing.md says what it holds.")
-    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
-    if unknown := [key for key in content if key not in known]:
-        raise ConfigurationError(f"{where} may have {', '.join(known)}, got {unknown[0]!r}. Is it misspelt?")
-    required = [key for key, item in known.items() if item.default is MISSING and item.default_factory is MISSING]
-    if missing := [key for key in required if key not in content]:
-        raise ConfigurationError(f"{where} must have {missing[0]!r}. docs/comparing.md says what it is.")
-    hints = get_type_hints(kind)
-    return kind(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in content.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """``value`` as the type says, a mapping of classes and an optional one included."""
-    kinds: tuple[Any, ...] = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if value is None and NoneType in kinds:
-        return None
-    kind = kinds[0]
-    if is_dataclass(kind):
-        return _made(kind, value, where)  # type: ignore[arg-type]
-    origin: type = get_origin(kind) or kind
-    allowed = (int, float) if origin is float else (origin,)
-    if isinstance(value, bool) or not isinstance(value, allowed):
-        raise ConfigurationError(f"{where} must be a {origin.__name__}, got {value!r}. docs/comparing.md has an example.")
-    inner = get_args(kind)[-1:]
-    if isinstance(value, dict) and inner != (Any,):
-        return {name: _value(inner[0], part, f"{where}.{name}") for name, part in value.items()}
-    return value

@@ -65,8 +65,9 @@ def choose(
     tuned = [Cell(method, setting, runs) for setting, runs in zip(candidates, results, strict=True)]
     hs, fa = ([_mean(cell, figure) for cell in tuned] for figure in ("harmful_score", "accuracy"))
     if any(results) and (all(value is None for value in hs) or all(value is None for value in fa)):
+        measured = sorted({name for runs in results for result in runs for name in result.scores})
         raise ConfigurationError(
-            f"tuning needs HS and FA of every run, and {method}'s have {sorted(tuned[0].results[0].scores)}. Add "
+            f"tuning needs HS and FA of every run, and {method}'s have {measured}. Add "
             "SafetyEvaluation and UtilityEvaluation to the configs."
         )
     known = [(i, x, y) for i, (x, y) in enumerate(zip(hs, fa, strict=True)) if x is not None and y is not None]

@@ -1,30 +1,27 @@
 """Folders of runs and adapters with files that are JSON or YAML and yet not what they should be: one line, no traceback."""
 
-import copy
 import json
 import shutil
 import sys
 
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kit import tiny
 from kit.commands import said
+from kit.malformed import RAW, require_good_end, wrong_contents, wrong_texts
+from safetensors.torch import load_file, safe_open, save_file
 
 from asft_lightning import Gram, LoRAFineTuner, build_anchors
+from asft_lightning.anchors.anchor_set import _sha256
 from asft_lightning.cli import main
-
-WRONG = [
-    None, True, 0, -1, 10**400, 1e999, float("nan"), 0.5, "", "x", "../../x", "(a+)+$", "\x1b[2J", [], [1], ["x"], [[]], {},
-    {"x": 1}, {"x": []}, "deleted",
-]  # fmt: skip
-RAW = ["", "null", "[]", "7", '"x"', "{", "[" * 20_000, "{1: 2}", "\x00", "&a [*a]"]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, pretrained):
-    """A finished run with its adapter, anchors for it, and a comparison of which it is the only run."""
+    """A finished run with its adapter, and anchors for it."""
     folder = tmp_path_factory.mktemp("malformed")
     run = folder / "run"
     tiny.write_adapter(run / "adapter", pretrained)
@@ -42,28 +39,6 @@ def world(tmp_path_factory, pretrained):
     return folder
 
 
-def places(content, path=()):
-    """Every place in a tree of mappings and lists."""
-    yield path
-    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, part in parts:
-        yield from places(part, (*path, key))
-
-
-def changed(content, path, wrong):
-    if not path:
-        return wrong
-    new = copy.deepcopy(content)
-    inner = new
-    for key in path[:-1]:
-        inner = inner[key]
-    if wrong == "deleted":
-        del inner[path[-1]]
-    else:
-        inner[path[-1]] = wrong
-    return new
-
-
 COMMANDS = {
     "summary.json": [("export", "run", "out")],
     "config.yaml": [("export", "run", "out")],
@@ -75,37 +50,58 @@ COMMANDS = {
 }
 
 
-def ends_well(world, tmp, file, text, capsys, monkeypatch):
-    """Whether each command on that file succeeds, or ends in one line."""
+FUZZED = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+
+
+def require_good_ends(world, tmp, file, text, capsys, monkeypatch):
     shutil.rmtree(tmp, ignore_errors=True)
     shutil.copytree(world, tmp)
     monkeypatch.chdir(tmp)
     (tmp / "run" / file).write_text(text)
     for command in COMMANDS[file]:
         shutil.rmtree(tmp / "out", ignore_errors=True)
-        capsys.readouterr()
-        try:
-            main(list(command))
-        except SystemExit as end:
-            lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("asft-lightning: ")]
-            assert end.code == 2 and len(lines) == 1, (command, lines)
-            assert "\x1b" not in lines[0]
-
-
-def dumped(file, content):
-    return yaml.safe_dump(content) if file.endswith("yaml") else json.dumps(content)
+        require_good_end(capsys, *command)
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, **FUZZED)
 @given(data=st.data())
 def test_one_line_whatever_a_file_holds(world, tmp_path, capsys, monkeypatch, data):
     file = data.draw(st.sampled_from(list(COMMANDS)))
-    text = (world / "run" / file).read_text()
-    content = yaml.safe_load(text) if file.endswith("yaml") else json.loads(text)
-    place, wrong = st.sampled_from(list(places(content))), st.sampled_from(WRONG)
-    texts = st.builds(lambda path, value: dumped(file, changed(content, path, value)), place, wrong)
-    ends_well(world, tmp_path / "world", file, data.draw(texts | st.sampled_from(RAW)), capsys, monkeypatch)
+    text = data.draw(wrong_texts(world / "run" / file))
+    require_good_ends(world, tmp_path / "world", file, text, capsys, monkeypatch)
+
+
+@pytest.mark.slow
+@settings(max_examples=60, **FUZZED)
+@given(data=st.data())
+def test_one_line_whatever_anchors_hold(world, tmp_path, capsys, data):
+    """With the hash of what they hold: whoever writes a file can write that, too."""
+    anchors, adapter = tmp_path / "anchors.safetensors", str(world / "run" / "adapter")
+    with safe_open(world / "anchors.safetensors", framework="pt") as handle:
+        metadata = handle.metadata()
+    tensors = load_file(world / "anchors.safetensors")
+    if data.draw(st.booleans()):
+        metadata["anchors"] = data.draw(
+            wrong_contents(json.loads(metadata["anchors"])).map(json.dumps) | st.sampled_from(RAW)
+        )
+    else:
+        name = data.draw(st.sampled_from(sorted(tensors)))
+        shape = data.draw(st.sampled_from([tuple(tensors[name].shape), (), (0,), (2, 2)]))
+        kind = data.draw(st.sampled_from([torch.float32, torch.bfloat16, torch.int64, torch.bool]))
+        value = data.draw(st.sampled_from([0.0, 1.0, -1.0, 1e30, float("nan")]))
+        tensors[name] = torch.full(shape, value).to(kind)
+    save_file(tensors, anchors, metadata | {"sha256": _sha256(tensors, metadata["anchors"])})
+
+    for command in (["show", str(anchors), "--png", str(tmp_path / "x.png")], ["diff", str(anchors), adapter]):
+        require_good_end(capsys, "anchors", *command)
+
+
+@pytest.mark.parametrize("text", ["", "null", "x" * 9, "\xff" * 99, '{"__metadata__": 7}'])
+def test_anchors_that_are_another_file(tmp_path, capsys, text):
+    for content in (text.encode("latin-1"), len(text).to_bytes(8, "little") + text.encode("latin-1")):
+        (tmp_path / "anchors.safetensors").write_bytes(content)
+        assert "cannot be read as anchors" in said(capsys, "anchors", "show", str(tmp_path / "anchors.safetensors"))
 
 
 def edited(world, tmp_path, **changes):

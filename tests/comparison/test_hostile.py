@@ -29,7 +29,6 @@ NO_NAMES = [
     "\x1b[2J",
     "x" * 81,
     "[/x]",
-    7,
 ]
 
 
@@ -47,7 +46,8 @@ def test_names_that_may_be(comparison, tmp_path, name):
 
 @pytest.mark.parametrize("value", ["../../x", "/x", ".."])
 def test_value_of_an_axis_leads_nowhere(comparison, tmp_path, value):
-    for run in Plan(comparison(axes={"poison_ratio": [value], "seed": [value]})).reported("sft", {}):
+    method = {"settings": {"data.init_args.packing": "$packing"}, "axes": {"packing": [value]}}
+    for run in Plan(comparison(methods={"sft": method})).reported("sft", {}):
         assert run.folder.resolve().parent == tmp_path / "out" / "runs"
 
 
