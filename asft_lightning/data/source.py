@@ -74,7 +74,12 @@ class Source:
     system: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be before anything is read."""
+        """Refuse settings that cannot be before anything is read, and a password: it would stand in every file of a run."""
+        if any(re.match(r"[^/]*://[^/?#]*@", address) for address in (self.path, self.file or "")):
+            raise DataError(
+                "a data file's address must be without user and password, got one with @, not shown since it may hold a "
+                "password. Download the file, and give it as `file: PATH`."
+            )
         if not 0 < self.weight < float("inf"):
             raise DataError(f"{self.path}: weight must be a positive number, got {self.weight}. 1 is usual.")
         if self.rows is not None and not re.fullmatch(r"\d*:\d*", self.rows.strip()):

@@ -3,10 +3,13 @@
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import yaml
 from kit import tiny
+from kit.commands import said, write_config
 from pyarrow import parquet
 
 from asft_lightning import ConfigurationError, Source
@@ -51,3 +54,21 @@ def test_rows_at_an_address(address, name, streaming):
 def test_address_without_rows(address, name):
     with pytest.raises(ConfigurationError, match=rf"{name}' must be a local path or a hub id within reach.*`file: PATH`"):
         Source(f"{address}/{name}", streaming=True).load()
+
+
+@pytest.mark.parametrize("key", ["path", "file"])
+@pytest.mark.parametrize("user", ["me:s3cret@", "s3cret@"])
+def test_password_in_an_address_is_refused_and_not_shown(tmp_path, capsys, key, user):
+    config = Path(write_config(tmp_path))
+    content = yaml.safe_load(config.read_text())
+    content["data"]["init_args"]["benign"][key] = f"https://{user}example.org/rows.jsonl"
+    config.write_text(yaml.safe_dump(content))
+    message = said(capsys, "fit", "--config", str(config))
+
+    assert "a data file's address must be without user and password, got one with @" in message
+    assert "s3cret" not in message and not list(tmp_path.glob("run/*"))
+
+
+@pytest.mark.parametrize("address", ["hf://datasets/org/name@main/rows.jsonl", "https://example.org/a@b/rows.jsonl?c=d@e"])
+def test_addresses_that_may_be(address):
+    assert Source(address).path == address
