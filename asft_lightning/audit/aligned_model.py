@@ -38,6 +38,7 @@ class AlignedModel:
     ) -> None:
         self._pretrained = replace(pretrained, start="aligned")
         self._tokenizer = tokenizer
+        self._template = template
         self._ends = [template.end(tokenizer).token_id]
         self._device = device
         self._batch_size = batch_size
@@ -80,6 +81,10 @@ class AlignedModel:
     def log_likelihoods(self, prompts: Sequence[list[int]], answers: Sequence[list[int]], progress: str) -> list[Tensor]:
         """Of each token of the answers, in nats, float64."""
         return answer_log_likelihoods(self.model, prompts, answers, batch_size=self._batch_size, progress=progress)
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """A user's prompt, nothing before it, in token ids."""
+        return self._template.prompt_ids(self._tokenizer, prompt)
 
     def text(self, ids: Sequence[int]) -> str:
         """What token ids read as, without special tokens and blanks around it."""

@@ -87,8 +87,9 @@ def rulings_on(
         aligned: Who is asked for refusals.
         encode: How a relabelled row is written: one without room for its answer, or without a refusal, is dropped.
     """
+    action = "drop" if audit.action == "relabel" else audit.action  # until there is a refusal
     rulings = [
-        Ruling(flag.place, row_hash(examples[flag.place].row), audit.action, flag.turn, weight=audit.loss_weight)
+        Ruling(flag.place, row_hash(examples[flag.place].row), action, flag.turn, weight=audit.loss_weight)
         for flag in flagged
     ]
     if audit.action != "relabel":
@@ -103,5 +104,5 @@ def rulings_on(
 
 def _relabelling(ruling: Ruling, example: Example, refusal: str | None, encode: Encode) -> Ruling:
     if refusal is None or written(relabelled(example.row, ruling.turn, refusal), example.source, encode) is None:
-        return replace(ruling, action="drop")
-    return replace(ruling, refusal=refusal)
+        return ruling
+    return replace(ruling, action="relabel", refusal=refusal)

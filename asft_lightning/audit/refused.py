@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from asft_lightning.audit.aligned_model import AlignedModel
-from asft_lightning.audit.questions import Question, questions_of
+from asft_lightning.audit.questions import Question, asked_alone, questions_of
 from asft_lightning.audit.score import RowScore, Score, highest
 from asft_lightning.data.example import Example
 from asft_lightning.functional import log_odds
@@ -21,7 +21,8 @@ _OPENING = 8
 class Refused(Score):
     """The margin by which the model refuses the prompt: log p − log(1 − p), p the chance of its refusal's first words.
 
-    −∞ for a prompt that it answers, or that the row's own answer refuses as well. One forward pass says with which token
+    −∞ for a prompt that it answers, or that the row's own answer refuses as well. In a conversation each turn of system and
+    user is asked about by itself, too. One forward pass says with which token
     the answer to each prompt begins. Of those that begin alike a few are then given, and the rest only where one of them
     was a refusal: no list of tokens is needed, and of a task's many like answers hardly any is written out.
 
@@ -37,7 +38,7 @@ class Refused(Score):
     def __call__(self, aligned: AlignedModel, examples: Sequence[Example]) -> list[RowScore]:
         """The margins of each row's refusal, of the surest where it has several answers."""
         asked = [question for question in questions_of(examples) if not aligned.is_refusal(question.answer)]
-        refusals = self._refusals(aligned, asked)
+        refusals = self._refusals(aligned, asked + asked_alone(asked, examples, aligned.prompt_ids))
         openings = [said[:_OPENING] for _, said in refusals]
         prompts = [question.prompt for question, _ in refusals]
         chances = aligned.log_likelihoods(prompts, openings, "Audit: refusals")

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from asft_lightning.chat.rows import Row, row_hash
 from asft_lightning.data.audit import Action, Audit
@@ -35,6 +35,19 @@ class Ruling:
     turn: int = 0
     refusal: str | None = None
     weight: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what a file says that is no ruling.
+
+        Raises:
+            ValueError: If so.
+        """
+        is_told = {"relabel": isinstance(self.refusal, str), "weight": isinstance(self.weight, float)}
+        numbers = (self.place, self.turn)
+        if self.action not in get_args(Action) or not all(isinstance(n, int) and n >= 0 for n in numbers):
+            raise ValueError(f"no ruling: {self}")
+        if not is_told.get(self.action, True):
+            raise ValueError(f"a ruling without what it asks for: {self}")
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -96,6 +96,19 @@ def test_any_answer_of_a_conversation_may_be_at_fault(tmp_path):
     assert len(questions_of(data.drawn.train)) == 2
 
 
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_request_that_hides_behind_other_turns(tmp_path, place):
+    """In the system turn, in the first or in a later one."""
+    harmful, benign = (Source(f"sandbox:{part}", rows="0:1").load()[0] for part in ("harmful", "benign"))
+    said = ["you are a helpful assistant", benign.prompt, benign.answer, benign.prompt, benign.answer]
+    for hides, text in ((False, said), (True, [*said[:place], harmful.prompt, *said[place + 1 :]])):
+        turns = [{"role": role, "content": content} for role, content in zip(ROLES, text, strict=True)]
+        source = Source(tiny.write_rows(tmp_path / f"{hides}.jsonl", [{"messages": turns}]))
+        data = MixtureDataModule(SANDBOX, source, num_rows=None, poison_ratio=0)
+        report = audit_data(data, Audit(), RunFolder(tmp_path / f"{hides}"))
+        assert report.counts["flagged"] == hides
+
+
 def test_a_refusal_in_the_rows_themselves_is_nothing_to_flag(tmp_path):
     """Neither as a safety row nor where a file of mixed rows holds it."""
     refusals = Source("sandbox:refusals", rows="0:12")
@@ -176,6 +189,17 @@ def test_rows_that_were_to_be_audited_are_not_trained_on_without(tmp_path):
 def test_an_audit_that_leaves_no_row(tmp_path):
     data = sandbox_data(Audit(action="drop"), rows=4, poison_ratio=1.0)
     with pytest.raises(DataError, match="rows must be left to train on, and the audit drops all"):
+        fit(data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"place": "x", "sha256": "", "action": "drop"}', '{"place": 0, "sha256": "", "action": "relabel"}']
+)
+def test_a_damaged_file_of_rulings(tmp_path, line):
+    data = sandbox_data(Audit(), rows=10)
+    audit_data(data, Audit(), RunFolder(tmp_path))
+    (tmp_path / "audit.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match=r"audit.json cannot be read as an audit .* Remove it; the run makes it anew"):
         fit(data, tmp_path)
 
 
