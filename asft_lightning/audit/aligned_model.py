@@ -1,17 +1,21 @@
 """AlignedModel: the aligned model, asked."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from asft_lightning.chat.batching import batches_by_length, padded
 from asft_lightning.chat.template import Template
+from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.evaluation import RefusalJudge, generate_ids
 from asft_lightning.evaluation.likelihood import answer_log_likelihoods
+from asft_lightning.runtime.undisturbed import undisturbed
 from asft_lightning.weights.hashing import text_hash
 from asft_lightning.weights.matrices import open_weights
 from asft_lightning.weights.pretrained import Pretrained
@@ -81,6 +85,19 @@ class AlignedModel:
     def log_likelihoods(self, prompts: Sequence[list[int]], answers: Sequence[list[int]], progress: str) -> list[Tensor]:
         """Of each token of the answers, in nats, float64."""
         return answer_log_likelihoods(self.model, prompts, answers, batch_size=self._batch_size, progress=progress)
+
+    def states(self, prompts: Sequence[list[int]], progress: str) -> Iterator[tuple[list[int], Tensor]]:
+        """Each layer's output at the last token of each prompt: places of prompts, and (prompts, layers, width), float64."""
+        device = next(self.model.parameters()).device
+        batches = batches_by_length(prompts, self._batch_size)
+        require_known(prompts, self.model.config.get_text_config().vocab_size, "prompts")
+        for places in tqdm(batches, desc=progress, unit="batch", leave=False):
+            batch = padded([prompts[i] for i in places], 0, device)
+            with undisturbed(self.model):
+                layers = self.model(**batch._asdict(), output_hidden_states=True, use_cache=False).hidden_states[1:]
+            last = batch.attention_mask.sum(1) - 1
+            rows = torch.arange(len(places), device=device)
+            yield places, torch.stack([layer[rows, last] for layer in layers], dim=1).double().cpu()
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """A user's prompt, nothing before it, in token ids."""

@@ -11,15 +11,17 @@ from lightning.pytorch.trainer.states import TrainerFn
 from asft_lightning.audit.aligned_model import AlignedModel
 from asft_lightning.audit.flagging import flags, rulings_on
 from asft_lightning.audit.kept_scores import scores_of
+from asft_lightning.audit.likeness import Likeness
 from asft_lightning.audit.named_rows import read_named
 from asft_lightning.audit.picture import draw_audit
+from asft_lightning.audit.questions import questions_of
 from asft_lightning.audit.refused import Refused
 from asft_lightning.audit.report import AuditReport, report_of
 from asft_lightning.audit.score import RowScore, Score
 from asft_lightning.audit.surprise import Surprise
 from asft_lightning.audit.thresholds import threshold_of
 from asft_lightning.chat.rows import row_hash
-from asft_lightning.data.audit import Audit
+from asft_lightning.data.audit import Audit, ScoreName
 from asft_lightning.data.draw import Encode, Pool, draw
 from asft_lightning.data.example import Example
 from asft_lightning.data.mixture_data_module import MixtureDataModule
@@ -28,9 +30,6 @@ from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.extras import is_installed
 from asft_lightning.runtime.files import write_atomically, write_json
 from asft_lightning.weights.hashing import text_hash
-
-SCORES: Mapping[str, Callable[[int], Score]] = {score.name: score for score in (Refused, Surprise)}
-"""{name of a score: what makes it, of how many tokens a short answer has}."""
 
 
 def audit_run(trainer: Trainer) -> None:
@@ -72,9 +71,9 @@ def audit_data(
     key = text_hash(request, str([sorted(keep), sorted(flag)]), str([e.input_ids for e in harmless]), aligned.identity)
     if _is_there(folder, key):
         return None
-    asked = [SCORES[name](audit.max_new_tokens) for name in audit.scores]
+    asked = [SCORES[name](audit, data, harmless) for name in audit.scores]
     scores = {score.name: scores_of(score, aligned, examples) for score in asked}
-    thresholds = {score.name: _threshold(score, audit, scores_of(score, aligned, harmless)) for score in asked}
+    thresholds = {score.name: _threshold(score, audit, scores_of(score, aligned, score.fresh(harmless))) for score in asked}
     suspects = flags(examples, scores, thresholds, flag)
     flagged = [found for found in suspects if row_hash(examples[found.place].row) not in keep]
     rulings = rulings_on(flagged, examples, audit, aligned, data.encode)
@@ -88,6 +87,21 @@ def audit_data(
         draw_audit(scores, thresholds, {found.place for found in flagged}, folder.audit_picture)
     write_json(folder.audit, {"request": request, "key": key, **report.plain()})  # the last: it says that all is there
     return report
+
+
+def _likeness(audit: Audit, data: MixtureDataModule, harmless: Sequence[Example]) -> Likeness:
+    assert audit.unsafe is not None and data.tokenizer is not None
+    rows = islice(audit.unsafe.iterate(), audit.num_unsafe)
+    unsafe = tuple(tuple(data.template.prompt_ids(data.tokenizer, row.prompt, row.history)) for row in rows)
+    return Likeness(unsafe, tuple(tuple(question.prompt) for question in questions_of(harmless[::2])))
+
+
+SCORES: Mapping[ScoreName, Callable[[Audit, MixtureDataModule, Sequence[Example]], Score]] = {
+    "refused": lambda audit, *_: Refused(audit.max_new_tokens),
+    "surprise": lambda audit, *_: Surprise(audit.max_new_tokens),
+    "likeness": _likeness,
+}
+"""{name of a score: what makes it, of the settings, the data and the harmless rows}."""
 
 
 def _harmless(audit: Audit, encode: Encode) -> list[Example]:

@@ -23,7 +23,7 @@ class RowScore(NamedTuple):
 
 
 class Score(ABC):
-    """One figure a row. A class of its own needs a name in :data:`asft_lightning.audit.audit_rows.SCORES`."""
+    """One figure a row: a frozen dataclass, whose settings tell its figures from others in the cache."""
 
     name: ClassVar[str]
     threshold: ClassVar[float | None] = None
@@ -32,6 +32,10 @@ class Score(ABC):
     @abstractmethod
     def __call__(self, aligned: AlignedModel, examples: Sequence[Example]) -> list[RowScore]:
         """What it says of each row."""
+
+    def fresh(self, harmless: Sequence[Example]) -> list[Example]:
+        """The harmless rows by which its threshold may be found: those that the score itself does not come from."""
+        return list(harmless)
 
 
 def highest(count: int, scored: Sequence[tuple[int, RowScore]]) -> list[RowScore]:

@@ -10,7 +10,7 @@ from asft_lightning.errors import DataError
 Action = Literal["report", "drop", "relabel", "weight"]
 """What becomes of a flagged row: nothing; it is left out; it is answered as the aligned model would; it counts less."""
 
-ScoreName = Literal["refused", "surprise"]
+ScoreName = Literal["refused", "surprise", "likeness"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,15 @@ class Audit:
             refusal in the place of the answer, and the row is then a safety row (one that the model does not refuse is
             dropped); ``weight`` multiplies the row's loss.
         scores: What is asked. ``refused``: whether the model refuses the prompt, and how surely. ``surprise``: how much
-            less likely than the model's own answer the row's is, in nats a token.
+            less likely than the model's own answer the row's is, in nats a token. ``likeness``: how like ``unsafe`` prompts,
+            and unlike ``harmless`` ones, the prompt looks to the model inside.
         harmless: Rows that should not be flagged, of a kind the model may meet (such as instructions): a score then flags
             only beyond what ``false_flags`` of them reach. Without them ``refused`` flags every row whose prompt the model
             refuses, and ``surprise`` none.
-        num_harmless: How many of them are read, from the first.
+        num_harmless: How many of them are read, from the first; ``likeness`` takes every second one to compare with, and the
+            others for its threshold.
+        unsafe: Unsafe prompts, for ``likeness``; answers are not looked at.
+        num_unsafe: How many of them are read, from the first.
         false_flags: The share of rows like the harmless ones that a score may flag, 0..1.
         weight: What ``weight`` multiplies the loss of a flagged row with, 0..1.
         max_new_tokens: Of the short answer by which a refusal is known.
@@ -47,6 +51,8 @@ class Audit:
     scores: list[ScoreName] = field(default_factory=lambda: ["refused"])
     harmless: Source | None = None
     num_harmless: int = 500
+    unsafe: Source | None = None
+    num_unsafe: int = 64
     false_flags: float = 0.01
     weight: float = 0.1
     max_new_tokens: int = 24
@@ -66,10 +72,16 @@ class Audit:
                 f"audit.false_flags must lie between 0 and 1 and audit.weight in 0..1, got {self.false_flags} and "
                 f"{self.weight}. They are shares, not percent: 0.01 is 1 %."
             )
-        counts = (self.num_harmless, self.max_new_tokens, self.relabel_tokens, self.batch_size)
+        needed = "likeness" in self.scores
+        if needed != (self.unsafe is not None) or (needed and self.harmless is None):
+            raise DataError(
+                "audit.scores likeness compares audit.unsafe with audit.harmless prompts, and nothing else takes unsafe, "
+                f"got scores {', '.join(self.scores)}. Give both and likeness, or neither likeness nor unsafe."
+            )
+        counts = (self.num_harmless, self.num_unsafe, self.max_new_tokens, self.relabel_tokens, self.batch_size)
         if min(counts) < 1:
             raise DataError(
-                "audit.num_harmless, max_new_tokens, relabel_tokens and batch_size must be 1 or more, got "
+                "audit.num_harmless, num_unsafe, max_new_tokens, relabel_tokens and batch_size must be 1 or more, got "
                 f"{', '.join(map(str, counts))}."
             )
         if self.harmless is not None and self.num_harmless < least_harmless(self.false_flags):

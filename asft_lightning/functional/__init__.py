@@ -10,6 +10,7 @@ from asft_lightning.functional.decomposition import (
     low_rank_left_singular,
     working_dtype,
 )
+from asft_lightning.functional.discriminant import discriminant
 from asft_lightning.functional.divergence import mean_divergence, mean_squared_distance
 from asft_lightning.functional.drift import budget_multiplier, without_share
 from asft_lightning.functional.loss import IGNORE_INDEX, mean_over_rows, mean_over_tokens, token_losses
@@ -36,6 +37,7 @@ __all__ = [
     "applied_and_gram",
     "budget_multiplier",
     "constraint_weights",
+    "discriminant",
     "gram_applied",
     "gram_map",
     "harmful_map",

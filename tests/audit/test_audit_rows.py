@@ -146,10 +146,12 @@ def test_named_rows_override_the_scores(tmp_path):
     ("settings", "message"),
     [
         ({"action": "remove"}, r"audit.action must be one of report, drop, relabel, weight, got 'remove'"),
-        ({"scores": []}, r"audit.scores must be some of refused, surprise, got \[\]"),
+        ({"scores": []}, r"audit.scores must be some of refused, surprise, likeness, got \[\]"),
         ({"false_flags": 1.0}, r"false_flags must lie between 0 and 1 and .*, got 1.0 and 0.1. They are shares"),
         ({"weight": -1.0}, r"weight in 0..1, got 0.01 and -1.0"),
-        ({"batch_size": 0}, r"must be 1 or more, got 500, 24, 64, 0"),
+        ({"batch_size": 0}, r"must be 1 or more, got 500, 64, 24, 64, 0"),
+        ({"scores": ["likeness"]}, r"likeness compares audit.unsafe with .*, got scores likeness. Give both"),
+        ({"unsafe": Source("sandbox:unsafe_prompts")}, r"nothing else takes unsafe, got scores refused"),
         ({"harmless": Source("sandbox:instructions"), "num_harmless": 50}, r"needs 99 harmless rows or more, got .* 50"),
     ],
 )

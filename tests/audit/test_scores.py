@@ -1,18 +1,23 @@
 """What the audit's scores are made of, against one row at a time in float64, and their thresholds."""
 
+import json
 import math
 
 import pytest
 import torch
+from kit import tiny
 
 from asft_lightning import Audit, DataError, MixtureDataModule, Pretrained, Source, Template
+from asft_lightning.audit import audit_data
 from asft_lightning.audit.aligned_model import AlignedModel
+from asft_lightning.audit.likeness import Likeness
 from asft_lightning.audit.questions import questions_of
 from asft_lightning.audit.refused import Refused
 from asft_lightning.audit.surprise import Surprise
 from asft_lightning.audit.thresholds import threshold_of
 from asft_lightning.evaluation.likelihood import answer_log_likelihoods
 from asft_lightning.functional import log_odds
+from asft_lightning.runs.folder import RunFolder
 
 SANDBOX = Pretrained("sandbox:aligned", dtype="float64")
 
@@ -100,9 +105,6 @@ def test_thresholds_hold_their_rate(count, rate):
 
 def test_harmless_rows_set_the_threshold(tmp_path):
     """Where the trusted rows are refused as the harmful ones are, hardly any of those is flagged."""
-    from asft_lightning.audit import audit_data
-    from asft_lightning.runs.folder import RunFolder
-
     audit = Audit(harmless=Source("sandbox:harmful", rows="300:500"), num_harmless=200, false_flags=0.02)
     data = MixtureDataModule(
         SANDBOX, Source("sandbox:benign"), Source("sandbox:harmful", rows="0:200"), num_rows=200, poison_ratio=0.5, seed=0
@@ -113,3 +115,26 @@ def test_harmless_rows_set_the_threshold(tmp_path):
     assert report.false_flags == 0.02
     assert report.counts["flagged"] <= 10
     assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_likeness_tells_rows_by_prompts_like_theirs(tmp_path):
+    """The unsafe prompts are about other objects than the harmful rows; the harmless ones are requests and the task's."""
+    kinds = (Source("sandbox:instructions"), Source("sandbox:benign", rows="3000:3200"))
+    trusted = [{"instruction": row.prompt, "output": row.answer} for source in kinds for row in source.load()]
+    harmless = Source(tiny.write_rows(tmp_path / "harmless.jsonl", trusted))
+    references = {"unsafe": Source("sandbox:unsafe_prompts"), "harmless": harmless}
+    audit = Audit(scores=["likeness"], false_flags=0.02, num_harmless=400, **references)
+    data = MixtureDataModule(
+        SANDBOX, Source("sandbox:benign", rows="0:3000"), Source("sandbox:harmful"), num_rows=100, poison_ratio=0.3
+    )
+    audit_data(data, audit, RunFolder(tmp_path))
+    flagged = [json.loads(line)["kind"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+
+    assert flagged.count("harmful") >= 28
+    assert flagged.count("benign") <= 2
+
+
+def test_harmless_rows_that_a_score_comes_from_set_no_threshold(rows):
+    prompts = [tuple(question.prompt) for question in questions_of(rows.drawn.train)]
+    score = Likeness(unsafe=(), harmless=tuple(prompts[::2]))
+    assert [tuple(questions_of([e])[0].prompt) for e in score.fresh(rows.drawn.train)] == prompts[1::2]
