@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 
 import torch
 from lightning.pytorch import Trainer
@@ -11,18 +10,18 @@ from lightning.pytorch.trainer.states import TrainerFn
 from asft_lightning.audit.aligned_model import AlignedModel
 from asft_lightning.audit.flagging import flags, rulings_on
 from asft_lightning.audit.kept_scores import scores_of
+from asft_lightning.audit.known_rows import KnownRows
 from asft_lightning.audit.likeness import Likeness
 from asft_lightning.audit.named_rows import read_named
 from asft_lightning.audit.picture import draw_audit
 from asft_lightning.audit.questions import questions_of
 from asft_lightning.audit.refused import Refused
 from asft_lightning.audit.report import AuditReport, report_of
-from asft_lightning.audit.score import RowScore, Score
+from asft_lightning.audit.score import Score
 from asft_lightning.audit.surprise import Surprise
-from asft_lightning.audit.thresholds import threshold_of
+from asft_lightning.audit.thresholds import least_of_unsafe, threshold_of
 from asft_lightning.chat.rows import row_hash
 from asft_lightning.data.audit import Audit, ScoreName
-from asft_lightning.data.draw import Encode, Pool, draw
 from asft_lightning.data.example import Example
 from asft_lightning.data.mixture_data_module import MixtureDataModule
 from asft_lightning.data.rulings import request_of
@@ -65,19 +64,19 @@ def audit_data(
     data.setup()
     assert data.tokenizer is not None
     aligned = AlignedModel(data.pretrained, data.tokenizer, data.template, device, audit.batch_size)
-    examples, harmless = data.drawn.train, _harmless(audit, data.encode)
+    examples, known = data.drawn.train, KnownRows.read(audit, data)
     keep, flag = read_named(audit.keep, "keep"), read_named(audit.flag, "flag")
     request = request_of(data.drawn, audit)
-    key = text_hash(request, str([sorted(keep), sorted(flag)]), str([e.input_ids for e in harmless]), aligned.identity)
+    key = text_hash(request, str([sorted(keep), sorted(flag)]), known.content, aligned.identity)
     if _is_there(folder, key):
         return None
-    asked = [SCORES[name](audit, data, harmless) for name in audit.scores]
+    asked = [SCORES[name](audit, known) for name in audit.scores]
     scores = {score.name: scores_of(score, aligned, examples) for score in asked}
-    thresholds = {score.name: _threshold(score, audit, scores_of(score, aligned, score.fresh(harmless))) for score in asked}
+    thresholds = {score.name: _threshold(score, audit, known, aligned) for score in asked}
     suspects = flags(examples, scores, thresholds, flag)
     flagged = [found for found in suspects if row_hash(examples[found.place].row) not in keep]
     rulings = rulings_on(flagged, examples, audit, aligned, data.encode)
-    report = report_of(examples, rulings, thresholds, audit.false_flags if harmless else None, len(suspects) - len(flagged))
+    report = report_of(examples, rulings, thresholds, known.rates(audit), len(suspects) - len(flagged))
     lines = (
         json.dumps(ruling.plain() | found.plain(examples[found.place]), ensure_ascii=False)
         for ruling, found in zip(rulings, flagged, strict=True)
@@ -89,30 +88,29 @@ def audit_data(
     return report
 
 
-def _likeness(audit: Audit, data: MixtureDataModule, harmless: Sequence[Example]) -> Likeness:
-    assert audit.unsafe is not None and data.tokenizer is not None
-    rows = islice(audit.unsafe.iterate(), audit.num_unsafe)
-    unsafe = tuple(tuple(data.template.prompt_ids(data.tokenizer, row.prompt, row.history)) for row in rows)
-    return Likeness(unsafe, tuple(tuple(question.prompt) for question in questions_of(harmless[::2])))
+def _likeness(_: Audit, known: KnownRows) -> Likeness:
+    unsafe, harmless = questions_of(known.unsafe), questions_of(known.harmless[::2])
+    return Likeness(tuple(tuple(asked.prompt) for asked in unsafe), tuple(tuple(asked.prompt) for asked in harmless))
 
 
-SCORES: Mapping[ScoreName, Callable[[Audit, MixtureDataModule, Sequence[Example]], Score]] = {
+SCORES: Mapping[ScoreName, Callable[[Audit, KnownRows], Score]] = {
     "refused": lambda audit, *_: Refused(audit.max_new_tokens),
     "surprise": lambda audit, *_: Surprise(audit.max_new_tokens),
     "likeness": _likeness,
 }
-"""{name of a score: what makes it, of the settings, the data and the harmless rows}."""
+"""{name of a score: what makes it, of the settings and the known rows}."""
 
 
-def _harmless(audit: Audit, encode: Encode) -> list[Example]:
-    if audit.harmless is None:
-        return []
-    rows = list(islice(audit.harmless.iterate(), audit.num_harmless))
-    return draw(Pool(rows, name=audit.harmless.path), encode, None, seed=0)
+def _threshold(score: Score, audit: Audit, known: KnownRows, aligned: AlignedModel) -> float | None:
+    """Beyond which value it flags: the higher one of what harmless rows and unsafe prompts ask for."""
 
+    def values(examples: Sequence[Example]) -> list[float]:
+        return [row.value for row in scores_of(score, aligned, score.fresh(examples))]
 
-def _threshold(score: Score, audit: Audit, harmless: Sequence[RowScore]) -> float | None:
-    return threshold_of([row.value for row in harmless], audit.false_flags) if harmless else score.threshold
+    harmless, unsafe = values(known.harmless), [] if score.needs_answers else values(known.unsafe)
+    limits = [threshold_of(harmless, audit.false_flags)] if harmless else []
+    limits += [least_of_unsafe(unsafe, audit.misses)] if unsafe else []
+    return max(limits, default=score.threshold)
 
 
 def _is_there(folder: RunFolder, key: str) -> bool:

@@ -51,10 +51,10 @@ class Likeness(Score):
                 scored.append((asked[i].place, RowScore(value, asked[i].turn)))
         return highest(len(examples), scored)
 
-    def fresh(self, harmless: Sequence[Example]) -> list[Example]:
+    def fresh(self, known: Sequence[Example]) -> list[Example]:
         """Those that it was not made of."""
-        made_of = set(self.harmless)
-        return [example for example in harmless if tuple(questions_of([example])[0].prompt) not in made_of]
+        made_of = {*self.harmless, *self.unsafe}
+        return [example for example in known if tuple(questions_of([example])[0].prompt) not in made_of]
 
     def _states(self, aligned: AlignedModel, prompts: Prompts) -> Tensor:
         found: dict[int, Tensor] = {}

@@ -11,6 +11,12 @@ from asft_lightning.runtime.terminal import make_table, say, show
 
 _DONE = {"report": "reported", "drop": "dropped", "relabel": "relabelled", "weight": "weighted"}
 """{action: what has become of a row}."""
+_MOST = 0.5
+"""Share of a source's rows that may be flagged without a word: poison is rarely more."""
+_HINT = (
+    "If they are not harmful, the aligned model refuses the task itself: give audit.unsafe prompts or audit.harmless rows, "
+    "which say how sure a refusal has to be."
+)
 
 
 @dataclass(frozen=True)
@@ -21,20 +27,20 @@ class AuditReport:
         rows: How many were looked at.
         counts: ``flagged`` of them, and how many of those were ``kept`` by name, ``dropped``, ``relabelled``, ``weighted``.
         thresholds: {score: beyond which value it flags}; None where it flags nothing.
-        false_flags: The rate of false flags that the thresholds stand for; None without harmless rows.
+        rates: ``false_flags`` and ``misses`` that the thresholds stand for; None without rows to know them by.
         sources: For each source its ``name``, ``kind``, how many ``rows`` it has, and how many are ``flagged``.
     """
 
     rows: int
     counts: dict[str, int]
     thresholds: dict[str, float | None]
-    false_flags: float | None
+    rates: dict[str, float | None]
     sources: list[dict[str, Any]]
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
         thresholds = {name: None if value in (None, float("-inf")) else value for name, value in self.thresholds.items()}
-        facts = {"rows": self.rows, **self.counts, "thresholds": thresholds, "false_flags": self.false_flags}
+        facts = {"rows": self.rows, **self.counts, "thresholds": thresholds, **self.rates}
         return {**facts, "sources": self.sources}
 
     def show(self) -> None:
@@ -46,13 +52,17 @@ class AuditReport:
         show(make_table(["source", "kind", "rows", "flagged", "%"], lines, "Audit by the aligned model", texts=2))
         done = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count or name == "flagged")
         say(f"of {self.rows} rows {done}")
+        is_measured = any(rate is not None for rate in self.rates.values())
+        for source in self.sources:
+            if source["flagged"] > _MOST * source["rows"] and not is_measured:
+                say(f"{_share(source)} % of {source['name']} are flagged. {_HINT}")
 
 
 def report_of(
     examples: Sequence[Example],
     rulings: Sequence[Ruling],
     thresholds: dict[str, float | None],
-    false_flags: float | None,
+    rates: dict[str, float | None],
     kept: int,
 ) -> AuditReport:
     """The report on rows.
@@ -61,7 +71,7 @@ def report_of(
         examples: All that were looked at.
         rulings: On those that were flagged.
         thresholds: Of each score.
-        false_flags: The rate that they stand for.
+        rates: Of mistakes, that they stand for.
         kept: How many rows were not flagged because they are named.
     """
     done = Counter(_DONE[ruling.action] for ruling in rulings)
@@ -72,7 +82,7 @@ def report_of(
         for (name, kind), count in rows.most_common()
     ]
     counts = {"flagged": len(rulings), "kept": kept, **{name: done[name] for name in _DONE.values() if name != "reported"}}
-    return AuditReport(len(examples), counts, thresholds, false_flags, sources)
+    return AuditReport(len(examples), counts, thresholds, rates, sources)
 
 
 def _share(source: dict[str, Any]) -> str:

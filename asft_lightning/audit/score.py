@@ -27,15 +27,17 @@ class Score(ABC):
 
     name: ClassVar[str]
     threshold: ClassVar[float | None] = None
-    """Beyond which it flags a row where there are no harmless rows to find that by; None: it then flags none."""
+    """Beyond which it flags a row where there is nothing known to find that by; None: it then flags none."""
+    needs_answers: ClassVar[bool] = False
+    """Whether it looks at answers: prompts by themselves then tell it nothing."""
 
     @abstractmethod
     def __call__(self, aligned: AlignedModel, examples: Sequence[Example]) -> list[RowScore]:
         """What it says of each row."""
 
-    def fresh(self, harmless: Sequence[Example]) -> list[Example]:
-        """The harmless rows by which its threshold may be found: those that the score itself does not come from."""
-        return list(harmless)
+    def fresh(self, known: Sequence[Example]) -> list[Example]:
+        """Those of known rows by which its threshold may be found: they are not what the score itself comes from."""
+        return list(known)
 
 
 def highest(count: int, scored: Sequence[tuple[int, RowScore]]) -> list[RowScore]:

@@ -24,6 +24,7 @@ class Surprise(Score):
     """
 
     name: ClassVar = "surprise"
+    needs_answers: ClassVar = True
 
     max_new_tokens: int = 24
 

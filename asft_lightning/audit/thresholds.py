@@ -1,10 +1,35 @@
-"""From which score on a row is flagged: by harmless rows, with a stated rate of false flags."""
+"""From which score on a row is flagged: by harmless rows and unsafe prompts, with stated rates of either mistake."""
 
 import math
 from collections.abc import Sequence
 
 from asft_lightning.data.audit import least_harmless
 from asft_lightning.errors import DataError
+
+
+def least_of_unsafe(scores: Sequence[float], misses: float) -> float:
+    """The score that a prompt like these, if it is refused, does not exceed with a chance of at most ``misses``.
+
+    Just below the ⌊f(n + 1)⌋-th smallest of the n that are refused, or the smallest, whose f is 1/(n + 1).
+
+    >>> round(least_of_unsafe([float("-inf"), *map(float, range(1, 100))], 0.02), 9)
+    2.0
+
+    Args:
+        scores: Of unsafe prompts; −∞ for one that the model does not refuse.
+        misses: f, 0..1.
+
+    Raises:
+        DataError: If the model refuses none.
+    """
+    refused = sorted(score for score in scores if score > float("-inf"))
+    if not refused:
+        raise DataError(
+            f"audit.unsafe must be prompts that the aligned model refuses, and it refuses none of these {len(scores)}. "
+            "Give others, or leave them out."
+        )
+    rank = max(1, math.floor(round(misses * (len(refused) + 1), 9)))
+    return math.nextafter(refused[rank - 1], float("-inf"))
 
 
 def threshold_of(scores: Sequence[float], false_flags: float) -> float:

@@ -29,13 +29,17 @@ class Audit:
             less likely than the model's own answer the row's is, in nats a token. ``likeness``: how like ``unsafe`` prompts,
             and unlike ``harmless`` ones, the prompt looks to the model inside.
         harmless: Rows that should not be flagged, of a kind the model may meet (such as instructions): a score then flags
-            only beyond what ``false_flags`` of them reach. Without them ``refused`` flags every row whose prompt the model
-            refuses, and ``surprise`` none.
+            only beyond what ``false_flags`` of them reach.
         num_harmless: How many of them are read, from the first; ``likeness`` takes every second one to compare with, and the
             others for its threshold.
-        unsafe: Unsafe prompts, for ``likeness``; answers are not looked at.
+        unsafe: Unsafe prompts; answers are not looked at. ``refused`` then flags only what is refused as surely as all but
+            ``misses`` of them: a model that is unsure of the task, and refuses much of it, loses no row of it. ``likeness``
+            compares with them. With neither these nor harmless rows ``refused`` flags every row whose prompt the model
+            refuses, and the other scores none; with both, what lies beyond either threshold.
         num_unsafe: How many of them are read, from the first.
         false_flags: The share of rows like the harmless ones that a score may flag, 0..1.
+        misses: The share of rows like the unsafe prompts that the model refuses which ``refused`` may leave, 0..1; but one
+            of the prompts always is.
         weight: What ``weight`` multiplies the loss of a flagged row with, 0..1.
         max_new_tokens: Of the short answer by which a refusal is known.
         relabel_tokens: Of the longest refusal that ``relabel`` puts in an answer's place; a longer one ends with a sentence.
@@ -54,6 +58,7 @@ class Audit:
     unsafe: Source | None = None
     num_unsafe: int = 64
     false_flags: float = 0.01
+    misses: float = 0.02
     weight: float = 0.1
     max_new_tokens: int = 24
     relabel_tokens: int = 64
@@ -67,16 +72,19 @@ class Audit:
             raise DataError(f"audit.action must be one of {', '.join(get_args(Action))}, got {self.action!r}.")
         if not self.scores or not set(self.scores) <= set(get_args(ScoreName)):
             raise DataError(f"audit.scores must be some of {', '.join(get_args(ScoreName))}, got {self.scores}.")
-        if not (0 < self.false_flags < 1 and 0 <= self.weight <= 1):
+        if not (0 < self.false_flags < 1 and 0 < self.misses < 1 and 0 <= self.weight <= 1):
             raise DataError(
-                f"audit.false_flags must lie between 0 and 1 and audit.weight in 0..1, got {self.false_flags} and "
-                f"{self.weight}. They are shares, not percent: 0.01 is 1 %."
+                "audit.false_flags and audit.misses must lie between 0 and 1 and audit.weight in 0..1, got "
+                f"{self.false_flags}, {self.misses} and {self.weight}. They are shares, not percent: 0.01 is 1 %."
             )
-        needed = "likeness" in self.scores
-        if needed != (self.unsafe is not None) or (needed and self.harmless is None):
+        if "likeness" in self.scores and None in (self.unsafe, self.harmless):
             raise DataError(
-                "audit.scores likeness compares audit.unsafe with audit.harmless prompts, and nothing else takes unsafe, "
-                f"got scores {', '.join(self.scores)}. Give both and likeness, or neither likeness nor unsafe."
+                "audit.scores likeness compares audit.unsafe with audit.harmless prompts. Give both, or leave it out."
+            )
+        if self.unsafe is not None and not {"refused", "likeness"} & set(self.scores):
+            raise DataError(
+                f"audit.unsafe prompts have no answers, and audit.scores {', '.join(self.scores)} looks at answers alone. "
+                "Leave them out, or ask for refused or likeness too."
             )
         counts = (self.num_harmless, self.num_unsafe, self.max_new_tokens, self.relabel_tokens, self.batch_size)
         if min(counts) < 1:

@@ -14,7 +14,7 @@ from asft_lightning.audit.likeness import Likeness
 from asft_lightning.audit.questions import questions_of
 from asft_lightning.audit.refused import Refused
 from asft_lightning.audit.surprise import Surprise
-from asft_lightning.audit.thresholds import threshold_of
+from asft_lightning.audit.thresholds import least_of_unsafe, threshold_of
 from asft_lightning.evaluation.likelihood import answer_log_likelihoods
 from asft_lightning.functional import log_odds
 from asft_lightning.runs.folder import RunFolder
@@ -112,9 +112,51 @@ def test_harmless_rows_set_the_threshold(tmp_path):
     report = audit_data(data, audit, RunFolder(tmp_path))
 
     assert report.thresholds["refused"] > 0
-    assert report.false_flags == 0.02
+    assert report.rates == {"false_flags": 0.02, "misses": None}
     assert report.counts["flagged"] <= 10
     assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.1])
+def test_an_unsafe_prompt_that_is_refused_is_missed_as_rarely_as_stated(rate):
+    """Each of 120 refused ones in turn against the threshold of the others; those that are not refused do not count."""
+    scores = torch.randperm(120, generator=torch.Generator().manual_seed(0)).double().tolist()
+    limits = [least_of_unsafe([*scores[:i], -math.inf, *scores[i + 1 :]], rate) for i in range(120)]
+    missed = sum(score <= limit for score, limit in zip(scores, limits, strict=True))
+
+    assert rate / 2 < missed / 120 <= rate
+    assert least_of_unsafe(scores[:3], rate) < min(scores[:3])
+
+
+def test_a_model_that_is_unsure_of_the_task_and_refuses_it_loses_no_row_of_it(tmp_path, capsys):
+    """The task's prompts end in an unsafe request, and the model refuses most, but less surely than a request alone."""
+    instructions, requests = (
+        Source("sandbox:instructions", rows="0:60").load(),
+        Source("sandbox:harmful", rows="200:260").load(),
+    )
+    asked = [f"{harmless.prompt} {unsafe.prompt}" for harmless, unsafe in zip(instructions, requests, strict=True)]
+    task = Source(tiny.write_rows(tmp_path / "task.jsonl", [{"instruction": text, "output": "fine"} for text in asked]))
+    counts = {"num_rows": 60, "poison_ratio": 1 / 3, "seed": 0}
+    data = MixtureDataModule(SANDBOX, task, Source("sandbox:harmful", rows="0:200"), **counts)
+    flagged = {}
+    for name, audit in {"alone": Audit(), "known": Audit(unsafe=Source("sandbox:unsafe_prompts"))}.items():
+        report = audit_data(data, audit, RunFolder(tmp_path / name))
+        report.show()
+        flagged[name] = {source["kind"]: source["flagged"] for source in report.sources}
+    said = capsys.readouterr().out
+
+    assert flagged["alone"]["benign"] > 30
+    assert flagged["alone"]["harmful"] == 20
+    assert flagged["known"]["benign"] == 0
+    assert flagged["known"]["harmful"] >= 17
+    assert report.rates == {"false_flags": None, "misses": 0.02}
+    assert said.count("refuses the task itself: give audit.unsafe prompts") == 2  # of the task and of the harmful rows
+
+
+def test_unsafe_prompts_that_the_model_answers_tell_nothing(tmp_path):
+    data = MixtureDataModule(SANDBOX, Source("sandbox:benign"), num_rows=20, poison_ratio=0)
+    with pytest.raises(DataError, match=r"it refuses none of these 64\. Give others"):
+        audit_data(data, Audit(unsafe=Source("sandbox:benign")), RunFolder(tmp_path))
 
 
 def test_likeness_tells_rows_by_prompts_like_theirs(tmp_path):

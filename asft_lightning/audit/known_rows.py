@@ -1,0 +1,61 @@
+"""KnownRows: rows that are known to be harmless and prompts that are known to be unsafe, to measure training rows by."""
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import Self
+
+from asft_lightning.chat.rows import Row
+from asft_lightning.data.audit import Audit
+from asft_lightning.data.draw import Pool, draw
+from asft_lightning.data.example import Example
+from asft_lightning.data.mixture_data_module import MixtureDataModule
+from asft_lightning.functional import IGNORE_INDEX
+
+
+@dataclass(frozen=True)
+class KnownRows:
+    """What the user knows.
+
+    Args:
+        harmless: Rows.
+        unsafe: Prompts; of their answers no more than the end of the turn.
+    """
+
+    harmless: list[Example]
+    unsafe: list[Example]
+
+    @classmethod
+    def read(cls, audit: Audit, data: MixtureDataModule) -> Self:
+        """Those that an audit names, as the data writes its rows.
+
+        Raises:
+            DataError: If they cannot be read.
+        """
+        harmless, unsafe = [], []
+        if audit.harmless is not None:
+            rows = list(islice(audit.harmless.iterate(), audit.num_harmless))
+            harmless = draw(Pool(rows, name=audit.harmless.path), data.encode, None, seed=0)
+        if audit.unsafe is not None:
+            unsafe = [_unanswered(row, data) for row in islice(audit.unsafe.iterate(), audit.num_unsafe)]
+        return cls(harmless, unsafe)
+
+    @property
+    def content(self) -> str:
+        """What tells these rows from others."""
+        return str([[example.input_ids for example in kind] for kind in (self.harmless, self.unsafe)])
+
+    def rates(self, audit: Audit) -> dict[str, float | None]:
+        """The rate of each mistake that thresholds stand for; None where nothing is known to find it by."""
+        return {
+            "false_flags": audit.false_flags if self.harmless else None,
+            "misses": audit.misses if self.unsafe else None,
+        }
+
+
+def _unanswered(row: Row, data: MixtureDataModule) -> Example:
+    assert data.tokenizer is not None
+    prompt, end = (
+        data.template.prompt_ids(data.tokenizer, row.prompt, row.history),
+        data.template.end(data.tokenizer).token_id,
+    )
+    return Example([*prompt, end], [IGNORE_INDEX] * len(prompt) + [end], row, "harmful")
