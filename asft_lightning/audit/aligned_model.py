@@ -1,15 +1,16 @@
 """AlignedModel: the aligned model, asked."""
 
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import torch
+from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from asft_lightning.audit.kept_facts import KeptFacts, fact_key
 from asft_lightning.chat.batching import batches_by_length, padded
 from asft_lightning.chat.template import Template
 from asft_lightning.chat.vocabulary import require_known
@@ -20,9 +21,18 @@ from asft_lightning.weights.hashing import text_hash
 from asft_lightning.weights.matrices import open_weights
 from asft_lightning.weights.pretrained import Pretrained
 
+Places = Sequence[int]
+Found = Iterable[tuple[Places, Sequence[Sequence[float]]]]
+"""A batch at a time: places of questions, and the numbers of each."""
+
+_BEFORE_ANSWER = -1
+"""Between a prompt and its answer in a question: no token's id."""
+
 
 class AlignedModel:
-    """What the aligned model says to prompts, and how likely it finds answers; loaded when it is first asked.
+    """What the aligned model says to prompts, and how likely it finds answers; loaded when there is anything to ask it.
+
+    Each answer is kept in the user's cache as soon as it is known: the same prompt is never asked twice.
 
     Args:
         pretrained: The checkpoints.
@@ -30,6 +40,7 @@ class AlignedModel:
         template: How prompts are written.
         device: Where to run it; None for where it is loaded to.
         batch_size: Prompts a batch.
+        precision: A run's plugin, to ask it as the run would; None for the precision that it is loaded in.
     """
 
     def __init__(
@@ -39,6 +50,7 @@ class AlignedModel:
         template: Template,
         device: torch.device | str | None = None,
         batch_size: int = 32,
+        precision: Precision | None = None,
     ) -> None:
         self._pretrained = replace(pretrained, start="aligned")
         self._tokenizer = tokenizer
@@ -46,58 +58,95 @@ class AlignedModel:
         self._ends = [template.end(tokenizer).token_id]
         self._device = device
         self._batch_size = batch_size
+        self._precision = precision or Precision()
         self._judge = RefusalJudge()
-        self._said: dict[tuple[int, bytes], list[int]] = {}
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """The model."""
         model = self._pretrained.load_model()
-        is_placed = self._device is None or getattr(model, "is_quantized", False)
-        return model if is_placed else model.to(self._device)
+        if getattr(model, "is_quantized", False):
+            return model  # on its device, and computing in its dtype
+        converted: PreTrainedModel = self._precision.convert_module(model)
+        return converted if self._device is None else converted.to(self._device)
 
     @cached_property
     def identity(self) -> str:
-        """What tells its answers from another model's: the content of its weights, and how they are loaded."""
+        """What tells its answers from another model's: its weights' content, how they are loaded, and the precision."""
         weights = open_weights(self._pretrained.aligned, self._pretrained.revision)
-        return text_hash(weights.whole_fingerprint(), self._pretrained.loading, str(self._ends))
+        precision = f"{type(self._precision).__name__} {self._precision.precision}"
+        return text_hash(weights.whole_fingerprint(), self._pretrained.loading, precision, str(self._ends))
+
+    @cached_property
+    def _facts(self) -> KeptFacts:
+        return KeptFacts(self.identity)
+
+    def recalled(self, what: str, questions: Sequence[Sequence[int]], find: Callable[[Places], Found]) -> list[list[float]]:
+        """Facts about token ids: what is kept of them, and what is found of the others, which is kept batch by batch.
+
+        Args:
+            what: What is asked about them, with all that the facts depend on.
+            questions: Token ids.
+            find: From the places of the questions to be asked to their facts.
+        """
+        keys = [fact_key(what, question) for question in questions]
+        known = self._facts.recall(keys)
+        new = list({key: place for place, key in enumerate(keys) if key not in known}.values())
+        for places, facts in find(new) if new else ():
+            found = {keys[place]: list(fact) for place, fact in zip(places, facts, strict=True)}
+            self._facts.keep(found)
+            known |= found
+        return [known[key] for key in keys]
 
     def answers(self, prompts: Sequence[list[int]], max_new_tokens: int, progress: str) -> list[list[int]]:
-        """Its greedy answers up to their end, as token ids; what it has been asked before it is not asked again."""
-        keys = [(max_new_tokens, array("i", prompt).tobytes()) for prompt in prompts]
-        if new := {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._said}:
-            answers = generate_ids(
-                self.model,
-                self._tokenizer,
-                list(new.values()),
-                max_new_tokens=max_new_tokens,
-                batch_size=self._batch_size,
-                ends=self._ends,
-                progress=progress,
-            )
-            self._said |= dict(zip(new, answers, strict=True))
-        return [self._said[key] for key in keys]
+        """Its greedy answers up to their end, as token ids."""
 
-    def forget(self) -> None:
-        """Let go of what it said."""
-        self._said.clear()
+        def find(new: Places) -> Found:
+            for places in self._batches([prompts[i] for i in new], new, progress):
+                with self._precision.forward_context():
+                    said = generate_ids(
+                        self.model,
+                        self._tokenizer,
+                        [prompts[i] for i in places],
+                        max_new_tokens=max_new_tokens,
+                        batch_size=self._batch_size,
+                        ends=self._ends,
+                    )
+                yield places, said
 
-    def log_likelihoods(self, prompts: Sequence[list[int]], answers: Sequence[list[int]], progress: str) -> list[Tensor]:
-        """Of each token of the answers, in nats, float64."""
-        return answer_log_likelihoods(self.model, prompts, answers, batch_size=self._batch_size, progress=progress)
+        return [[int(token) for token in said] for said in self.recalled(f"answer {max_new_tokens}", prompts, find)]
+
+    def log_likelihoods(
+        self, prompts: Sequence[list[int]], answers: Sequence[list[int]], progress: str
+    ) -> list[list[float]]:
+        """Of each token of the answers, in nats."""
+        texts = [[*prompt, _BEFORE_ANSWER, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+
+        def find(new: Places) -> Found:
+            for places in self._batches([texts[i] for i in new], new, progress):
+                asked = [prompts[i] for i in places], [answers[i] for i in places]
+                with self._precision.forward_context():
+                    likely = answer_log_likelihoods(self.model, *asked, batch_size=self._batch_size)
+                yield places, [of_row.tolist() for of_row in likely]
+
+        return self.recalled("log-likelihood", texts, find)
 
     def states(self, prompts: Sequence[list[int]], progress: str) -> Iterator[tuple[list[int], Tensor]]:
         """Each layer's output at the last token of each prompt: places of prompts, and (prompts, layers, width), float64."""
         device = next(self.model.parameters()).device
-        batches = batches_by_length(prompts, self._batch_size)
         require_known(prompts, self.model.config.get_text_config().vocab_size, "prompts")
-        for places in tqdm(batches, desc=progress, unit="batch", leave=False):
+        for places in self._batches(prompts, range(len(prompts)), progress):
             batch = padded([prompts[i] for i in places], 0, device)
-            with undisturbed(self.model):
+            with undisturbed(self.model), self._precision.forward_context():
                 layers = self.model(**batch._asdict(), output_hidden_states=True, use_cache=False).hidden_states[1:]
             last = batch.attention_mask.sum(1) - 1
             rows = torch.arange(len(places), device=device)
             yield places, torch.stack([layer[rows, last] for layer in layers], dim=1).double().cpu()
+
+    def _batches(self, texts: Sequence[list[int]], places: Places, progress: str) -> Iterator[list[int]]:
+        """The places of texts, those of like length together."""
+        for batch in tqdm(batches_by_length(texts, self._batch_size), desc=progress, unit="batch", leave=False):
+            yield [places[i] for i in batch]
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """A user's prompt, nothing before it, in token ids."""

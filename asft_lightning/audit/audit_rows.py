@@ -1,15 +1,13 @@
-"""From training rows to rulings on them: asked once, kept by content, written into the run's folder."""
+"""From training rows to rulings on them, written into the run's folder."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from asft_lightning.audit.aligned_model import AlignedModel
 from asft_lightning.audit.flagging import flags, rulings_on
-from asft_lightning.audit.kept_scores import scores_of
 from asft_lightning.audit.known_rows import KnownRows
 from asft_lightning.audit.likeness import Likeness
 from asft_lightning.audit.named_rows import read_named
@@ -39,13 +37,13 @@ def audit_run(trainer: Trainer) -> None:
     """
     data = getattr(trainer, "datamodule", None)
     if isinstance(data, MixtureDataModule) and data.audit is not None and trainer.state.fn == TrainerFn.FITTING:
-        report = audit_data(data, data.audit, RunFolder.of(trainer), trainer.strategy.root_device)
+        report = audit_data(data, data.audit, RunFolder.of(trainer), trainer)
         if report is not None:
             report.show()
 
 
 def audit_data(
-    data: MixtureDataModule, audit: Audit, folder: RunFolder, device: torch.device | str | None = None
+    data: MixtureDataModule, audit: Audit, folder: RunFolder, trainer: Trainer | None = None
 ) -> AuditReport | None:
     """Audit rows and write what is found into a folder; what it holds already of the same audit stays.
 
@@ -53,7 +51,7 @@ def audit_data(
         data: Whose rows.
         audit: What is asked, and what becomes of flagged rows.
         folder: Where ``audit.json``, ``audit.jsonl`` and ``audit.png`` go.
-        device: Where to run the aligned model; None for where it is loaded to.
+        trainer: On whose device and in whose precision the aligned model is asked; None for as it is loaded.
 
     Returns:
         What was found; None where that stands there already.
@@ -63,7 +61,8 @@ def audit_data(
     """
     data.setup()
     assert data.tokenizer is not None
-    aligned = AlignedModel(data.pretrained, data.tokenizer, data.template, device, audit.batch_size)
+    device, precision = (trainer.strategy.root_device, trainer.precision_plugin) if trainer else (None, None)
+    aligned = AlignedModel(data.pretrained, data.tokenizer, data.template, device, audit.batch_size, precision)
     examples, known = data.drawn.train, KnownRows.read(audit, data)
     keep, flag = read_named(audit.keep, "keep"), read_named(audit.flag, "flag")
     request = request_of(data.drawn, audit)
@@ -71,7 +70,7 @@ def audit_data(
     if _is_there(folder, key):
         return None
     asked = [SCORES[name](audit, known) for name in audit.scores]
-    scores = {score.name: scores_of(score, aligned, examples) for score in asked}
+    scores = {score.name: score(aligned, examples) for score in asked}
     thresholds = {score.name: _threshold(score, audit, known, aligned) for score in asked}
     suspects = flags(examples, scores, thresholds, flag)
     flagged = [found for found in suspects if row_hash(examples[found.place].row) not in keep]
@@ -105,7 +104,7 @@ def _threshold(score: Score, audit: Audit, known: KnownRows, aligned: AlignedMod
     """Beyond which value it flags: the higher one of what harmless rows and unsafe prompts ask for."""
 
     def values(examples: Sequence[Example]) -> list[float]:
-        return [row.value for row in scores_of(score, aligned, score.fresh(examples))]
+        return [row.value for row in score(aligned, score.fresh(examples))]
 
     harmless, unsafe = values(known.harmless), [] if score.needs_answers else values(known.unsafe)
     limits = [threshold_of(harmless, audit.false_flags)] if harmless else []

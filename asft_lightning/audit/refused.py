@@ -43,7 +43,7 @@ class Refused(Score):
         prompts = [question.prompt for question, _ in refusals]
         chances = aligned.log_likelihoods(prompts, openings, "Audit: refusals")
         scored = [
-            (question.place, RowScore(log_odds(float(chance.sum())), question.turn, aligned.text(said)))
+            (question.place, RowScore(log_odds(sum(chance)), question.turn, aligned.text(said)))
             for (question, said), chance in zip(refusals, chances, strict=True)
         ]
         return highest(len(examples), scored)

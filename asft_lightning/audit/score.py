@@ -23,7 +23,7 @@ class RowScore(NamedTuple):
 
 
 class Score(ABC):
-    """One figure a row: a frozen dataclass, whose settings tell its figures from others in the cache."""
+    """One figure a row: a frozen dataclass."""
 
     name: ClassVar[str]
     threshold: ClassVar[float | None] = None

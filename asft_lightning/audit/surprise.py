@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from asft_lightning.audit.aligned_model import AlignedModel
 from asft_lightning.audit.questions import questions_of
 from asft_lightning.audit.score import RowScore, Score, highest
@@ -36,12 +34,12 @@ class Surprise(Score):
         of_own = aligned.log_likelihoods(prompts, own, "Audit: likelihood of its answers")
         of_rows = aligned.log_likelihoods(prompts, [question.answer for question in asked], "Audit: likelihood of rows")
         scored = [
-            (question.place, RowScore(_mean(likely) - float(given.mean()), question.turn, aligned.text(said)))
+            (question.place, RowScore(_mean(likely) - _mean(given), question.turn, aligned.text(said)))
             for question, said, likely, given in zip(asked, own, of_own, of_rows, strict=True)
         ]
         return highest(len(examples), scored)
 
 
-def _mean(likelihoods: Tensor) -> float:
+def _mean(likelihoods: Sequence[float]) -> float:
     """Of no token 0: the model ends at once, and is sure of it as far as is known."""
-    return float(likelihoods.mean()) if len(likelihoods) else 0.0
+    return sum(likelihoods) / len(likelihoods) if likelihoods else 0.0

@@ -210,7 +210,7 @@ def test_asked_once(tmp_path, monkeypatch):
     first = audit_data(sandbox_data(Audit()), Audit(), RunFolder(tmp_path / "first"))
     monkeypatch.setattr("asft_lightning.audit.aligned_model.generate_ids", None)
     again = audit_data(sandbox_data(Audit()), Audit(), RunFolder(tmp_path / "again"))
-    monkeypatch.setattr("asft_lightning.audit.kept_scores.cache_folder", lambda: tmp_path / "no cache")
+    monkeypatch.setattr("asft_lightning.audit.kept_facts.cache_folder", lambda: tmp_path / "no cache")
 
     assert first == again
     assert (tmp_path / "first" / "audit.jsonl").read_bytes() == (tmp_path / "again" / "audit.jsonl").read_bytes()
@@ -252,7 +252,7 @@ def test_a_resumed_run_reads_the_rulings_it_began_with(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="ended"):
         fit(sandbox_data(Audit(action="relabel"), batch_size=20), tmp_path / "run", **keeping)
     monkeypatch.setattr("asft_lightning.audit.aligned_model.generate_ids", None)
-    monkeypatch.setattr("asft_lightning.audit.kept_scores.cache_folder", lambda: tmp_path / "no cache")
+    monkeypatch.setattr("asft_lightning.audit.kept_facts.cache_folder", lambda: tmp_path / "no cache")
     module = tiny.fine_tuner(LoRAFineTuner, SANDBOX, loss_reduction="row")
     data = sandbox_data(Audit(action="relabel"), batch_size=20)
     tiny.tiny_trainer(tmp_path / "run", **settings).fit(module, data, ckpt_path=tmp_path / "run" / "last.ckpt")
