@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.plugins.precision import Precision
@@ -11,11 +12,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.audit.kept_facts import KeptFacts, fact_key
-from asft_lightning.chat.batching import batches_by_length, padded
+from asft_lightning.audit.shared_beginning import SharedBeginning
+from asft_lightning.chat.batching import batches_by_length
 from asft_lightning.chat.template import Template
 from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.evaluation import RefusalJudge, generate_ids
-from asft_lightning.evaluation.likelihood import answer_log_likelihoods
+from asft_lightning.evaluation.likelihood import answer_log_likelihoods, logits_at
 from asft_lightning.runtime.undisturbed import undisturbed
 from asft_lightning.weights.hashing import text_hash
 from asft_lightning.weights.matrices import open_weights
@@ -24,6 +26,8 @@ from asft_lightning.weights.pretrained import Pretrained
 Places = Sequence[int]
 Found = Iterable[tuple[Places, Sequence[Sequence[float]]]]
 """A batch at a time: places of questions, and the numbers of each."""
+
+T = TypeVar("T")
 
 _BEFORE_ANSWER = -1
 """Between a prompt and its answer in a question: no token's id."""
@@ -116,6 +120,21 @@ class AlignedModel:
 
         return [[int(token) for token in said] for said in self.recalled(f"answer {max_new_tokens}", prompts, find)]
 
+    def first_tokens(self, prompts: Sequence[list[int]], progress: str) -> list[int]:
+        """With which token its answer to each prompt begins, from one forward pass."""
+
+        def likeliest(inputs: dict[str, Any], last: Tensor) -> list[list[int]]:
+            positions, of_rows = last.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+            logits = logits_at(self.model, inputs, positions)
+            tokens: list[list[int]] = logits[torch.arange(len(last), device=last.device), of_rows].argmax(-1, True).tolist()
+            return tokens
+
+        def find(new: Places) -> Found:
+            for places, tokens in self._forward([prompts[i] for i in new], likeliest, progress):
+                yield [new[i] for i in places], tokens
+
+        return [int(token) for (token,) in self.recalled("first token", prompts, find)]
+
     def log_likelihoods(
         self, prompts: Sequence[list[int]], answers: Sequence[list[int]], progress: str
     ) -> list[list[float]]:
@@ -133,15 +152,24 @@ class AlignedModel:
 
     def states(self, prompts: Sequence[list[int]], progress: str) -> Iterator[tuple[list[int], Tensor]]:
         """Each layer's output at the last token of each prompt: places of prompts, and (prompts, layers, width), float64."""
-        device = next(self.model.parameters()).device
+
+        def at_last(inputs: dict[str, Any], last: Tensor) -> Tensor:
+            layers = self.model(**inputs, output_hidden_states=True).hidden_states[1:]
+            rows = torch.arange(len(last), device=last.device)
+            return torch.stack([layer[rows, last] for layer in layers], dim=1).double().cpu()
+
+        return self._forward(prompts, at_last, progress)
+
+    def _forward(
+        self, prompts: Sequence[list[int]], run: Callable[[dict[str, Any], Tensor], T], progress: str
+    ) -> Iterator[tuple[list[int], T]]:
+        """Places of prompts, and what ``run`` makes of them, by the arguments of :class:`SharedBeginning`."""
         require_known(prompts, self.model.config.get_text_config().vocab_size, "prompts")
+        beginning = SharedBeginning(self.model)
         for places in self._batches(prompts, range(len(prompts)), progress):
-            batch = padded([prompts[i] for i in places], 0, device)
             with undisturbed(self.model), self._precision.forward_context():
-                layers = self.model(**batch._asdict(), output_hidden_states=True, use_cache=False).hidden_states[1:]
-            last = batch.attention_mask.sum(1) - 1
-            rows = torch.arange(len(places), device=device)
-            yield places, torch.stack([layer[rows, last] for layer in layers], dim=1).double().cpu()
+                found = run(*beginning.inputs([prompts[i] for i in places]))
+            yield places, found
 
     def _batches(self, texts: Sequence[list[int]], places: Places, progress: str) -> Iterator[list[int]]:
         """The places of texts, those of like length together."""

@@ -50,12 +50,12 @@ class Refused(Score):
 
     def _refusals(self, aligned: AlignedModel, asked: Sequence[Question]) -> list[tuple[Question, list[int]]]:
         """The questions that the model refuses, and how."""
-        firsts = aligned.answers([question.prompt for question in asked], 1, "Audit: first tokens")
-        alike: dict[tuple[int, ...], list[Question]] = defaultdict(list)
+        firsts = aligned.first_tokens([question.prompt for question in asked], "Audit: first tokens")
+        alike: dict[int, list[Question]] = defaultdict(list)
         for question, first in zip(asked, firsts, strict=True):
-            alike[tuple(first)].append(question)
+            alike[first].append(question)
         tried = self._refusing(aligned, [question for group in alike.values() for question in group[:_TRIED]])
-        openings = {tuple(said[:1]) for _, said in tried}
+        openings = {said[0] for _, said in tried}
         rest = [question for first, group in alike.items() if first in openings for question in group[_TRIED:]]
         return tried + self._refusing(aligned, rest)
 

@@ -29,14 +29,14 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """(prompt, tokens) of each answer that the model is made to give."""
-    told, generate = [], aligned_model.generate_ids
+    """What was asked, by its keys: all that is found is kept."""
+    told, keep = [], KeptFacts.keep
 
-    def recording(model, tokenizer, prompts, **settings):
-        told.extend((tuple(prompt), settings["max_new_tokens"]) for prompt in prompts)
-        return generate(model, tokenizer, prompts, **settings)
+    def recording(facts, found):
+        told.extend(found)
+        keep(facts, found)
 
-    monkeypatch.setattr(aligned_model, "generate_ids", recording)
+    monkeypatch.setattr(KeptFacts, "keep", recording)
     return told
 
 
@@ -59,17 +59,16 @@ def test_no_prompt_is_asked_twice(tmp_path, asked):
 
 
 def test_what_an_interrupted_audit_was_told_is_kept(tmp_path, asked, monkeypatch):
-    recording = aligned_model.generate_ids
+    recording = KeptFacts.keep
 
-    def ending(*arguments, **settings):
+    def ending(facts, found):
+        recording(facts, found)
         if len(asked) >= 32:
             raise KeyboardInterrupt
-        return recording(*arguments, **settings)
 
-    monkeypatch.setattr(aligned_model, "generate_ids", ending)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(KeptFacts, "keep", ending)
         audited(tmp_path / "run")
-    monkeypatch.setattr(aligned_model, "generate_ids", recording)
     audited(tmp_path / "run")
 
     assert len(asked) == len(set(asked)) > 32

@@ -1,0 +1,58 @@
+"""A beginning that is run once gives what whole texts give, one at a time in float64, whatever the architecture."""
+
+import pytest
+import torch
+from kit.models import tiny_model
+from transformers import AutoModelForCausalLM, MambaConfig
+
+from asft_lightning.audit.shared_beginning import SharedBeginning
+
+BEGINNING = [(7 * i) % 31 for i in range(20)]
+
+
+def texts(*lengths):
+    generator = torch.Generator().manual_seed(0)
+    return [BEGINNING + torch.randint(32, (length,), generator=generator).tolist() for length in lengths]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("llama", {}),
+        ("qwen2", {}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1}),
+        ("gemma2", {"sliding_window": 12}),
+        ("gpt2", {}),
+    ],
+)
+@torch.no_grad()
+def test_what_follows_a_beginning_comes_out_as_of_whole_texts(kind, settings):
+    model = tiny_model(kind, **settings).double()
+    shared = SharedBeginning(model)
+    for batch in (texts(5, 1, 9), texts(25, 30)):
+        inputs, last = shared.inputs(batch)
+        found = model(**inputs, output_hidden_states=True)
+
+        assert inputs["input_ids"].shape[1] == max(map(len, batch)) - len(BEGINNING)
+        for row, text in enumerate(batch):
+            alone = model(torch.tensor([text]), output_hidden_states=True)
+            torch.testing.assert_close(found.logits[row, last[row]], alone.logits[0, -1], rtol=1e-9, atol=1e-11)
+            for layer, expected in zip(found.hidden_states, alone.hidden_states, strict=True):
+                torch.testing.assert_close(layer[row, last[row]], expected[0, -1], rtol=1e-9, atol=1e-11)
+
+
+@torch.no_grad()
+def test_a_model_without_keys_and_values_is_given_whole_texts():
+    config = MambaConfig(vocab_size=32, hidden_size=16, state_size=4, num_hidden_layers=2)
+    batch = texts(4, 4)
+    inputs, last = SharedBeginning(AutoModelForCausalLM.from_config(config).eval()).inputs(batch)
+
+    assert inputs["input_ids"].tolist() == batch
+    assert last.tolist() == [23, 23]
+
+
+def test_texts_that_hardly_begin_alike_are_given_whole():
+    batch = [[1, 2, 3], [1, 2], [1, 2, 4]]
+    inputs, last = SharedBeginning(tiny_model()).inputs(batch)
+    assert inputs["input_ids"].tolist() == [[1, 2, 3], [1, 2, 0], [1, 2, 4]]
+    assert last.tolist() == [2, 1, 2]
