@@ -93,8 +93,8 @@ def _likeness(_: Audit, known: KnownRows) -> Likeness:
 
 
 SCORES: Mapping[ScoreName, Callable[[Audit, KnownRows], Score]] = {
-    "refused": lambda audit, *_: Refused(audit.max_new_tokens),
-    "surprise": lambda audit, *_: Surprise(audit.max_new_tokens),
+    "refused": lambda audit, _: Refused(audit.max_new_tokens),
+    "surprise": lambda audit, _: Surprise(audit.max_new_tokens),
     "likeness": _likeness,
 }
 """{name of a score: what makes it, of the settings and the known rows}."""
