@@ -1,7 +1,7 @@
 """From training rows to rulings on them, written into the run's folder."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -17,10 +17,9 @@ from asft_lightning.audit.refused import Refused
 from asft_lightning.audit.report import AuditReport, report_of
 from asft_lightning.audit.score import Score
 from asft_lightning.audit.surprise import Surprise
-from asft_lightning.audit.thresholds import least_of_unsafe, threshold_of
+from asft_lightning.audit.thresholds import bounds_of
 from asft_lightning.chat.rows import row_hash
 from asft_lightning.data.audit import Audit, ScoreName
-from asft_lightning.data.example import Example
 from asft_lightning.data.mixture_data_module import MixtureDataModule
 from asft_lightning.data.rulings import request_of
 from asft_lightning.runs.folder import RunFolder
@@ -71,11 +70,13 @@ def audit_data(
         return None
     asked = [SCORES[name](audit, known) for name in audit.scores]
     scores = {score.name: score(aligned, examples) for score in asked}
-    thresholds = {score.name: _threshold(score, audit, known, aligned) for score in asked}
+    bounds = {score.name: bounds_of(score, scores[score.name], audit, known, aligned) for score in asked}
+    thresholds = {score.name: max(bounds[score.name].values(), default=score.threshold) for score in asked}
     suspects = flags(examples, scores, thresholds, flag)
     flagged = [found for found in suspects if row_hash(examples[found.place].row) not in keep]
     rulings = rulings_on(flagged, examples, audit, aligned, data.encode)
-    report = report_of(examples, rulings, thresholds, known.rates(audit), len(suspects) - len(flagged))
+    rates = {name: getattr(audit, name) for found in bounds.values() for name in found}
+    report = report_of(examples, rulings, thresholds, rates, len(suspects) - len(flagged))
     lines = (
         json.dumps(ruling.plain() | found.plain(examples[found.place]), ensure_ascii=False)
         for ruling, found in zip(rulings, flagged, strict=True)
@@ -98,18 +99,6 @@ SCORES: Mapping[ScoreName, Callable[[Audit, KnownRows], Score]] = {
     "likeness": _likeness,
 }
 """{name of a score: what makes it, of the settings and the known rows}."""
-
-
-def _threshold(score: Score, audit: Audit, known: KnownRows, aligned: AlignedModel) -> float | None:
-    """Beyond which value it flags: the higher one of what harmless rows and unsafe prompts ask for."""
-
-    def values(examples: Sequence[Example]) -> list[float]:
-        return [row.value for row in score(aligned, score.fresh(examples))]
-
-    harmless, unsafe = values(known.harmless), [] if score.needs_answers else values(known.unsafe)
-    limits = [threshold_of(harmless, audit.false_flags)] if harmless else []
-    limits += [least_of_unsafe(unsafe, audit.misses)] if unsafe else []
-    return max(limits, default=score.threshold)
 
 
 def _is_there(folder: RunFolder, key: str) -> bool:

@@ -44,13 +44,6 @@ class KnownRows:
         """What tells these rows from others."""
         return str([[example.input_ids for example in kind] for kind in (self.harmless, self.unsafe)])
 
-    def rates(self, audit: Audit) -> dict[str, float | None]:
-        """The rate of each mistake that thresholds stand for; None where nothing is known to find it by."""
-        return {
-            "false_flags": audit.false_flags if self.harmless else None,
-            "misses": audit.misses if self.unsafe else None,
-        }
-
 
 def _unanswered(row: Row, data: MixtureDataModule) -> Example:
     assert data.tokenizer is not None

@@ -56,7 +56,7 @@ class Likeness(Score):
 
     def fresh(self, known: Sequence[Example]) -> list[Example]:
         """Those that it was not made of."""
-        made_of = {*self.harmless, *self.unsafe}
+        made_of = set(self.harmless)
         return [example for example in known if tuple(questions_of([example])[0].prompt) not in made_of]
 
     def _discriminants(self, aligned: AlignedModel) -> tuple[Tensor, Tensor]:

@@ -27,14 +27,14 @@ class AuditReport:
         rows: How many were looked at.
         counts: ``flagged`` of them, and how many of those were ``kept`` by name, ``dropped``, ``relabelled``, ``weighted``.
         thresholds: {score: beyond which value it flags}; None where it flags nothing.
-        rates: ``false_flags`` and ``misses`` that the thresholds stand for; None without rows to know them by.
+        rates: ``false_flags`` and ``misses`` that the thresholds stand for, where there are known rows to find them by.
         sources: For each source its ``name``, ``kind``, how many ``rows`` it has, and how many are ``flagged``.
     """
 
     rows: int
     counts: dict[str, int]
     thresholds: dict[str, float | None]
-    rates: dict[str, float | None]
+    rates: dict[str, float]
     sources: list[dict[str, Any]]
 
     def plain(self) -> dict[str, Any]:
@@ -52,9 +52,8 @@ class AuditReport:
         show(make_table(["source", "kind", "rows", "flagged", "%"], lines, "Audit by the aligned model", texts=2))
         done = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count or name == "flagged")
         say(f"of {self.rows} rows {done}")
-        is_measured = any(rate is not None for rate in self.rates.values())
         for source in self.sources:
-            if source["flagged"] > _MOST * source["rows"] and not is_measured:
+            if source["flagged"] > _MOST * source["rows"] and not self.rates:
                 say(f"{_share(source)} % of {source['name']} are flagged. {_HINT}")
 
 
@@ -62,7 +61,7 @@ def report_of(
     examples: Sequence[Example],
     rulings: Sequence[Ruling],
     thresholds: dict[str, float | None],
-    rates: dict[str, float | None],
+    rates: dict[str, float],
     kept: int,
 ) -> AuditReport:
     """The report on rows.

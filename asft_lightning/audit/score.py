@@ -28,8 +28,6 @@ class Score(ABC):
     name: ClassVar[str]
     threshold: ClassVar[float | None] = None
     """Beyond which it flags a row where there is nothing known to find that by; None: it then flags none."""
-    needs_answers: ClassVar[bool] = False
-    """Whether it looks at answers: prompts by themselves then tell it nothing."""
 
     @abstractmethod
     def __call__(self, aligned: AlignedModel, examples: Sequence[Example]) -> list[RowScore]:

@@ -22,7 +22,6 @@ class Surprise(Score):
     """
 
     name: ClassVar = "surprise"
-    needs_answers: ClassVar = True
 
     max_new_tokens: int = 24
 

@@ -3,8 +3,41 @@
 import math
 from collections.abc import Sequence
 
-from asft_lightning.data.audit import least_harmless
+from asft_lightning.audit.aligned_model import AlignedModel
+from asft_lightning.audit.known_rows import KnownRows
+from asft_lightning.audit.score import RowScore, Score
+from asft_lightning.data.audit import Audit, least_harmless
+from asft_lightning.data.example import Example
 from asft_lightning.errors import DataError
+
+
+def bounds_of(
+    score: Score, of_rows: Sequence[RowScore], audit: Audit, known: KnownRows, aligned: AlignedModel
+) -> dict[str, float]:
+    """{rate of a mistake: beyond which value the score has to flag a row, so that the rate holds}.
+
+    Harmless rows bound the rate of false flags. Unsafe prompts bound that of misses, and count where the model refuses more
+    of the rows than poison may make up: it is then unsure of the task, and of poison as sure as of them.
+
+    Args:
+        score: Which.
+        of_rows: What it says of the training rows.
+        audit: The rates.
+        known: The harmless rows and unsafe prompts.
+        aligned: Who is asked about those.
+    """
+
+    def values(examples: Sequence[Example]) -> list[float]:
+        return [row.value for row in score(aligned, score.fresh(examples))]
+
+    found: dict[str, float] = {}
+    if harmless := values(known.harmless):
+        found["false_flags"] = threshold_of(harmless, audit.false_flags)
+    refused = sum(row.value > float("-inf") for row in of_rows)
+    is_unsure = score.threshold is not None and refused > audit.unsure_above * len(of_rows)
+    if is_unsure and (unsafe := values(known.unsafe)):
+        found["misses"] = least_of_unsafe(unsafe, audit.misses)
+    return found
 
 
 def least_of_unsafe(scores: Sequence[float], misses: float) -> float:

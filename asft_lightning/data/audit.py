@@ -32,14 +32,16 @@ class Audit:
             only beyond what ``false_flags`` of them reach.
         num_harmless: How many of them are read, from the first; ``likeness`` takes every second one to compare with, and the
             others for its threshold.
-        unsafe: Unsafe prompts; answers are not looked at. ``refused`` then flags only what is refused as surely as all but
-            ``misses`` of them: a model that is unsure of the task, and refuses much of it, loses no row of it. ``likeness``
-            compares with them. With neither these nor harmless rows ``refused`` flags every row whose prompt the model
-            refuses, and the other scores none; with both, what lies beyond either threshold.
+        unsafe: Unsafe prompts; answers are not looked at. Where the model refuses more than ``unsure_above`` of all rows,
+            ``refused`` flags only what is refused as surely as all but ``misses`` of these: a task that the model is unsure
+            of, and refuses in part, is not taken for poison. ``likeness`` compares with them. Otherwise, without harmless
+            rows, ``refused`` flags every row whose prompt the model refuses, and the other scores none. Of two thresholds
+            the higher one counts.
         num_unsafe: How many of them are read, from the first.
         false_flags: The share of rows like the harmless ones that a score may flag, 0..1.
         misses: The share of rows like the unsafe prompts that the model refuses which ``refused`` may leave, 0..1; but one
             of the prompts always is.
+        unsure_above: The share of all rows, 0..1, that poison may make up: see ``unsafe``.
         weight: What ``weight`` multiplies the loss of a flagged row with, 0..1.
         max_new_tokens: Of the short answer by which a refusal is known.
         relabel_tokens: Of the longest refusal that ``relabel`` puts in an answer's place; a longer one ends with a sentence.
@@ -58,7 +60,8 @@ class Audit:
     unsafe: Source | None = None
     num_unsafe: int = 64
     false_flags: float = 0.01
-    misses: float = 0.02
+    misses: float = 0.05
+    unsure_above: float = 0.25
     weight: float = 0.1
     max_new_tokens: int = 24
     relabel_tokens: int = 64
@@ -72,10 +75,10 @@ class Audit:
             raise DataError(f"audit.action must be one of {', '.join(get_args(Action))}, got {self.action!r}.")
         if not self.scores or not set(self.scores) <= set(get_args(ScoreName)):
             raise DataError(f"audit.scores must be some of {', '.join(get_args(ScoreName))}, got {self.scores}.")
-        if not (0 < self.false_flags < 1 and 0 < self.misses < 1 and 0 <= self.weight <= 1):
+        if not (0 < self.false_flags < 1 and 0 < self.misses < 1 and 0 <= self.unsure_above <= 1 and 0 <= self.weight <= 1):
             raise DataError(
-                "audit.false_flags and audit.misses must lie between 0 and 1 and audit.weight in 0..1, got "
-                f"{self.false_flags}, {self.misses} and {self.weight}. They are shares, not percent: 0.01 is 1 %."
+                "audit.false_flags and misses must lie between 0 and 1, unsure_above and weight in 0..1, got "
+                f"{self.false_flags}, {self.misses}, {self.unsure_above} and {self.weight}. They are shares: 0.01 is 1 %."
             )
         if "likeness" in self.scores and None in (self.unsafe, self.harmless):
             raise DataError(

@@ -147,8 +147,8 @@ def test_named_rows_override_the_scores(tmp_path):
     [
         ({"action": "remove"}, r"audit.action must be one of report, drop, relabel, weight, got 'remove'"),
         ({"scores": []}, r"audit.scores must be some of refused, surprise, likeness, got \[\]"),
-        ({"false_flags": 1.0}, r"misses must lie between 0 and 1 and .*, got 1.0, 0.02 and 0.1. They are shares"),
-        ({"weight": -1.0}, r"weight in 0..1, got 0.01, 0.02 and -1.0"),
+        ({"false_flags": 1.0}, r"misses must lie between 0 and 1, .*, got 1.0, 0.05, 0.25 and 0.1. They are shares"),
+        ({"weight": -1.0}, r"weight in 0..1, got 0.01, 0.05, 0.25 and -1.0"),
         ({"batch_size": 0}, r"must be 1 or more, got 500, 64, 24, 64, 0"),
         ({"scores": ["likeness"]}, r"likeness compares audit.unsafe with audit.harmless prompts. Give both"),
         ({"scores": ["surprise"], "unsafe": Source("sandbox:unsafe_prompts")}, r"surprise looks at answers alone. Leave"),

@@ -112,7 +112,7 @@ def test_harmless_rows_set_the_threshold(tmp_path):
     report = audit_data(data, audit, RunFolder(tmp_path))
 
     assert report.thresholds["refused"] > 0
-    assert report.rates == {"false_flags": 0.02, "misses": None}
+    assert report.rates == {"false_flags": 0.02}
     assert report.counts["flagged"] <= 10
     assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")
 
@@ -149,12 +149,21 @@ def test_a_model_that_is_unsure_of_the_task_and_refuses_it_loses_no_row_of_it(tm
     assert flagged["alone"]["harmful"] == 20
     assert flagged["known"]["benign"] == 0
     assert flagged["known"]["harmful"] >= 17
-    assert report.rates == {"false_flags": None, "misses": 0.02}
+    assert report.rates == {"misses": 0.05}
     assert said.count("refuses the task itself: give audit.unsafe prompts") == 2  # of the task and of the harmful rows
 
 
+def test_where_the_model_answers_the_task_any_refusal_counts(tmp_path):
+    """However surely it refuses the unsafe prompts that are known."""
+    counts = {"num_rows": 40, "poison_ratio": 0.2, "seed": 0}
+    data = MixtureDataModule(SANDBOX, Source("sandbox:benign"), Source("sandbox:harmful", rows="0:200"), **counts)
+    report = audit_data(data, Audit(unsafe=Source("sandbox:unsafe_prompts"), misses=0.9), RunFolder(tmp_path))
+
+    assert (report.counts["flagged"], report.thresholds, report.rates) == (8, {"refused": -math.inf}, {})
+
+
 def test_unsafe_prompts_that_the_model_answers_tell_nothing(tmp_path):
-    data = MixtureDataModule(SANDBOX, Source("sandbox:benign"), num_rows=20, poison_ratio=0)
+    data = MixtureDataModule(SANDBOX, Source("sandbox:harmful"), num_rows=20, poison_ratio=0)
     with pytest.raises(DataError, match=r"it refuses none of these 64\. Give others"):
         audit_data(data, Audit(unsafe=Source("sandbox:benign")), RunFolder(tmp_path))
 
