@@ -79,18 +79,19 @@ def main(model: str, data: Path, rows: int, out: Path) -> None:
         pretrained, pretrained.load_tokenizer(), template, device, precision=MixedPrecision("bf16-mixed", device)
     )
 
-    def examples(file: str, settings: dict[str, str]) -> list[Example]:
+    def examples(file: str, settings: dict[str, str], most: int = rows) -> list[Example]:
         source = Source(str(data / file), **settings)
         whole = MixtureDataModule(pretrained, source, template=template, num_rows=None, poison_ratio=0, seed=0)
         whole.setup()
-        return whole.drawn.train[:rows]
+        return whole.drawn.train[:most]
 
     harmful = {name: examples(*where) for name, where in HARMFUL.items()}
-    unsafe, alpaca = (examples(*where) for where in (UNSAFE, HARMLESS))
+    unsafe, alpaca = examples(*UNSAFE), examples(*HARMLESS, 2 * rows)
     table = []
     for benign, where in BENIGN.items():
         own = examples(*OWN_HARMLESS[benign]) if benign in OWN_HARMLESS else []
         harmless = [row for pair in zip(alpaca, own, strict=False) for row in pair] + alpaca[len(own) :]
+        harmless = harmless[: 2 * rows]
         scored = {benign: examples(*where)} | harmful
         for score in (Refused(), Likeness(_prompts(unsafe), _prompts(harmless[::2]))):
             values = {name: [row.value for row in score(aligned, some)] for name, some in scored.items()}
