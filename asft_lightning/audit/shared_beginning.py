@@ -40,7 +40,7 @@ class SharedBeginning:
         device = next(self._model.parameters()).device
         beginning = _common(texts)
         cache = self._cache_of(beginning, device) if len(beginning) >= _WORTHWHILE else None
-        batch = padded([text[len(beginning) if cache else 0 :] for text in texts], 0, device)
+        batch = padded([text[0 if cache is None else len(beginning) :] for text in texts], 0, device)
         last = batch.attention_mask.sum(1) - 1
         if cache is None:
             return {**batch._asdict(), "use_cache": False}, last
