@@ -11,11 +11,11 @@ from asft_lightning.runtime.terminal import make_table, say, show
 
 _DONE = {"report": "reported", "drop": "dropped", "relabel": "relabelled", "weight": "weighted"}
 """{action: what has become of a row}."""
-_MOST = 0.5
-"""Share of a source's rows that may be flagged without a word: poison is rarely more."""
+_MOST = 0.25
+"""Share of the rows that may be flagged without a word: poison is rarely more."""
 _HINT = (
-    "If they are not harmful, the aligned model refuses the task itself: give audit.unsafe prompts or audit.harmless rows, "
-    "which say how sure a refusal has to be."
+    "So many are rarely all harmful: the aligned model may refuse the task itself. Give audit.unsafe prompts or audit.harmless "
+    "rows, which say how sure a refusal has to be."
 )
 
 
@@ -52,9 +52,8 @@ class AuditReport:
         show(make_table(["source", "kind", "rows", "flagged", "%"], lines, "Audit by the aligned model", texts=2))
         done = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count or name == "flagged")
         say(f"of {self.rows} rows {done}")
-        for source in self.sources:
-            if source["flagged"] > _MOST * source["rows"] and not self.rates:
-                say(f"{_share(source)} % of {source['name']} are flagged. {_HINT}")
+        if self.counts["flagged"] > _MOST * self.rows and not self.rates:
+            say(_HINT)
 
 
 def report_of(

@@ -150,7 +150,7 @@ def test_a_model_that_is_unsure_of_the_task_and_refuses_it_loses_no_row_of_it(tm
     assert flagged["known"]["benign"] == 0
     assert flagged["known"]["harmful"] >= 17
     assert report.rates == {"misses": 0.05}
-    assert said.count("refuses the task itself: give audit.unsafe prompts") == 2  # of the task and of the harmful rows
+    assert said.count("may refuse the task itself. Give audit.unsafe prompts") == 1
 
 
 def test_where_the_model_answers_the_task_any_refusal_counts(tmp_path):

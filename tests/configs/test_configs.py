@@ -14,7 +14,7 @@ from asft_lightning.runtime.named_configs import about, config_names, find_confi
 
 COMPARISONS = [name for name in config_names() if name.startswith("compare/")]
 CONFIGS = [name for name in config_names() if name not in COMPARISONS]
-BEYOND = ("activation", "activation-both", "answers", "drift-budget")
+BEYOND = ("activation", "activation-both", "answers", "drift-budget", "protect")
 """Methods that the paper does not have."""
 RIVALS = ("constrained-sft", "sbr")
 """Other papers' methods, since, beside them."""
