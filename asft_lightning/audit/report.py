@@ -14,8 +14,8 @@ _DONE = {"report": "reported", "drop": "dropped", "relabel": "relabelled", "weig
 _MOST = 0.25
 """Share of the rows that may be flagged without a word: poison is rarely more."""
 _HINT = (
-    "So many are rarely all harmful: the aligned model may refuse the task itself. Give audit.unsafe prompts or audit.harmless "
-    "rows, which say how sure a refusal has to be."
+    "So many are rarely all harmful: the aligned model may refuse the task itself. Give audit.unsafe prompts or "
+    "audit.harmless rows, which say how sure a refusal has to be."
 )
 
 

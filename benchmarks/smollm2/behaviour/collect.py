@@ -27,7 +27,9 @@ def record(run: dict[str, Any], task: str, before: dict[str, float]) -> dict[str
     """One run of a comparison's results.json, with the scores of its summary."""
     folder = Path(run["folder"])
     summary = json.loads((folder / "summary.json").read_text())
-    axes = {name: run[name] for name in ("poison_ratio", "seed", "anchored", "poisoned", "steps_trained") if name in run}
+    axes = {name: run[name] for name in ("poison_ratio", "seed") if name in run}
+    if "poisoned" in run:  # across styles: whose rows are the harmful ones
+        axes["poisoned"] = Path(run["poisoned"]["path"]).stem
     return {
         "run": f"{task}/{folder.name}",
         "method": run["method"],
@@ -51,7 +53,12 @@ def main(folder: Path, out: Path) -> None:
         found = json.loads(results.read_text())["runs"]
         runs |= {entry["run"]: entry for run in found for entry in [record(run, results.parent.name, before)]}
     ordered = [runs[name] for name in sorted(runs)]
-    whole = {**kept, "over_refusal_before": before_training["over_refusal/refusal_rate"]["test"], "hs_before": before}
+    whole = {
+        **kept,
+        "default_method": "protect",
+        "over_refusal_before": before_training["over_refusal/refusal_rate"]["test"],
+        "hs_before": before,
+    }
     lines = ",\n".join(json.dumps(run) for run in ordered)
     out.write_text(json.dumps({**whole, "runs": []}, indent=1).replace('"runs": []', f'"runs": [\n{lines}\n]') + "\n")
     print("| task | method | p | seed | HS | FA | over-refusal |\n|---|---|---|---|---|---|---|")
