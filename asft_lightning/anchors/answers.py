@@ -1,5 +1,6 @@
 """Beyond the paper: keep what the aligned model answers to unsafe prompts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -27,6 +28,8 @@ class Answers:
         prompts: Unsafe prompts; answers are not needed nor looked at. Never those that the harmful score is measured on.
         harmless: Harmless prompts whose answers are held as well, as many; null for none. Never those that over-refusal is
             measured on.
+        flagged: Hold the answers to prompts of the training rows that ``data.audit`` drops, relabels or weighs as well, as
+            many: poison that the audit finds then tells of poison like it that it does not.
         num_prompts: How many of each, from the first.
         max_new_tokens: Of an answer: how a model begins says whether it refuses. 0 holds what it would begin with, alone.
         rows_per_step: Answers compared in an optimizer step, in turn, in a seeded order.
@@ -41,6 +44,7 @@ class Answers:
 
     prompts: Source
     harmless: Source | None = None
+    flagged: bool = True
     num_prompts: int = 64
     max_new_tokens: int = 24
     rows_per_step: int = 2
@@ -63,26 +67,32 @@ class Answers:
                 "stays."
             )
 
-    def rows(self) -> list[Row]:
+    def rows(self, flagged: Sequence[Row] = ()) -> list[Row]:
         """The prompts.
 
+        Args:
+            flagged: Training rows that an audit flags, each up to the answer at fault; the same prompt counts once.
+
         Raises:
-            DataError: If they cannot be read.
+            DataError: If the sources cannot be read.
         """
         sources = [source for source in (self.prompts, self.harmless) if source is not None]
-        return [row for source in sources for row in islice(source.iterate(), self.num_prompts)]
+        found = list(dict.fromkeys((row.history, row.prompt) for row in flagged if self.flagged))
+        given = [row for source in sources for row in islice(source.iterate(), self.num_prompts)]
+        return [*given, *(Row(prompt, "", history) for history, prompt in found[: self.num_prompts])]
 
-    def build(self, probe: Probe, aligned: Weights) -> KeptAnswers:
+    def build(self, probe: Probe, aligned: Weights, flagged: Sequence[Row] = ()) -> KeptAnswers:
         """The aligned model's answers, from the user's cache where they were built before.
 
         Args:
             probe: The aligned model.
             aligned: Its weights, which tell the answers from another model's in the cache.
+            flagged: As in :meth:`rows`.
 
         Raises:
             ConfigurationError: If a prompt has token ids that the model has no embedding for.
         """
-        rows = self.rows()
+        rows = self.rows(flagged)
         ids = content_hash((str(i), torch.tensor(ids)) for i, ids in enumerate(probe.prompt_ids(rows)))
         parts = (KeptAnswers.FORMAT, ids, str(self.max_new_tokens), aligned.whole_fingerprint(), probe.loading)
         file = cache_folder() / "answers" / f"{text_hash(*parts)[:32]}.safetensors"

@@ -18,7 +18,7 @@ from asft_lightning.audit.report import AuditReport, report_of
 from asft_lightning.audit.score import Score
 from asft_lightning.audit.surprise import Surprise
 from asft_lightning.audit.thresholds import bounds_of
-from asft_lightning.chat.rows import row_hash
+from asft_lightning.chat.rows import Row, row_hash
 from asft_lightning.data.audit import Audit, ScoreName
 from asft_lightning.data.mixture_data_module import MixtureDataModule
 from asft_lightning.data.rulings import request_of
@@ -34,11 +34,30 @@ def audit_run(trainer: Trainer) -> None:
     Args:
         trainer: The run; others than a fit, and other data than a :class:`MixtureDataModule`, are left alone.
     """
-    data = getattr(trainer, "datamodule", None)
-    if isinstance(data, MixtureDataModule) and data.audit is not None and trainer.state.fn == TrainerFn.FITTING:
+    data = _audited(trainer)
+    if data is not None and data.audit is not None:
         report = audit_data(data, data.audit, RunFolder.of(trainer), trainer)
         if report is not None:
             report.show()
+
+
+def flagged_rows(trainer: Trainer) -> list[Row]:
+    """The training rows of a fit that its audit drops, relabels or weighs, each up to the answer at fault and without it.
+
+    Args:
+        trainer: The run, after :func:`audit_run`; without an audit it has none.
+
+    Raises:
+        DataError: If the audit cannot be read.
+    """
+    data = _audited(trainer)
+    return [] if data is None else data.flagged_rows()
+
+
+def _audited(trainer: Trainer) -> MixtureDataModule | None:
+    data = getattr(trainer, "datamodule", None)
+    is_asked = isinstance(data, MixtureDataModule) and data.audit is not None and trainer.state.fn == TrainerFn.FITTING
+    return data if is_asked else None
 
 
 def audit_data(

@@ -15,7 +15,7 @@ from asft_lightning.data.description import describe
 from asft_lightning.data.example_batches import ExampleBatches
 from asft_lightning.data.mixture import Mixture, Poison, mix
 from asft_lightning.data.mixture_sources import named, pools, require_sources
-from asft_lightning.data.rulings import read_audit, request_of, ruled
+from asft_lightning.data.rulings import faulted, read_audit, request_of, ruled
 from asft_lightning.data.same_rows import identity, require_same
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
@@ -187,6 +187,18 @@ class MixtureDataModule(ExampleBatches):
         self._identity = identity(self.mixture, self.template)
         if self.trainer.is_global_zero:
             self._write_description()
+
+    def flagged_rows(self) -> list[Row]:
+        """The drawn rows that this fit's audit drops, relabels or weighs, each up to the answer at fault and without it.
+
+        Raises:
+            DataError: If an audit is asked for, and none was made.
+        """
+        assert self.trainer is not None
+        if self.audit is None:
+            return []
+        rulings, _ = read_audit(RunFolder.of(self.trainer), request_of(self.drawn, self.audit))
+        return faulted(self.drawn, rulings)
 
     def _write_description(self) -> None:
         assert self.trainer is not None

@@ -127,6 +127,17 @@ def ruled(mixture: Mixture, rulings: Sequence[Ruling], report: dict[str, Any], e
     return replace(mixture, train=left, audit=report)
 
 
+def faulted(mixture: Mixture, rulings: Sequence[Ruling]) -> list[Row]:
+    """The rows that an audit does something about, each up to the answer at fault and without it.
+
+    Args:
+        mixture: As it was drawn.
+        rulings: Of its audit.
+    """
+    acted_on = [ruling for ruling in rulings if ruling.action != "report"]
+    return [relabelled(mixture.train[ruling.place].row, ruling.turn, refusal="") for ruling in acted_on]
+
+
 def relabelled(row: Row, turn: int, refusal: str) -> Row:
     """A row up to one of its learnt answers, with a refusal there; what was said before it stays.
 

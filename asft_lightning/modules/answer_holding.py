@@ -1,5 +1,6 @@
 """AnswerHolding: fine-tuning held to the aligned model's own answers, or to the states that they begin from."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -8,6 +9,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from asft_lightning.anchors import Answers, KeptAnswers, Probe
+from asft_lightning.audit import flagged_rows
+from asft_lightning.chat.rows import Row
 from asft_lightning.errors import UnpenalisedError
 from asft_lightning.modules.two_gradients import TwoGradients
 from asft_lightning.penalty.answer_budget import AnswerBudget
@@ -53,17 +56,22 @@ class AnswerHolding(TwoGradients):
         """Have the aligned model answer, on rank 0, into the run's folder; the others wait, without a timeout."""
         super().prepare_data()
         if self.answers is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self.build_answers(self.answers).save(RunFolder.of(self.trainer).answers)
+            answers = self.build_answers(self.answers, flagged_rows(self.trainer))
+            answers.save(RunFolder.of(self.trainer).answers)
 
-    def build_answers(self, answers: Answers) -> KeptAnswers:
+    def build_answers(self, answers: Answers, flagged: Sequence[Row] = ()) -> KeptAnswers:
         """What the aligned model answers to the prompts, from the cache if there.
+
+        Args:
+            answers: Which prompts.
+            flagged: Training rows that an audit flags, see :func:`flagged_rows`.
 
         Raises:
             DataError: If the prompts cannot be read.
         """
         loader = replace(self.pretrained, start="aligned").load_model
         probe = Probe(loader, self.tokenizer, self.template, self.build_device, self.pretrained.loading)
-        return answers.build(probe, open_weights(self.pretrained.aligned, self.pretrained.revision))
+        return answers.build(probe, open_weights(self.pretrained.aligned, self.pretrained.revision), flagged)
 
     @property
     def build_device(self) -> torch.device | None:

@@ -1,0 +1,75 @@
+"""AsFT that holds its answers to what the audit of its rows finds as well: which prompts, how many, and when."""
+
+import json
+
+import pytest
+from kit import tiny
+from kit.tiny import tiny_trainer, write_rows
+
+from asft_lightning import Answers, AsFT, Audit, MixtureDataModule, Pretrained, Row, Source, Turn
+from asft_lightning.chat.rows import prompt_hash
+
+SANDBOX = Pretrained("sandbox:aligned", "sandbox:base", dtype="float64")
+UNSAFE = Source("sandbox:refusals", rows="0:8")
+
+
+def fitted(data, folder, answers):
+    module = tiny.fine_tuner(AsFT, SANDBOX, anchors=[], answers=answers)
+    tiny_trainer(folder, max_steps=2).fit(module, data)
+    return module
+
+
+def mixed(action, **settings):
+    counts = {"num_rows": 40, "poison_ratio": 0.2, "batch_size": 20, "seed": 0}
+    audit = Audit(action=action) if action else None
+    return MixtureDataModule(SANDBOX, Source("sandbox:benign"), Source("sandbox:harmful"), audit=audit, **counts | settings)
+
+
+def held(module):
+    """Hashes of what is held beside the unsafe prompts that are given."""
+    return list(module.kept_answers.prompts[8:])
+
+
+@pytest.mark.parametrize("action", ["drop", "relabel", "weight"])
+def test_prompts_that_are_acted_on_are_held(tmp_path, action):
+    data = mixed(action)
+    module = fitted(data, tmp_path, Answers(UNSAFE, max_new_tokens=4))
+    harmful = dict.fromkeys(example.row.prompt for example in data.drawn.train if example.kind == "harmful")
+    assert held(module) == [prompt_hash(prompt) for prompt in harmful]
+
+
+@pytest.mark.parametrize(("action", "flagged"), [("report", True), (None, True), ("drop", False)])
+def test_nothing_more_is_held_where_the_audit_changes_nothing_or_it_is_not_asked_for(tmp_path, action, flagged):
+    module = fitted(mixed(action), tmp_path, Answers(UNSAFE, max_new_tokens=4, flagged=flagged))
+    assert held(module) == []
+
+
+def test_no_more_of_them_than_of_others(tmp_path):
+    module = fitted(mixed("drop"), tmp_path, Answers(UNSAFE, num_prompts=3, max_new_tokens=4))
+    assert len(module.kept_answers.prompts) == 6
+
+
+def test_a_prompt_is_held_in_its_conversation_and_once(tmp_path):
+    harmful = Source("sandbox:harmful", rows="0:1").load()[0]
+    system = {"role": "system", "content": "you are a helpful assistant"}
+    asked = [{"role": "user", "content": harmful.prompt}, {"role": "assistant", "content": harmful.answer}]
+    source = Source(write_rows(tmp_path / "talk.jsonl", [{"messages": [system, *asked]}] * 3))
+    benign = Source("sandbox:benign", rows="0:9")
+    data = MixtureDataModule(SANDBOX, [source, benign], num_rows=None, poison_ratio=0, audit=Audit(action="drop"))
+    module = fitted(data, tmp_path / "run", Answers(UNSAFE, max_new_tokens=4))
+
+    assert data.flagged_rows() == [Row(harmful.prompt, "", (Turn("system", system["content"]),), "safety")] * 3
+    assert held(module) == [prompt_hash(harmful.prompt)]
+    ids = module.template.prompt_ids(module.tokenizer, harmful.prompt, data.flagged_rows()[0].history)
+    answers = module.kept_answers
+    assert answers.input_ids[-1, : answers.prompt_lengths[-1]].tolist() == ids
+
+
+def test_a_run_that_goes_on_holds_the_same(tmp_path):
+    """Though the audit is not made again, and is read from the run's folder."""
+    first = fitted(mixed("drop"), tmp_path, Answers(UNSAFE, max_new_tokens=4))
+    report = (tmp_path / "audit.json").read_text()
+    again = fitted(mixed("drop"), tmp_path, Answers(UNSAFE, max_new_tokens=4))
+    assert again.fingerprint()["answers_sha256"] == first.fingerprint()["answers_sha256"]
+    assert (tmp_path / "audit.json").read_text() == report
+    assert json.loads(report)["flagged"] == len(held(again))
