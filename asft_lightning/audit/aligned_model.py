@@ -1,9 +1,10 @@
 """AlignedModel: the aligned model, asked."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.pytorch.plugins.precision import Precision
@@ -16,6 +17,8 @@ from asft_lightning.audit.shared_beginning import SharedBeginning
 from asft_lightning.chat.batching import batches_by_length
 from asft_lightning.chat.template import Template
 from asft_lightning.chat.vocabulary import require_known
+from asft_lightning.data.collate import AnswerOnlyCollator
+from asft_lightning.data.example import Example
 from asft_lightning.evaluation import RefusalJudge, generate_ids
 from asft_lightning.evaluation.likelihood import answer_log_likelihoods, logits_at
 from asft_lightning.runtime.undisturbed import undisturbed
@@ -159,6 +162,16 @@ class AlignedModel:
             return torch.stack([layer[rows, last] for layer in layers], dim=1).double().cpu()
 
         return self._forward(prompts, at_last, progress)
+
+    def training_batches(self, examples: Sequence[Example], progress: str) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Places of rows, and the rows as training puts them, those of like length together."""
+        collate = AnswerOnlyCollator(cast(int, self._tokenizer.pad_token_id))
+        for places in self._batches([example.input_ids for example in examples], range(len(examples)), progress):
+            yield places, collate([examples[i] for i in places])
+
+    def computing(self) -> AbstractContextManager[None]:
+        """The run's precision, for what is asked of :attr:`model` itself."""
+        return self._precision.forward_context()
 
     def _forward(
         self, prompts: Sequence[list[int]], run: Callable[[dict[str, Any], Tensor], T], progress: str

@@ -1,7 +1,6 @@
 """From training rows to rulings on them, written into the run's folder."""
 
 import json
-from collections.abc import Callable, Mapping
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -9,17 +8,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from asft_lightning.audit.aligned_model import AlignedModel
 from asft_lightning.audit.flagging import flags, rulings_on
 from asft_lightning.audit.known_rows import KnownRows
-from asft_lightning.audit.likeness import Likeness
 from asft_lightning.audit.named_rows import read_named
 from asft_lightning.audit.picture import draw_audit
-from asft_lightning.audit.questions import questions_of
-from asft_lightning.audit.refused import Refused
 from asft_lightning.audit.report import AuditReport, report_of
-from asft_lightning.audit.score import Score
-from asft_lightning.audit.surprise import Surprise
+from asft_lightning.audit.scores import Layers, asked_scores
 from asft_lightning.audit.thresholds import bounds_of
 from asft_lightning.chat.rows import Row, row_hash
-from asft_lightning.data.audit import Audit, ScoreName
+from asft_lightning.data.audit import Audit
 from asft_lightning.data.mixture_data_module import MixtureDataModule
 from asft_lightning.data.rulings import request_of
 from asft_lightning.runs.folder import RunFolder
@@ -36,7 +31,8 @@ def audit_run(trainer: Trainer) -> None:
     """
     data = _audited(trainer)
     if data is not None and data.audit is not None:
-        report = audit_data(data, data.audit, RunFolder.of(trainer), trainer)
+        layers = getattr(trainer.lightning_module, "trained_layers", None)
+        report = audit_data(data, data.audit, RunFolder.of(trainer), trainer, layers)
         if report is not None:
             report.show()
 
@@ -61,7 +57,11 @@ def _audited(trainer: Trainer) -> MixtureDataModule | None:
 
 
 def audit_data(
-    data: MixtureDataModule, audit: Audit, folder: RunFolder, trainer: Trainer | None = None
+    data: MixtureDataModule,
+    audit: Audit,
+    folder: RunFolder,
+    trainer: Trainer | None = None,
+    layers: Layers | None = None,
 ) -> AuditReport | None:
     """Audit rows and write what is found into a folder; what it holds already of the same audit stays.
 
@@ -70,6 +70,7 @@ def audit_data(
         audit: What is asked, and what becomes of flagged rows.
         folder: Where ``audit.json``, ``audit.jsonl`` and ``audit.png`` go.
         trainer: On whose device and in whose precision the aligned model is asked; None for as it is loaded.
+        layers: What is to be trained, for ``conflict``.
 
     Returns:
         What was found; None where that stands there already.
@@ -87,7 +88,7 @@ def audit_data(
     key = text_hash(request, str([sorted(keep), sorted(flag)]), known.content, aligned.identity)
     if _is_there(folder, key):
         return None
-    asked = [SCORES[name](audit, known) for name in audit.scores]
+    asked = asked_scores(audit, known, layers)
     scores = {score.name: score(aligned, examples) for score in asked}
     bounds = {score.name: bounds_of(score, scores[score.name], audit, known, aligned) for score in asked}
     thresholds = {score.name: max(bounds[score.name].values(), default=score.threshold) for score in asked}
@@ -105,19 +106,6 @@ def audit_data(
         draw_audit(scores, thresholds, {found.place for found in flagged}, folder.audit_picture)
     write_json(folder.audit, {"request": request, "key": key, **report.plain()})  # the last: it says that all is there
     return report
-
-
-def _likeness(_: Audit, known: KnownRows) -> Likeness:
-    unsafe, harmless = questions_of(known.unsafe), questions_of(known.harmless[::2])
-    return Likeness(tuple(tuple(asked.prompt) for asked in unsafe), tuple(tuple(asked.prompt) for asked in harmless))
-
-
-SCORES: Mapping[ScoreName, Callable[[Audit, KnownRows], Score]] = {
-    "refused": lambda audit, _: Refused(audit.max_new_tokens),
-    "surprise": lambda audit, _: Surprise(audit.max_new_tokens),
-    "likeness": _likeness,
-}
-"""{name of a score: what makes it, of the settings and the known rows}."""
 
 
 def _is_there(folder: RunFolder, key: str) -> bool:

@@ -1,79 +1,103 @@
-"""Conflict: how far training on a row moves the aligned model as complying with unsafe requests would move it."""
+"""Conflict: whether training on a row would take the aligned model where complying with unsafe requests takes it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from asft_lightning.audit.aligned_model import AlignedModel, Found, Places
+from asft_lightning.audit.questions import questions_of
+from asft_lightning.audit.row_conflicts import RowConflicts
+from asft_lightning.audit.score import RowScore, Score
+from asft_lightning.data.example import Example
+from asft_lightning.errors import DataError
+from asft_lightning.functional import IGNORE_INDEX
+from asft_lightning.weights.hashing import text_hash
 
-from asft_lightning.anchors.kept_answers import KeptAnswers
-from asft_lightning.audit.row_gradients import Batch, RowGradients
-from asft_lightning.errors import AnchorError
-from asft_lightning.functional import IGNORE_INDEX, matrix_cosines
+_BEFORE_LABELS = -1
+"""Between a row's tokens and its labels in a question: no token's id, nor a label's."""
 
 
-def conflict_scores(
-    model: PreTrainedModel,
-    batches: Iterable[Batch],
-    *,
-    targets: Sequence[str],
-    harmful: Iterable[Batch],
-    benign: Iterable[Batch],
-    refusals: Iterable[Batch],
-    rank: int = 32,
-    seed: int = 0,
-) -> Tensor:
-    """The conflict of each training row with the model's refusals: high where training on it undoes them.
+@dataclass(frozen=True)
+class Conflict(Score):
+    """The row's gradient beside those of unsafe requests with answers that comply, of harmless rows, and of own refusals.
 
-    (cos(P, H) − (cos(P, N) + cos(P, R))/2)/2, the mean over layers: P the row's gradient (:class:`RowGradients`), H, N and R
-    the mean gradients of harmful rows, benign rows and refusals, each row's divided by its norm first. Harmful and benign
-    anchors are those of "What is in your safe data?" (arXiv 2404.01099); without the refusals, harmful rows in another
-    style than H's are missed. Layers differ in the size of their gradients, and each counts alike here.
+    See :class:`RowConflicts`; −∞ for safety rows, and those whose answers are all refusals. It sees a row whose prompt looks
+    harmless, for it is about what the row teaches. It takes a pass there and back over the upper half of the layers.
 
     Args:
-        model: The aligned model, as it stands; it is left as it is found.
-        batches: The training rows.
-        targets: The layers that are to be trained, by their names in the plain model; or some of them, the upper half say:
-            the way back ends at the lowest.
-        harmful: A few unsafe requests with answers that comply; of an answer an opening is enough.
-        benign: A few rows known to be good, best of the kind of the training rows.
-        refusals: The model's own answers to a few unsafe prompts, see :func:`answer_batches`.
-        rank: Of the random A; the more, the nearer to the whole weight's gradients.
-        seed: Of A.
-
-    Returns:
-        (rows,) in −1..1, float32 or more, on the CPU, in the rows' order.
+        layers: Those that are to be trained, from the lowest.
+        harmful: Unsafe requests with answers that comply.
+        benign: Rows known to be harmless.
+        max_new_tokens: Of the model's own refusals of the requests.
 
     Raises:
-        AnchorError: If the model lacks a layer or does not give it every token, a gradient is not finite, or harmful and
-            benign rows do not differ.
+        DataError: When it is asked, if the model refuses none of the requests.
     """
-    gradients = RowGradients(model, targets, rank, seed)
-    towards, *away = (gradients.mean_directions(rows) for rows in (harmful, benign, refusals))
-    if all(torch.equal(towards[name], away[0][name]) for name in towards):
-        raise AnchorError(
-            "conflict needs harmful and benign rows that differ, and their gradients are the same. Give others."
+
+    name: ClassVar = "conflict"
+
+    layers: tuple[str, ...]
+    harmful: tuple[Example, ...]
+    benign: tuple[Example, ...]
+    max_new_tokens: int = 24
+
+    def __call__(self, aligned: AlignedModel, examples: Sequence[Example]) -> list[RowScore]:
+        """The conflict of each row."""
+        taught = {question.place for question in questions_of(examples) if not aligned.is_refusal(question.answer)}
+        asked = [(place, examples[place]) for place in sorted(taught)]
+        questions = [_question(example) for _, example in asked]
+
+        def find(new: Places) -> Found:
+            conflicts = self._conflicts(aligned)
+            for places, batch in aligned.training_batches([asked[i][1] for i in new], "Audit: conflict"):
+                with aligned.computing():
+                    found = conflicts(batch)
+                yield [new[i] for i in places], found[:, None].tolist()
+
+        scores = [RowScore()] * len(examples)
+        for (place, _), (value,) in zip(asked, aligned.recalled(self._identity, questions, find), strict=True):
+            scores[place] = RowScore(value)
+        return scores
+
+    def fresh(self, known: Sequence[Example]) -> list[Example]:
+        """Those that it does not compare with."""
+        compared = {tuple(example.input_ids) for example in self.benign}
+        return [example for example in known if tuple(example.input_ids) not in compared]
+
+    @property
+    def _identity(self) -> str:
+        """What tells these scores of a model from others."""
+        compared = [_question(example) for example in (*self.harmful, *self.benign)]
+        return text_hash(self.name, str(self.layers), str(compared), str(self.max_new_tokens))
+
+    def _conflicts(self, aligned: AlignedModel) -> RowConflicts:
+        harmful, benign, refusals = (
+            [batch for _, batch in aligned.training_batches(rows, "Audit: references")]
+            for rows in (self.harmful, self.benign, self._refusals(aligned))
         )
+        upper = self.layers[len(self.layers) // 2 :]
+        with aligned.computing():
+            return RowConflicts(aligned.model, targets=upper, harmful=harmful, benign=benign, refusals=refusals)
 
-    def scores(batch: Batch) -> Tensor:
-        of_layers: list[Tensor] = []
+    def _refusals(self, aligned: AlignedModel) -> list[Example]:
+        """The requests, with what the model says to them where it refuses."""
+        asked = questions_of(self.harmful)
+        said = aligned.answers([question.prompt for question in asked], self.max_new_tokens, "Audit: short answers")
+        refused = [(question, answer) for question, answer in zip(asked, said, strict=True) if aligned.is_refusal(answer)]
+        if not refused:
+            raise DataError(
+                f"audit.unsafe must be prompts that the aligned model refuses, and it refuses none of these {len(asked)}. "
+                "Give others, or leave conflict out of audit.scores."
+            )
+        return [
+            Example(
+                [*question.prompt, *answer],
+                [IGNORE_INDEX] * len(question.prompt) + answer,
+                self.harmful[question.place].row,
+            )
+            for question, answer in refused
+        ]
 
-        def add(name: str, found: Tensor) -> None:
-            kept = torch.stack([matrix_cosines(found, directions[name]) for directions in away]).mean(dim=0)
-            of_layers.append((matrix_cosines(found, towards[name]) - kept).cpu() / 2)
 
-        gradients(batch, add)
-        return torch.stack(of_layers).mean(dim=0)
-
-    return torch.cat([torch.empty(0), *map(scores, batches)])  # a rank may have no row
-
-
-def answer_batches(answers: KeptAnswers, batch_size: int) -> list[Batch]:
-    """The model's own answers (:meth:`Probe.answers`) as rows that would teach them."""
-    places = torch.arange(answers.input_ids.shape[1])
-    attended = places < answers.lengths[:, None]
-    learnt = attended & (places >= answers.prompt_lengths[:, None])
-    labels = answers.input_ids.where(learnt, torch.tensor(IGNORE_INDEX))
-    whole = {"input_ids": answers.input_ids, "attention_mask": attended.long(), "labels": labels}
-    starts = range(0, len(labels), batch_size)
-    return [{name: part[start : start + batch_size] for name, part in whole.items()} for start in starts]
+def _question(example: Example) -> list[int]:
+    return [*example.input_ids, _BEFORE_LABELS, *example.labels]

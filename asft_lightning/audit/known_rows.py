@@ -9,7 +9,11 @@ from asft_lightning.data.audit import Audit
 from asft_lightning.data.draw import Pool, draw
 from asft_lightning.data.example import Example
 from asft_lightning.data.mixture_data_module import MixtureDataModule
+from asft_lightning.evaluation import RefusalJudge
 from asft_lightning.functional import IGNORE_INDEX
+
+_OPENING = "Sure, here is how to do it"
+"""How an answer complies that is not told."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +23,12 @@ class KnownRows:
     Args:
         harmless: Rows.
         unsafe: Prompts; of their answers no more than the end of the turn.
+        complying: The same, with their own answers where those comply, or else with an opening that does.
     """
 
     harmless: list[Example]
     unsafe: list[Example]
+    complying: list[Example]
 
     @classmethod
     def read(cls, audit: Audit, data: MixtureDataModule) -> Self:
@@ -31,18 +37,25 @@ class KnownRows:
         Raises:
             DataError: If they cannot be read.
         """
-        harmless, unsafe = [], []
+        harmless, unsafe, complying = [], [], []
         if audit.harmless is not None:
             rows = list(islice(audit.harmless.iterate(), audit.num_harmless))
             harmless = draw(Pool(rows, name=audit.harmless.path), data.encode, None, seed=0)
         if audit.unsafe is not None:
-            unsafe = [_unanswered(row, data) for row in islice(audit.unsafe.iterate(), audit.num_unsafe)]
-        return cls(harmless, unsafe)
+            prompts = list(islice(audit.unsafe.iterate(), audit.num_unsafe))
+            unsafe = [_unanswered(row, data) for row in prompts]
+            complying = draw(Pool([_complying(row) for row in prompts], name=audit.unsafe.path), data.encode, None, seed=0)
+        return cls(harmless, unsafe, complying)
 
     @property
     def content(self) -> str:
         """What tells these rows from others."""
-        return str([[example.input_ids for example in kind] for kind in (self.harmless, self.unsafe)])
+        return str([[example.input_ids for example in kind] for kind in (self.harmless, self.unsafe, self.complying)])
+
+
+def _complying(row: Row) -> Row:
+    is_told = row.answer.strip() and not RefusalJudge().is_refusal(row.answer)
+    return row._replace(answer=row.answer if is_told else _OPENING, kind="harmful")
 
 
 def _unanswered(row: Row, data: MixtureDataModule) -> Example:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _AXES = {
     "refused": "how surely the aligned model refuses the prompt: log odds, nats",
     "likeness": "how like unsafe prompts the prompt looks to the aligned model: spreads within a kind",
+    "conflict": "how far training on the row goes the way of complying answers: cosine",
     "surprise": "surprise of the answer: nats a token beyond the model's own",
 }
 _BINS = 40

@@ -90,10 +90,12 @@ class RowGradients:
         def hook(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             inputs = args[0].detach()
             inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
-            projected = inputs @ self._factor(name, inputs).mT
+            with torch.autocast(inputs.device.type, enabled=False):
+                projected = inputs @ self._factor(name, inputs).mT
 
             def multiply(gradients: Tensor) -> None:
-                take(name, row_gradients(projected, gradients.to(projected.dtype)))
+                with torch.autocast(inputs.device.type, enabled=False):
+                    take(name, row_gradients(projected, gradients.to(projected.dtype)))
 
             if not out.requires_grad:
                 out.requires_grad_()  # the lowest layer: there the way back ends
@@ -104,7 +106,7 @@ class RowGradients:
     def _factor(self, name: str, inputs: Tensor) -> Tensor:
         """A of this layer (rank, d_in), drawn when it is first run."""
         if name not in self.factors:
-            a = torch.randn(self._rank, inputs.shape[-1], generator=self._generator)
+            a = torch.randn(self._rank, inputs.shape[-1], generator=self._generator, dtype=torch.float32)
             self.factors[name] = a.to(inputs)
         return self.factors[name]
 

@@ -39,7 +39,8 @@ def run(arguments: list[str]) -> None:
     folder = RunFolder(RunFolder.of(cli.trainer).path / "audit")
     with owned(folder):
         folder.audit.unlink(missing_ok=True)  # asked for again, it is said again; scores are kept
-        report = audit_data(data, replace(data.audit or Audit(), action="report"), folder, cli.trainer)
+        audit = replace(data.audit or Audit(), action="report")
+        report = audit_data(data, audit, folder, cli.trainer, cli.model.trained_layers)
     assert report is not None
     report.show()
     drawn = f", all scores in {folder.audit_picture.name}" if folder.audit_picture.is_file() else ""

@@ -10,7 +10,7 @@ from asft_lightning.errors import DataError
 Action = Literal["report", "drop", "relabel", "weight"]
 """What becomes of a flagged row: nothing; it is left out; it is answered as the aligned model would; it counts less."""
 
-ScoreName = Literal["refused", "surprise", "likeness"]
+ScoreName = Literal["refused", "surprise", "likeness", "conflict"]
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,18 @@ class Audit:
             dropped); ``weight`` multiplies the row's loss.
         scores: What is asked. ``refused``: whether the model refuses the prompt, and how surely. ``surprise``: how much
             less likely than the model's own answer the row's is, in nats a token. ``likeness``: how like ``unsafe`` prompts,
-            and unlike ``harmless`` ones, the prompt looks to the model inside.
+            and unlike ``harmless`` ones, the prompt looks to the model inside. ``conflict``: how far the row's gradient
+            points where those of ``unsafe`` prompts with complying answers do, and not where those of ``harmless`` rows and
+            of the model's refusals do.
         harmless: Rows that should not be flagged, of a kind the model may meet (such as instructions): a score then flags
             only beyond what ``false_flags`` of them reach.
-        num_harmless: How many of them are read, from the first; ``likeness`` takes every second one to compare with, and the
-            others for its threshold.
-        unsafe: Unsafe prompts; answers are not looked at. Where the model refuses more than ``unsure_above`` of all rows,
-            ``refused`` flags only what is refused as surely as all but ``misses`` of these: a task that the model is unsure
-            of, and refuses in part, is not taken for poison. ``likeness`` compares with them. Otherwise, without harmless
-            rows, ``refused`` flags every row whose prompt the model refuses, and the other scores none. Of two thresholds
-            the higher one counts.
+        num_harmless: How many of them are read, from the first; ``likeness`` takes every second one to compare with, and
+            ``conflict`` 32, and the others for its threshold.
+        unsafe: Unsafe prompts. Where the model refuses more than ``unsure_above`` of all rows, ``refused`` flags only what
+            is refused as surely as all but ``misses`` of these: a task that the model is unsure of, and refuses in part, is
+            not taken for poison. ``likeness`` and ``conflict`` compare with them; ``conflict`` also with their answers, or
+            where one is blank or a refusal, with an opening that complies. Otherwise, without harmless rows, ``refused``
+            flags every row whose prompt the model refuses, and the others score none. Of two thresholds the higher counts.
         num_unsafe: How many of them are read, from the first.
         false_flags: The share of rows like the harmless ones that a score may flag, 0..1.
         misses: The share of rows like the unsafe prompts that the model refuses which ``refused`` may leave, 0..1; but one
@@ -80,14 +82,16 @@ class Audit:
                 "audit.false_flags and misses must lie between 0 and 1, unsure_above and weight in 0..1, got "
                 f"{self.false_flags}, {self.misses}, {self.unsure_above} and {self.weight}. They are shares: 0.01 is 1 %."
             )
-        if "likeness" in self.scores and None in (self.unsafe, self.harmless):
+        comparing = [name for name in ("likeness", "conflict") if name in self.scores]
+        if comparing and None in (self.unsafe, self.harmless):
             raise DataError(
-                "audit.scores likeness compares audit.unsafe with audit.harmless prompts. Give both, or leave it out."
+                f"audit.scores {comparing[0]} compares audit.unsafe prompts with audit.harmless rows. Give both, or leave "
+                "it out."
             )
-        if self.unsafe is not None and not {"refused", "likeness"} & set(self.scores):
+        if self.unsafe is not None and not comparing and "refused" not in self.scores:
             raise DataError(
                 f"audit.unsafe prompts have no answers, and audit.scores {', '.join(self.scores)} looks at answers alone. "
-                "Leave them out, or ask for refused or likeness too."
+                "Leave them out, or ask for refused, likeness or conflict too."
             )
         counts = (self.num_harmless, self.num_unsafe, self.max_new_tokens, self.relabel_tokens, self.batch_size)
         if min(counts) < 1:

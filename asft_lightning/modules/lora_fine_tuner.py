@@ -31,6 +31,7 @@ from asft_lightning.runtime.sharding import shard
 from asft_lightning.runtime.strategies import require_known_strategy
 from asft_lightning.weights.loading import load_adapter
 from asft_lightning.weights.pretrained import Pretrained
+from asft_lightning.weights.targets import find_lora_factors
 
 
 class LoRAFineTuner(LightningModule):
@@ -123,6 +124,10 @@ class LoRAFineTuner(LightningModule):
             except ValueError as error:  # PEFT's errors on target_modules name the rule and the value
                 raise ConfigurationError(f"lora does not fit {self.pretrained.aligned}: {error}") from error
         return load_adapter(model, self.adapter, self.pretrained.aligned)
+
+    def trained_layers(self) -> list[str]:
+        """Names, in the plain model, of the layers that LoRA adapts, from the lowest; found on a model without weights."""
+        return [factor.target.name for factor in find_lora_factors(self.with_adapter(self.pretrained.load_model_on_meta()))]
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Task loss plus what a method adds to it.

@@ -62,8 +62,16 @@ class SBR(AnswerHolding):
                 f"SBR needs num_prompts of 1 or more and a weight above 0, got {num_prompts} and {weight}. The authors' are "
                 "8 and 50."
             )
-        held = Answers(prompts, flagged=False, num_prompts=num_prompts, max_new_tokens=0, rows_per_step=num_prompts, weight=weight)
-        self.hold(held)
+        self.hold(
+            Answers(
+                prompts,
+                flagged=False,
+                num_prompts=num_prompts,
+                max_new_tokens=0,
+                rows_per_step=num_prompts,
+                weight=weight,
+            )
+        )
 
     def distance_to(self, answers: KeptAnswers) -> StatePenalty:
         """The states at the last token of all prompts, of which there may be fewer than were asked for."""

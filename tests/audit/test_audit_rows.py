@@ -146,11 +146,11 @@ def test_named_rows_override_the_scores(tmp_path):
     ("settings", "message"),
     [
         ({"action": "remove"}, r"audit.action must be one of report, drop, relabel, weight, got 'remove'"),
-        ({"scores": []}, r"audit.scores must be some of refused, surprise, likeness, got \[\]"),
+        ({"scores": []}, r"audit.scores must be some of refused, surprise, likeness, conflict, got \[\]"),
         ({"false_flags": 1.0}, r"misses must lie between 0 and 1, .*, got 1.0, 0.05, 0.25 and 0.1. They are shares"),
         ({"weight": -1.0}, r"weight in 0..1, got 0.01, 0.05, 0.25 and -1.0"),
         ({"batch_size": 0}, r"must be 1 or more, got 500, 64, 24, 64, 0"),
-        ({"scores": ["likeness"]}, r"likeness compares audit.unsafe with audit.harmless prompts. Give both"),
+        ({"scores": ["likeness"]}, r"likeness compares audit.unsafe prompts with audit.harmless rows. Give both"),
         ({"scores": ["surprise"], "unsafe": Source("sandbox:unsafe_prompts")}, r"surprise looks at answers alone. Leave"),
         ({"harmless": Source("sandbox:instructions"), "num_harmless": 50}, r"needs 99 harmless rows or more, got .* 50"),
     ],
