@@ -1,4 +1,4 @@
-"""What the aligned model says of each training row: refused, surprise; report, drop, relabel, weigh."""
+"""What the aligned model says of each training row: refused, surprise, likeness, conflict; report, drop, relabel, weigh."""
 
 from asft_lightning.audit.audit_rows import audit_data, audit_run, flagged_rows
 from asft_lightning.audit.report import AuditReport
