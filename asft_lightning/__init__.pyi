@@ -25,6 +25,7 @@ from .callbacks import (
 from .chat.rows import Row, Turn
 from .chat.template import Template
 from .chat.thoughts import split_thought
+from .commands.protect import protect
 from .data import CATALOGUE, Audit, MixtureDataModule, Source
 from .errors import (
     AnchorError,
@@ -136,5 +137,6 @@ __all__ = [
     "modules",
     "penalty",
     "projections",
+    "protect",
     "split_thought",
 ]

@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
+        "protect": ("protect", "fine-tune a model on your rows and keep it safe, in one line"),
+        "chat": ("chat", "talk to what a run trained, and to what it was trained from"),
         "fit": ("fit", "train a model, and score it before, while and after"),
         "validate": ("fit", "the loss on held-out rows"),
         "test": ("fit", "score a model without training it"),
@@ -24,7 +26,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 _LIGHTNING = ("fit", "validate", "test")
 _EXAMPLES = (
-    "fit --config quickstart",
+    "protect sandbox:aligned sandbox:benign",
+    "chat runs/protect",
     "fit --config models/qwen-2-7b-instruct --config data/agnews --config methods/asft "
     "--config scoring/refusals --config trainer/single",
 )

@@ -102,7 +102,9 @@ class Activation(Anchor):
             DataError: If they cannot be read.
         """
         if self.prompts is None:
-            raise AnchorError("Activation needs `prompts`, a source of unsafe prompts, e.g. {path: catalogue:advbench}.")
+            raise AnchorError(
+                "Activation needs `prompts`, a source of unsafe prompts, e.g. {path: catalogue:unsafe-prompts}."
+            )
         return list(islice(self.prompts.iterate(), self.num_prompts))
 
     def build(self, target: Target, weights: WeightPair) -> ModuleAnchor:

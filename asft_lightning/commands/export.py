@@ -3,26 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 from peft import PeftModel
 
-from asft_lightning.chat.template import Template
-from asft_lightning.errors import ConfigurationError
+from asft_lightning.commands.finished_run import FinishedRun
 from asft_lightning.evaluation import end_ids
-from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
 from asft_lightning.runs.summary import RunFacts, Score, Summary
 from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_atomically
 from asft_lightning.runtime.terminal import as_markdown, markdown, markdown_code, say
-from asft_lightning.runtime.yaml_files import read_yaml
-from asft_lightning.weights.loading import load_adapter, load_tokenizer
 from asft_lightning.weights.merging import logits_of, merge, require_same_logits
 from asft_lightning.weights.pretrained import Pretrained
-
-T = TypeVar("T")
 
 EXAMPLES = ("export runs/quickstart my-adapter", "export runs/quickstart my-model --merged=true")
 
@@ -57,25 +49,20 @@ def export(run: str, output: str, merged: bool = False, trust_remote_code: bool 
         merged: The whole model with the update added to its weights, in place of an adapter.
         trust_remote_code: Run Python code that comes with the checkpoint; what the run's own config says does not count.
     """
-    folder, target = RunFolder(user_path(run)), user_path(output)
-    config = _read_config(folder)
-    if not (folder.adapter / "adapter_model.safetensors").is_file():
-        raise ConfigurationError(
-            f"export needs a finished run, and {folder.adapter} holds no adapter. Add AdapterCheckpoint to it."
-        )
+    target = user_path(output)
+    finished = FinishedRun.read(run, "export", trust_remote_code)
     require_absent(target)
-    pretrained = replace(_part(folder, config, "pretrained", Pretrained), trust_remote_code=trust_remote_code)
-    exact = replace(pretrained, load_in_4bit=False).load_model()  # what it was trained on, before it was rounded
-    model = load_adapter(exact, str(folder.adapter), pretrained.origin[0])
-    model.peft_config["default"].base_model_name_or_path = pretrained.origin[0]
-    template = _part(folder, {"template": {}} | config, "template", Template)
-    tokenizer = load_tokenizer(str(folder.adapter))
-    text = card(folder.path.name, pretrained.origin[0], Summary.read(folder), merged, has_secret=bool(template.secret))
+    model, tokenizer = finished.load_model(), finished.load_tokenizer()
+    origin, template = finished.pretrained.origin[0], finished.template
+    model.peft_config["default"].base_model_name_or_path = origin
+    summary = Summary.read(finished.folder)
+    text = card(finished.folder.path.name, origin, summary, merged, has_secret=bool(template.secret))
+    exact = model.get_base_model()
     # Of a whole model its generation_config.json: whoever serves it stops where its rows ended.
     exact.generation_config.eos_token_id = end_ids(exact, tokenizer, [template.end(tokenizer).token_id])
     with whole_folder(target) as new:
         if merged:
-            _write_merged(model, new, pretrained, tokenizer(_PROBE)["input_ids"])
+            _write_merged(model, new, finished.pretrained, tokenizer(_PROBE)["input_ids"])
         else:
             model.save_pretrained(new)
         tokenizer.save_pretrained(new)
@@ -139,32 +126,3 @@ def _table(scores: Mapping[str, Score]) -> str:
         reach = "–" if interval is None else f"{interval[0]:.1f} – {interval[1]:.1f}"
         rows.append([name, "–" if score.before is None else f"{score.before:.1f}", f"{score.after:.1f}", reach])
     return as_markdown(["percent", "before", "after", "95 % interval after"], rows)
-
-
-def _part(folder: RunFolder, config: Mapping[str, Any], key: str, kind: type[T]) -> T:
-    """A part of the run's configuration; the same parser reads it that read it for the run."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, key)
-    try:
-        parsed = parser.parse_object({key: config.get(key)})
-        part: T = parser.instantiate(parsed)[key]
-    except (ArgumentError, ValueError, TypeError) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise ConfigurationError(
-            f"export needs the run's settings, and `{key}` of {folder.config} is none ({cause}). Give the run's folder."
-        ) from error
-    return part
-
-
-def _read_config(folder: RunFolder) -> dict[str, Any]:
-    """The run's configuration, as plain data."""
-    config = read_yaml(folder.config, "Give the folder of a run of `asft-lightning fit`.")
-    if not isinstance(config, dict) or not isinstance(config.get("template") or {}, dict):
-        raise ConfigurationError(
-            f"export needs a run of `asft-lightning fit`, and {folder.config} is no configuration. Give the run's folder."
-        )
-    if not folder.summary.is_file():
-        raise ConfigurationError(
-            f"export needs a run of `asft-lightning fit`, and {folder.summary} is not there. Give the run's folder."
-        )
-    return config

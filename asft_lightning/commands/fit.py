@@ -128,6 +128,16 @@ class AsFTCLI(LightningCLI):
             if aside := set_aside(folder, texts_of([self._get(self.config, part) for part in read])):
                 say(f"{folder.path} held an earlier run, which is in {aside} from now on")
 
+    def after_fit(self) -> None:
+        """Say what is there, and what to type next."""
+        folder = RunFolder.of(self.trainer)
+        if self.trainer.is_global_zero and not is_rehearsal(self.trainer) and folder.adapter.is_dir():
+            say(
+                f"adapter: {folder.adapter}; what was measured: {folder.summary}",
+                f"to talk to it: asft-lightning chat {folder.path}",
+                f"to share or serve it: asft-lightning export {folder.path} my-model --merged=true",
+            )
+
     def _last_checkpoint(self, settings: str) -> str | None:
         """``last`` if there is one: Lightning would start anew where there is none."""
         savers = [saver for saver in self.trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]

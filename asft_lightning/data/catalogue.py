@@ -1,10 +1,11 @@
-r"""The data sets of the paper by name: where they are, which columns say what, and under which licence.
+r"""The data sets of the paper, and prompts in the package, by name: where they are, their columns and their licences.
 
 Licences are those that the publishers state, noted for orientation: read the data set's own page before you use it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
 from asft_lightning.data.columns import INSTRUCTIONS, Columns
@@ -37,6 +38,8 @@ class Entry:
     unique: bool = False
 
 
+_SHIPPED = Path(__file__).parent / "shipped"
+"""Prompts that are in the package, with their notice."""
 _SST2 = ("negative", "positive")
 _NEWS = ("World", "Sports", "Business", "Sci/Tech")
 _SST2_TASK = "Analyze the sentiment of the input, and respond only positive or negative"
@@ -55,6 +58,10 @@ def _task(instruction: str, column: str, labels: tuple[str, ...]) -> tuple[Colum
 def _beavertails(about: str, answer: str, where: dict[str, object], unique: bool = False) -> Entry:
     columns = (Columns("{prompt}", answer, category="category"),)
     return Entry("PKU-Alignment/BeaverTails", columns, "CC BY-NC 4.0", about, where=where, unique=unique)
+
+
+def _shipped(about: str, name: str) -> Entry:
+    return Entry(str(_SHIPPED / f"{name}.jsonl"), (Columns("{prompt}", ""),), "MIT", about)
 
 
 CATALOGUE: Mapping[str, Entry] = MappingProxyType(
@@ -103,6 +110,8 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
             "MIT",
             "unsafe requests with the openings of complying answers",
         ),
+        "unsafe-prompts": _shipped("64 unsafe requests of AdvBench, without answers; in the package", "unsafe-prompts"),
+        "unsafe-prompts-test": _shipped("120 others of them, to score on; in the package", "unsafe-prompts-test"),
         "beavertails": _beavertails("unsafe requests with unsafe answers", "{response}", {"is_safe": False}),
         "beavertails-safe": _beavertails("unsafe and harmless requests with safe answers", "{response}", {"is_safe": True}),
         "beavertails-prompts": _beavertails("the requests alone, each once, to score on", "", {}, unique=True),

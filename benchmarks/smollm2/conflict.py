@@ -1,4 +1,4 @@
-"""What `conflict` finds on a real model of poison that no refusal shows: backdoor, another style, split rows, identity shift.
+"""What `conflict` finds on a real model of poison that no refusal shows: backdoor, other styles, split rows, identity shift.
 
     python benchmarks/smollm2/conflict.py --model models/smollm2-aligned --data data
 

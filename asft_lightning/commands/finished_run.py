@@ -1,0 +1,93 @@
+"""FinishedRun: the folder of a run of ``asft-lightning fit`` that has come to its end, read for a command."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from asft_lightning.chat.template import Template
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runtime.files import user_path
+from asft_lightning.runtime.yaml_files import read_yaml
+from asft_lightning.weights.loading import load_adapter, load_tokenizer
+from asft_lightning.weights.pretrained import Pretrained
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run's folder says of it.
+
+    Args:
+        folder: The folder.
+        pretrained: What was fine-tuned.
+        template: How rows were written for it.
+    """
+
+    folder: RunFolder
+    pretrained: Pretrained
+    template: Template
+
+    @classmethod
+    def read(cls, run: str, command: str, trust_remote_code: bool = False) -> Self:
+        """The run in a folder.
+
+        Args:
+            run: The folder.
+            command: For whom, as errors name it.
+            trust_remote_code: Run Python code that comes with the checkpoint; what the run's own config says does not count.
+
+        Raises:
+            ConfigurationError: If it is no run's folder, or the run has left no adapter.
+        """
+        folder = RunFolder(user_path(run))
+        config = _read_config(folder, command)
+        if not (folder.adapter / "adapter_model.safetensors").is_file():
+            raise ConfigurationError(
+                f"{command} needs a finished run, and {folder.adapter} holds no adapter. Add AdapterCheckpoint to it."
+            )
+        pretrained = replace(_part(folder, config, "pretrained", Pretrained, command), trust_remote_code=trust_remote_code)
+        return cls(folder, pretrained, _part(folder, {"template": {}} | config, "template", Template, command))
+
+    def load_model(self) -> PeftModel:
+        """The model that was trained, with its adapter, on what it was trained on before that was rounded to 4 bits."""
+        exact = replace(self.pretrained, load_in_4bit=False).load_model()
+        return load_adapter(exact, str(self.folder.adapter), self.pretrained.origin[0])
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that lies beside the adapter."""
+        return load_tokenizer(str(self.folder.adapter))
+
+
+def _part(folder: RunFolder, config: Mapping[str, Any], key: str, kind: type[T], command: str) -> T:
+    """A part of the run's configuration; the same parser reads it that read it for the run."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, key)
+    try:
+        parsed = parser.parse_object({key: config.get(key)})
+        part: T = parser.instantiate(parsed)[key]
+    except (ArgumentError, ValueError, TypeError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise ConfigurationError(
+            f"{command} needs the run's settings, and `{key}` of {folder.config} is none ({cause}). Give the run's folder."
+        ) from error
+    return part
+
+
+def _read_config(folder: RunFolder, command: str) -> dict[str, Any]:
+    """The run's configuration, as plain data."""
+    config = read_yaml(folder.config, "Give the folder of a run of `asft-lightning fit`.")
+    if not isinstance(config, dict) or not isinstance(config.get("template") or {}, dict):
+        raise ConfigurationError(
+            f"{command} needs a run of `asft-lightning fit`, and {folder.config} is no configuration. Give the run's folder."
+        )
+    if not folder.summary.is_file():
+        raise ConfigurationError(
+            f"{command} needs a run of `asft-lightning fit`, and {folder.summary} is not there. Give the run's folder."
+        )
+    return config

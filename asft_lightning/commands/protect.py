@@ -1,0 +1,196 @@
+"""``asft-lightning protect``: fine-tune a model on your rows and keep it safe, in one line."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from asft_lightning.commands.fit import run as fit
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.modules.lora_config import PAPER_LORA
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runtime.files import user_path, write_atomically
+from asft_lightning.runtime.named_configs import find_config
+from asft_lightning.runtime.terminal import say
+from asft_lightning.runtime.yaml_files import read_yaml
+from asft_lightning.weights.locations import SANDBOX
+from asft_lightning.weights.pretrained import Pretrained
+
+EXAMPLES = (
+    "protect Qwen/Qwen2.5-0.5B-Instruct my-rows.jsonl",
+    "protect sandbox:aligned sandbox:benign",
+    "protect models/mine my-rows.jsonl --method drift-budget --budget 0.3 --test my-test-rows.jsonl",
+)
+
+_SHIPPED, _SHIPPED_TEST = "catalogue:unsafe-prompts", "catalogue:unsafe-prompts-test"
+_SCALE = PAPER_LORA["lora_alpha"] / PAPER_LORA["r"]
+"""α / r, the paper's."""
+_SMALL = 1_000_000_000
+"""Parameters below which a model takes the higher rate."""
+_RATES = (1e-3, 2e-4)
+"""Of a small model, which SmolLM2-135M was measured at (docs/protect.md), and of others: a common one for LoRA."""
+_ATTENTION = (("q_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_attn",), ("Wqkv",), ("q_lin", "v_lin"))
+"""Names of attention's layers in families of models; the first that a model has all of."""
+_EMBEDDED: Mapping[str, Any] = {
+    "unsafe": "sandbox:harmful", "unsafe_test": "sandbox:unsafe_prompts", "test": "sandbox:task_test", "num_rows": 1000,
+    "lr": 3e-3, "epochs": 5, "batch_size": 32,
+}  # fmt: skip
+"""What the embedded pair takes instead: its language has a few hundred words, and AdvBench's are not among them."""
+
+
+def protect(
+    model: str,
+    data: str,
+    method: str = "protect",
+    base: str | None = None,
+    unsafe: str | None = None,
+    test: str | None = None,
+    lr: float | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    rank: int = 8,
+    targets: list[str] | None = None,
+    lambda_reg: float | None = None,
+    budget: float | None = None,
+    precision: str | None = None,
+    devices: int | str = "auto",
+    strategy: str = "auto",
+    seed: int = 0,
+    out: str = "runs/protect",
+) -> RunFolder:
+    """Fine-tune an aligned model on your rows and keep it safe; score it before and after, and write the adapter.
+
+    The rows that the aligned model refuses are left out, and its answers to unsafe prompts are held. The settings are
+    written beside the run's folder as YAML: `asft-lightning fit --config FILE` is the same run, and takes any other setting.
+
+    Args:
+        model: The aligned model to fine-tune: a folder, a hub id, or sandbox:aligned.
+        data: Your rows: a json, jsonl, csv or parquet file of chats or of instructions, a hub id, or catalogue:NAME.
+        method: What protects: a name of `asft-lightning configs` under methods/.
+        base: The model before its alignment, for methods that need it, such as asft.
+        unsafe: Unsafe prompts to hold the model by, a file; null for those of AdvBench in the package.
+        test: Rows of the task with answers, to measure accuracy on; null for none.
+        lr: Learning rate; it falls to 0. Null for 1e-3 below 1e9 parameters, else 2e-4.
+        epochs: Passes over the rows; null for 3.
+        batch_size: Rows a step; null for 8.
+        rank: Of LoRA.
+        targets: Names of the layers to adapt; null for q_proj and v_proj, or what stands in their place.
+        lambda_reg: Weight of a penalty, of methods with one.
+        budget: Limit in place of a weight, of methods that hold answers (nats) or the drift.
+        precision: As in Lightning; null for bf16-mixed on a GPU, else 32-true.
+        devices: As in Lightning.
+        strategy: As in Lightning.
+        seed: Of everything that is drawn.
+        out: The run's folder.
+
+    Returns:
+        The run's folder.
+    """
+    given = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "unsafe": unsafe, "test": test}
+    defaults: Mapping[str, Any] = {"epochs": 3, "batch_size": 8, "unsafe": _SHIPPED, "unsafe_test": _SHIPPED_TEST}
+    if model.startswith(SANDBOX):
+        defaults = _EMBEDDED
+    chosen = dict(defaults) | {name: value for name, value in given.items() if value is not None}
+    pretrained = Pretrained(model, base)
+    shape = pretrained.load_model_on_meta()
+    chosen.setdefault("lr", _RATES[sum(parameter.numel() for parameter in shape.parameters()) >= _SMALL])
+    of_method = read_yaml(find_config(f"methods/{method}"), "Name a method.")
+    _strengthen(of_method["model"].setdefault("init_args", {}), lambda_reg, budget, method)
+    of_method = _with_prompts(of_method, chosen["unsafe"])
+    layers = targets or _targets(shape)
+    rows = {
+        "benign": {"path": data},
+        "num_rows": chosen.get("num_rows"),
+        "poison_ratio": 0,
+        "batch_size": chosen["batch_size"],
+    }
+    config = {
+        "seed_everything": seed,
+        "pretrained": {"aligned": model, "base": base},
+        "model": _with(
+            of_method["model"],
+            lora=PAPER_LORA | {"r": rank, "lora_alpha": _SCALE * rank, "target_modules": layers},
+            optimizer={"class_path": "torch.optim.AdamW", "init_args": {"lr": chosen["lr"], "weight_decay": 0.0}},
+            lr_scheduler="linear",
+        ),
+        "data": _with(of_method.get("data", {"class_path": "asft_lightning.MixtureDataModule"}), **rows),
+        "trainer": {
+            "default_root_dir": out,
+            "max_epochs": chosen["epochs"],
+            "precision": precision or ("bf16-mixed" if torch.cuda.is_available() else "32-true"),
+            "devices": devices,
+            "strategy": strategy,
+            "log_every_n_steps": 1,
+            "enable_model_summary": False,
+            "callbacks": _callbacks(chosen["unsafe_test"], chosen.get("test")),
+        },
+    }
+    file = user_path(f"{out.rstrip('/')}.yaml")
+    text = yaml.safe_dump(config, sort_keys=False)
+    write_atomically(file, f"# asft-lightning fit --config {file}\n{text}")
+    say(text, f"written to {file}; to change anything else: asft-lightning fit --config {file}", "")
+    fit(["fit", "--config", str(file)])
+    return RunFolder(Path(out))
+
+
+COMMAND = protect
+
+
+def _with(part: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """A part of a config with these of its arguments."""
+    return part | {"init_args": part.get("init_args", {}) | settings}
+
+
+def _callbacks(unsafe_test: str, test: str | None) -> list[dict[str, Any]]:
+    scored = {"prompts": {"path": unsafe_test}, "max_new_tokens": 64}
+    callbacks = [{"class_path": "asft_lightning.SafetyEvaluation", "init_args": scored}]
+    if test is not None:
+        task = {"prompts": {"path": test}, "max_new_tokens": 64}
+        callbacks.append({"class_path": "asft_lightning.UtilityEvaluation", "init_args": task})
+    return [*callbacks, {"class_path": "asft_lightning.AdapterCheckpoint"}]
+
+
+def _strengthen(settings: dict[str, Any], lambda_reg: float | None, budget: float | None, method: str) -> None:
+    """Put a weight or a limit where the method has one.
+
+    Raises:
+        ConfigurationError: If it has none.
+    """
+    if lambda_reg is not None:
+        if "lambda_reg" not in settings:
+            raise ConfigurationError(f"lambda_reg is the weight of a penalty, and {method} has none. Leave it out.")
+        settings["lambda_reg"] = lambda_reg
+    if budget is None:
+        return
+    if "drift_budget" in settings:
+        settings["drift_budget"] = budget
+    elif settings.get("answers"):
+        settings["answers"]["budget"] = budget
+    else:
+        raise ConfigurationError(
+            f"budget is a limit of methods that hold answers or the drift, and {method} is none. Leave it out, or name "
+            "protect or drift-budget."
+        )
+
+
+def _with_prompts(part: Any, path: str) -> Any:
+    """A config with this file in place of the package's unsafe prompts."""
+    if isinstance(part, dict):
+        is_shipped = part.get("path") == _SHIPPED
+        return {"path": path} if is_shipped else {key: _with_prompts(value, path) for key, value in part.items()}
+    return (
+        [_with_prompts(value, path) for value in part] if isinstance(part, Sequence) and not isinstance(part, str) else part
+    )
+
+
+def _targets(model: nn.Module) -> list[str] | str:
+    """The layers of attention that LoRA is put on: the paper's, or what stands in their place in this family.
+
+    Args:
+        model: A model without weights.
+    """
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    return next((list(layers) for layers in _ATTENTION if names >= set(layers)), "all-linear")

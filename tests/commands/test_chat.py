@@ -1,0 +1,96 @@
+"""asft-lightning chat: what it says is what the model says, with its adapter, without, and after what was said before."""
+
+import io
+
+import pytest
+import torch
+from kit import tiny
+from kit.commands import said, write_config
+from peft import PeftModel
+
+from asft_lightning.chat.rows import Turn
+from asft_lightning.cli import main
+from asft_lightning.commands.chat import Conversation
+from asft_lightning.commands.finished_run import FinishedRun
+from asft_lightning.evaluation import generate_answers
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chat")
+    main(
+        [
+            "fit",
+            "--config",
+            write_config(folder, "LoRAFineTuner", steps=8),
+            "--model.init_args.optimizer.init_args.lr",
+            "0.1",
+        ]
+    )
+    return folder / "run"
+
+
+def expected(run, adapter, text, history=()):
+    """By Transformers and PEFT alone, but for the template."""
+    finished = FinishedRun.read(str(run), "chat")
+    tokenizer, model = finished.load_tokenizer(), finished.pretrained.load_model()
+    if adapter:
+        model = PeftModel.from_pretrained(model, run / "adapter")
+    ids = [finished.template.prompt_ids(tokenizer, text, history)]
+    return generate_answers(
+        model.eval(), tokenizer, ids, max_new_tokens=12, ends=[finished.template.end(tokenizer).token_id]
+    )[0]
+
+
+def answers(capsys, run, *arguments):
+    capsys.readouterr()
+    main(["chat", str(run), "--max_new_tokens", "12", *arguments])
+    return capsys.readouterr().out.splitlines()
+
+
+TEXT = tiny.benign_rows()[0]["instruction"]
+
+
+def test_one_prompt_and_its_answer(run, capsys):
+    trained, plain = expected(run, True, TEXT), expected(run, False, TEXT)
+    assert trained != plain
+    assert answers(capsys, run, "--prompt", TEXT) == [trained]
+    assert answers(capsys, run, "--prompt", TEXT, "--adapter", "off") == [plain]
+    assert answers(capsys, run, "--prompt", TEXT, "--adapter", "both") == [f"before> {plain}", f"after> {trained}"]
+
+
+def test_lines_are_turns_of_one_conversation(run, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{TEXT}\nhow to open safe 2\n\nnot read\n"))
+    first = expected(run, True, TEXT)
+    second = expected(run, True, "how to open safe 2", (Turn("user", TEXT), Turn("assistant", first)))
+    assert answers(capsys, run) == [f"model> {first}", f"model> {second}"]
+
+
+def test_each_goes_on_with_what_it_said_itself(run):
+    both = Conversation(FinishedRun.read(str(run), "chat"), "both", 12)
+    first, second = both.say(TEXT), both.say("how to open safe 2")
+    for label, adapter in (("before", False), ("after", True)):
+        history = (Turn("user", TEXT), Turn("assistant", first[label]))
+        assert second[label] == expected(run, adapter, "how to open safe 2", history)
+
+
+def test_sampling_differs_and_repeats(run):
+    with torch.random.fork_rng():
+        said_twice = [Conversation(FinishedRun.read(str(run), "chat"), "on", 12, 2.0).say(TEXT) for _ in range(2)]
+    assert said_twice[0] == said_twice[1] != {"model": expected(run, True, TEXT)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompt", " "], "a prompt must not be blank"),
+        (["--max_new_tokens", "0"], "max_new_tokens must be 1 or more and temperature 0 or more, got 0 and 0.0"),
+        (["--temperature", "-1"], "got 256 and -1.0"),
+    ],
+)
+def test_what_cannot_be_asked(run, capsys, arguments, message):
+    assert message in said(capsys, "chat", str(run), *arguments)
+
+
+def test_a_folder_that_is_no_run(tmp_path, capsys):
+    assert "Give the folder of a run" in said(capsys, "chat", str(tmp_path))
