@@ -27,7 +27,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 _LIGHTNING = ("fit", "validate", "test")
 _EXAMPLES = (
     "protect sandbox:aligned sandbox:benign",
-    "chat runs/protect",
     "fit --config models/qwen-2-7b-instruct --config data/agnews --config methods/asft "
     "--config scoring/refusals --config trainer/single",
 )

@@ -20,9 +20,8 @@ from asft_lightning.weights.locations import SANDBOX
 from asft_lightning.weights.pretrained import Pretrained
 
 EXAMPLES = (
-    "protect Qwen/Qwen2.5-0.5B-Instruct my-rows.jsonl",
     "protect sandbox:aligned sandbox:benign",
-    "protect models/mine my-rows.jsonl --method drift-budget --budget 0.3 --test my-test-rows.jsonl",
+    "protect Qwen/Qwen2.5-0.5B-Instruct my-rows.jsonl --test my-test-rows.jsonl",
 )
 
 _SHIPPED, _SHIPPED_TEST = "catalogue:unsafe-prompts", "catalogue:unsafe-prompts-test"

@@ -13,6 +13,7 @@ from asft_lightning.cli import main
 from asft_lightning.commands.chat import Conversation
 from asft_lightning.commands.finished_run import FinishedRun
 from asft_lightning.evaluation import generate_answers
+from asft_lightning.runtime.plain import plain as shown
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ TEXT = tiny.benign_rows()[0]["instruction"]
 
 
 def test_one_prompt_and_its_answer(run, capsys):
-    trained, plain = expected(run, True, TEXT), expected(run, False, TEXT)
+    trained, plain = (shown(expected(run, adapter, TEXT)) for adapter in (True, False))
     assert trained != plain
     assert answers(capsys, run, "--prompt", TEXT) == [trained]
     assert answers(capsys, run, "--prompt", TEXT, "--adapter", "off") == [plain]
@@ -63,7 +64,7 @@ def test_lines_are_turns_of_one_conversation(run, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{TEXT}\nhow to open safe 2\n\nnot read\n"))
     first = expected(run, True, TEXT)
     second = expected(run, True, "how to open safe 2", (Turn("user", TEXT), Turn("assistant", first)))
-    assert answers(capsys, run) == [f"model> {first}", f"model> {second}"]
+    assert answers(capsys, run) == [f"model> {shown(first)}", f"model> {shown(second)}"]
 
 
 def test_each_goes_on_with_what_it_said_itself(run):

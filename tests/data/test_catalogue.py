@@ -18,6 +18,8 @@ HUB_ROWS = {
     "beavertails-safe": {"prompt": "do harm", "response": "no", "category": {"theft": False}, "is_safe": True},
     "beavertails-prompts": {"prompt": "do harm", "response": "no", "category": {"theft": True}, "is_safe": True},
     "harmbench": {"prompt": "do harm", "category": "chemical"},
+    "unsafe-prompts": {"prompt": "do harm"},
+    "unsafe-prompts-test": {"prompt": "do harm"},
 }
 ROWS = {
     "sst2": Row("Analyze the sentiment of the input, and respond only positive or negative\n\na fine film", "positive"),
@@ -33,6 +35,8 @@ ROWS = {
     "beavertails-safe": Row("do harm", "no"),
     "beavertails-prompts": Row("do harm", "", categories=("theft",)),
     "harmbench": Row("do harm", "", categories=("chemical",)),
+    "unsafe-prompts": Row("do harm", ""),
+    "unsafe-prompts-test": Row("do harm", ""),
 }  # fmt: skip
 
 
