@@ -30,6 +30,15 @@ _NOISE = (
 )
 
 
+_IDLE_LOGS = (
+    "\U0001f4a1 Tip:",  # an advertisement
+    "TPU available: False",
+    "Loading `train_dataloader` to estimate",
+    "Failed to load CPU gemm_4bit_forward",  # bitsandbytes, of an optional kernel, in runs without 4 bits too
+)
+"""What logs begin with that say nothing a user could act on."""
+
+
 class Exit(NamedTuple):
     """What to say, and the exit status."""
 
@@ -42,7 +51,8 @@ def ending_in_one_line() -> Iterator[None]:
     """Run a command: without third parties' noise, and where it fails with one line and an exit status."""
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    for logger in ("lightning.pytorch.utilities.rank_zero", "bitsandbytes.backends.cpu.ops"):
+        logging.getLogger(logger).addFilter(_is_of_use)
     try:
         with plain_channels():
             yield
@@ -82,5 +92,5 @@ def _loaded(module: str, name: str) -> type | tuple[()]:
     return getattr(sys.modules.get(module), name, ())
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless cloud" not in record.getMessage()
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_IDLE_LOGS)
