@@ -9,6 +9,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "protect": ("protect", "fine-tune a model on your rows and keep it safe, in one line"),
         "chat": ("chat", "talk to what a run trained, and to what it was trained from"),
+        "generate": ("generate", "a run's answers to a file of prompts"),
         "fit": ("fit", "train a model, and score it before, while and after"),
         "validate": ("fit", "the loss on held-out rows"),
         "test": ("fit", "score a model without training it"),

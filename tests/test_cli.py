@@ -168,7 +168,7 @@ def test_help_of_a_command_has_two_examples(command, capsys):
 
 
 def test_unknown_command_is_one_line(capsys):
-    assert "a command must be one of protect, chat, fit, validate" in said(capsys, "predict")
+    assert "a command must be one of protect, chat, generate, fit, validate" in said(capsys, "predict")
     assert "'quikstart' is neither. Did you mean quickstart" in said(capsys, "fit", "--config", "quikstart")
 
 

@@ -1,22 +1,29 @@
 """FinishedRun: the folder of a run of ``asft-lightning fit`` that has come to its end, read for a command."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar
+from functools import partial
+from typing import Any, Literal, Self, TypeVar
 
+import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from asft_lightning.chat.rows import Row
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.evaluation import generate_answers
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.yaml_files import read_yaml
+from asft_lightning.weights.adapters_off import without_adapters
 from asft_lightning.weights.loading import load_adapter, load_tokenizer
 from asft_lightning.weights.pretrained import Pretrained
 
 T = TypeVar("T")
+Adapter = Literal["on", "off", "both"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,54 @@ class FinishedRun:
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that lies beside the adapter."""
         return load_tokenizer(str(self.folder.adapter))
+
+
+class Speaker:
+    """The model of a finished run, asked: with its adapter, without, or both, the one beside the other.
+
+    Args:
+        run: The run.
+        adapter: ``on`` for the trained model, ``off`` for what it was trained from, ``both`` for both.
+        max_new_tokens: Longest answer, in tokens.
+        temperature: Of sampling; 0 is greedy.
+        batch_size: Prompts a batch.
+
+    Raises:
+        ConfigurationError: If a number cannot be.
+    """
+
+    def __init__(
+        self, run: FinishedRun, adapter: Adapter, max_new_tokens: int, temperature: float = 0.0, batch_size: int = 16
+    ) -> None:
+        if min(max_new_tokens, batch_size) < 1 or not 0 <= temperature < float("inf"):
+            raise ConfigurationError(
+                f"max_new_tokens and batch_size must be 1 or more and temperature 0 or more, got {max_new_tokens}, "
+                f"{batch_size} and {temperature}. Leave them out."
+            )
+        self._adapter, self._template, self._tokenizer = adapter, run.template, run.load_tokenizer()
+        self._generate = partial(
+            generate_answers, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=batch_size
+        )
+        self._ends = [run.template.end(self._tokenizer).token_id]
+        self._model = run.load_model().to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Who answers: ``answer``, or ``before`` and ``after``."""
+        return ("before", "after") if self._adapter == "both" else ("answer",)
+
+    def answers(self, name: str, rows: Sequence[Row], progress: str | None = None) -> list[str]:
+        """The answers to the prompts of rows.
+
+        Args:
+            name: Who is asked, of :attr:`names`.
+            rows: Prompts, with what was said before; their answers are not looked at.
+            progress: Caption of a progress bar; None for no bar.
+        """
+        prompts = [self._template.prompt_ids(self._tokenizer, row.prompt, row.history) for row in rows]
+        is_off = self._adapter == "off" or name == "before"
+        with without_adapters(self._model) if is_off else nullcontext():
+            return self._generate(self._model, self._tokenizer, prompts, ends=self._ends, progress=progress)
 
 
 def _part(folder: RunFolder, config: Mapping[str, Any], key: str, kind: type[T], command: str) -> T:

@@ -1,6 +1,7 @@
 """asft-lightning chat: what it says is what the model says, with its adapter, without, and after what was said before."""
 
 import io
+import json
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from peft import PeftModel
 from asft_lightning.chat.rows import Turn
 from asft_lightning.cli import main
 from asft_lightning.commands.chat import Conversation
-from asft_lightning.commands.finished_run import FinishedRun
+from asft_lightning.commands.finished_run import FinishedRun, Speaker
 from asft_lightning.evaluation import generate_answers
 from asft_lightning.runtime.plain import plain as shown
 
@@ -64,29 +65,45 @@ def test_lines_are_turns_of_one_conversation(run, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{TEXT}\nhow to open safe 2\n\nnot read\n"))
     first = expected(run, True, TEXT)
     second = expected(run, True, "how to open safe 2", (Turn("user", TEXT), Turn("assistant", first)))
-    assert answers(capsys, run) == [f"model> {shown(first)}", f"model> {shown(second)}"]
+    assert answers(capsys, run) == [f"answer> {shown(first)}", f"answer> {shown(second)}"]
 
 
 def test_each_goes_on_with_what_it_said_itself(run):
-    both = Conversation(FinishedRun.read(str(run), "chat"), "both", 12)
+    both = Conversation(Speaker(FinishedRun.read(str(run), "chat"), "both", 12))
     first, second = both.say(TEXT), both.say("how to open safe 2")
     for label, adapter in (("before", False), ("after", True)):
         history = (Turn("user", TEXT), Turn("assistant", first[label]))
         assert second[label] == expected(run, adapter, "how to open safe 2", history)
 
 
+def test_answers_to_a_file_of_prompts(run, capsys, tmp_path):
+    rows = [{"instruction": row["instruction"], "output": ""} for row in tiny.benign_rows()[:3]]
+    prompts, output = tiny.write_rows(tmp_path / "prompts.jsonl", rows), tmp_path / "answers.jsonl"
+    main(["generate", str(run), prompts, str(output), "--adapter", "both", "--max_new_tokens", "12", "--batch_size", "2"])
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    texts = [row["instruction"] for row in rows]
+    assert lines == [
+        {"prompt": text, "before": expected(run, False, text), "after": expected(run, True, text)} for text in texts
+    ]
+    assert "exist" in said(capsys, "generate", str(run), prompts, str(output))
+
+
 def test_sampling_differs_and_repeats(run):
     with torch.random.fork_rng():
-        said_twice = [Conversation(FinishedRun.read(str(run), "chat"), "on", 12, 2.0).say(TEXT) for _ in range(2)]
-    assert said_twice[0] == said_twice[1] != {"model": expected(run, True, TEXT)}
+        speakers = [Speaker(FinishedRun.read(str(run), "chat"), "on", 12, temperature=2.0) for _ in range(2)]
+        said_twice = [Conversation(speaker).say(TEXT) for speaker in speakers]
+    assert said_twice[0] == said_twice[1] != {"answer": expected(run, True, TEXT)}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--prompt", " "], "a prompt must not be blank"),
-        (["--max_new_tokens", "0"], "max_new_tokens must be 1 or more and temperature 0 or more, got 0 and 0.0"),
-        (["--temperature", "-1"], "got 256 and -1.0"),
+        (
+            ["--max_new_tokens", "0"],
+            "max_new_tokens and batch_size must be 1 or more and temperature 0 or more, got 0, 16 and 0.0",
+        ),
+        (["--temperature", "-1"], "got 256, 16 and -1.0"),
     ],
 )
 def test_what_cannot_be_asked(run, capsys, arguments, message):
