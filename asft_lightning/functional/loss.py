@@ -18,13 +18,14 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(exact, targets, ignore_index=IGNORE_INDEX, reduction="none")
 
 
-def mean_over_tokens(losses: Tensor, is_learnt: Tensor, rows: Tensor) -> Tensor:
+def mean_over_tokens(losses: Tensor, is_learnt: Tensor, rows: Tensor, row_count: int) -> Tensor:
     """The mean over all tokens that are learnt, as Transformers and the authors: long answers count more.
 
     Args:
         losses: Of each token (lines, tokens), 0 where it is not learnt.
         is_learnt: Which tokens are (lines, tokens), booleans.
         rows: Which row each token is of; of no account here.
+        row_count: How many there are; neither is this.
 
     Returns:
         A scalar.
@@ -32,17 +33,19 @@ def mean_over_tokens(losses: Tensor, is_learnt: Tensor, rows: Tensor) -> Tensor:
     return losses.sum() / is_learnt.sum()
 
 
-def mean_over_rows(losses: Tensor, is_learnt: Tensor, rows: Tensor) -> Tensor:
+def mean_over_rows(losses: Tensor, is_learnt: Tensor, rows: Tensor, row_count: int) -> Tensor:
     """The mean over rows of their token means: the same under accumulation and over ranks.
 
     Args:
         losses: Of each token (lines, tokens), 0 where it is not learnt.
         is_learnt: Which tokens are (lines, tokens), booleans.
         rows: Which row each token is of (lines, tokens), counted from 0 over the batch.
+        row_count: How many there are.
 
     Returns:
         A scalar.
     """
-    members = nn.functional.one_hot(rows.flatten()).to(losses.dtype)  # a product adds up in a fixed order, on a GPU too
+    # A product adds up in a fixed order, on a GPU too; and to ask the device for the number of rows would be to wait for it.
+    members = (rows.flatten()[:, None] == torch.arange(row_count, device=rows.device)).to(losses.dtype)
     sums, counts = losses.flatten() @ members, is_learnt.flatten().to(losses.dtype) @ members
     return (sums / counts.clamp_min(1)).sum() / (counts > 0).sum()  # the padding of a packed line is no row

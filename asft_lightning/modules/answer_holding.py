@@ -116,7 +116,7 @@ class AnswerHolding(TwoGradients):
         self._answered_step = self.global_step
         distance: Tensor = self.answer_penalty(self.model, self.global_step)
         self._distance = distance.detach()
-        self.log(f"train/{self.answer_penalty.figure}", self._distance, prog_bar=True)
+        self.show(f"train/{self.answer_penalty.figure}", self._distance)
         if self.answer_budget is None:
             return distance * (self.answers.weight * self.micro_batches)
         self.log("train/answer_weight", self.answer_budget.weight.clone())

@@ -187,7 +187,7 @@ class AsFT(AnswerHolding):
 
     def _penalised(self) -> Tensor | None:
         if self.budget is not None:
-            self.log("train/drift", self.budget.drift().detach(), prog_bar=True)
+            self.show("train/drift", self.budget.drift())
         if self.penalty is None:
             return None
         strength = self.current_lambda()

@@ -169,7 +169,8 @@ class Lisa(LoRAFineTuner):
         assert self._batches is not None
         batch = self._batches[self._given]
         self._given += 1
-        return cast(Mapping[str, Tensor], self.transfer_batch_to_device(batch, self.device, 0))
+        given = self.on_before_batch_transfer(batch, 0)
+        return cast(Mapping[str, Tensor], self.transfer_batch_to_device(given, self.device, 0))
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

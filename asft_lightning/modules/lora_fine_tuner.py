@@ -1,14 +1,14 @@
 """LoRAFineTuner: plain supervised LoRA fine-tuning (SFT), the spine that every method of this package adds to."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.audit import audit_run
@@ -17,16 +17,17 @@ from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules.decay import Decay, decaying, require_known_decay, require_positive_rate
 from asft_lightning.modules.finishing import finish_what_is_left
 from asft_lightning.modules.lora_config import PAPER_LORA, lora_config
+from asft_lightning.modules.ready_batch import ready
 from asft_lightning.modules.spoilt_batch import spoilt_batch
-from asft_lightning.modules.spoilt_weights import first_spoilt, spoilt_weights
+from asft_lightning.modules.step_figures import StepFigures
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
-from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole, require_same_weights
-from asft_lightning.runtime.ending import Ending, end_where_told, is_told
+from asft_lightning.modules.trained_part import TrainedPart
+from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
+from asft_lightning.runtime.ending import Ending, end_where_told
 from asft_lightning.runtime.malformed import refuse_malformed
 from asft_lightning.runtime.plain_data import PlainData
-from asft_lightning.runtime.precision import keep_float32
 from asft_lightning.runtime.progress import Progress
-from asft_lightning.runtime.ranks import on_any_rank
+from asft_lightning.runtime.queued import queueable
 from asft_lightning.runtime.sharding import shard
 from asft_lightning.runtime.strategies import require_known_strategy
 from asft_lightning.weights.loading import load_adapter
@@ -34,7 +35,7 @@ from asft_lightning.weights.pretrained import Pretrained
 from asft_lightning.weights.targets import find_lora_factors
 
 
-class LoRAFineTuner(LightningModule):
+class LoRAFineTuner(TrainedPart):
     """Fine-tune an aligned causal LM with LoRA, without any protection: the baseline.
 
     To change a method, override one of the small hooks: :meth:`task_loss`, :meth:`regularisation`,
@@ -82,6 +83,8 @@ class LoRAFineTuner(LightningModule):
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._step: tuple[Mapping[str, Tensor], Mapping[str, Tensor], StepFigures] | None = None
+        self._shown: dict[str, Tensor] = {}
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -129,27 +132,45 @@ class LoRAFineTuner(LightningModule):
         """Names, in the plain model, of the layers that LoRA adapts, from the lowest; found on a model without weights."""
         return [factor.target.name for factor in find_lora_factors(self.with_adapter(self.pretrained.load_model_on_meta()))]
 
-    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """Task loss plus what a method adds to it.
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Read on the host what a step must know of a batch, see :func:`ready`; and have it sent without a wait."""
+        if not (isinstance(batch, Mapping) and "labels" in batch):
+            return batch
+        return queueable(ready(batch), self.device)
 
-        Raises:
-            TrainingError: If that is no finite number, before any weight has changed by it, or the weights are not.
-            KeyboardInterrupt: If a rank was told to end by Ctrl-C; a SIGTERM likewise.
-        """
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """Task loss plus what a method adds to it; :meth:`on_after_backward` looks at it."""
+        self._step, self._shown = None, {}
         extra = self.regularisation()  # before the forward pass, after which a sharded factor may be a plain tensor
         task_loss = self.task_loss(batch)
-        self.log("train/task_loss", task_loss, prog_bar=True)
+        self.show("train/task_loss", task_loss)
         if extra is not None:
             self.log("train/penalty_ratio", (extra / task_loss).detach())
         loss = task_loss if extra is None else task_loss + extra
-        spoilt = not bool(loss.detach().isfinite())
-        # All end here, or the others would wait for this one; and one question a step is enough.
-        if on_any_rank(self._trainer, spoilt or is_told(self._trainer)):
+        parts = {"task loss": task_loss.detach()} | ({} if extra is None else {"λ·penalty": extra.detach()})
+        self._step = batch, parts, StepFigures(self._trainer, loss, self._shown)
+        return loss
+
+    def show(self, name: str, figure: Tensor) -> None:
+        """Log a scalar of this training step, in the progress bar too: it goes to the host with the loss."""
+        self._shown[name] = figure
+
+    def on_after_backward(self) -> None:
+        """End a run that must not go on; the device has the backward pass to do meanwhile, and no weight has changed.
+
+        Raises:
+            TrainingError: If a loss is no finite number, before any weight has changed by it, or the weights are not.
+            KeyboardInterrupt: If a rank was told to end by Ctrl-C; a SIGTERM likewise.
+        """
+        if self._step is None:  # the backward pass of what protects alone
+            return
+        (batch, parts, figures), self._step = self._step, None
+        for name, figure in figures.shown.items():
+            self.log(name, figure, prog_bar=True)
+        if figures.must_end:  # on all ranks, or the others would wait for this one
             end_where_told(self._trainer)
             self.require_finite_weights()
-            parts = {"task loss": task_loss, "λ·penalty": extra} if spoilt else None
-            raise spoilt_batch(self.trainer, self.tokenizer, batch, parts)
-        return loss
+            raise spoilt_batch(self.trainer, self.tokenizer, batch, parts if figures.is_spoilt else None)
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Task loss on the held-out rows."""
@@ -170,10 +191,6 @@ class LoRAFineTuner(LightningModule):
         """Hook: what is added to the task loss of a step, a scalar; None for nothing."""
         return None
 
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Hook: what the optimizer gets."""
-        return [p for p in self.parameters() if p.requires_grad]
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer and scheduler of the arguments, over the trainable parameters only.
 
@@ -193,53 +210,6 @@ class LoRAFineTuner(LightningModule):
         checkpoints = {side: getattr(self.pretrained, side) for side in ("aligned", "base", "start")}
         return {"method": type(self).__name__, **checkpoints}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """What was trained, and not the frozen model: a checkpoint of megabytes."""
-        state: dict[str, Any] = super().state_dict(*args, **kwargs)
-        prefix = kwargs.get("prefix", "")
-        trained = {prefix + name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        # By what is trained, not by what is frozen: 4-bit weights have entries beside their parameters.
-        return {name: value for name, value in state.items() if name in trained or not name.startswith(f"{prefix}model.")}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load what was trained; the frozen model is where it came from.
-
-        Raises:
-            ConfigurationError: If ``strict`` and the checkpoint is of another adapter.
-        """
-        if strict:
-            require_same_weights(self.state_dict(), state_dict)
-        return super().load_state_dict(state_dict, strict=False, assign=assign)
-
-    def on_train_epoch_end(self) -> None:
-        """What the last step made of the weights, no loss would show."""
-        self.require_finite_weights()
-
     def on_train_end(self) -> None:
         """A signal that came while the end was at work is not swallowed."""
         end_where_told(self.trainer)
-
-    def require_finite_weights(self) -> None:
-        """End all ranks where what one has trained is no longer finite.
-
-        Raises:
-            TrainingError: If so.
-        """
-        spoilt = first_spoilt((name, p) for name, p in self.named_parameters() if p.requires_grad)
-        if on_any_rank(self._trainer, spoilt is not None):
-            raise spoilt_weights(self.global_step, spoilt)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Nothing that is not finite is kept.
-
-        Raises:
-            TrainingError: If the weights are not; an earlier checkpoint stays.
-        """
-        if spoilt := first_spoilt(checkpoint["state_dict"].items()):
-            raise spoilt_weights(self.global_step, spoilt)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """The trained factors stay at float32 or wider under every precision plugin; the frozen model follows it."""
-        trained, exact = {id(parameter) for parameter in self.trainable_parameters()}, keep_float32(fn)
-        module: Self = super()._apply(lambda t: exact(t) if id(t) in trained else fn(t), recurse)  # type: ignore[no-untyped-call]
-        return module

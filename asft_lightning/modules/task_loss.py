@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation.likelihood import logits_at
 from asft_lightning.functional import IGNORE_INDEX, mean_over_rows, mean_over_tokens, token_losses
+from asft_lightning.modules.ready_batch import COLUMNS, READY, ROW_COUNT, ROWS, ready
 from asft_lightning.runtime.sharding import forward_root
 from asft_lightning.runtime.undisturbed import undisturbed
 
 LossReduction = Literal["token", "row"]
 
 
-_REDUCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"token": mean_over_tokens, "row": mean_over_rows}
+_REDUCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {"token": mean_over_tokens, "row": mean_over_rows}
 
 
 class TokenLosses(NamedTuple):
@@ -25,6 +26,7 @@ class TokenLosses(NamedTuple):
         losses: −log p of each token that is learnt (lines, positions), 0 elsewhere.
         is_learnt: Which tokens are (lines, positions), booleans.
         rows: Which row each token is of (lines, positions), counted over the batch.
+        row_count: Rows of the batch, padding at the end of a packed line among them.
         positions: Columns of these in ``labels[:, 1:]`` (positions,).
         weights: What each token's loss counts (lines, positions); None where all count alike.
     """
@@ -32,6 +34,7 @@ class TokenLosses(NamedTuple):
     losses: Tensor
     is_learnt: Tensor
     rows: Tensor
+    row_count: int
     positions: Tensor
     weights: Tensor | None = None
 
@@ -57,7 +60,7 @@ class TaskLoss:
         self._checked = False
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """The loss, a scalar; ``batch`` as made by :class:`AnswerOnlyCollator`.
+        """The loss, a scalar; ``batch`` as made by :class:`AnswerOnlyCollator`, made :func:`ready` or not.
 
         Raises:
             ConfigurationError: As :meth:`of_tokens`.
@@ -67,7 +70,7 @@ class TaskLoss:
     def reduced(self, tokens: TokenLosses) -> Tensor:
         """The loss of a batch from those of its tokens, a scalar."""
         losses = tokens.losses if tokens.weights is None else tokens.losses * tokens.weights
-        return self._reduce(losses, tokens.is_learnt, tokens.rows)
+        return self._reduce(losses, tokens.is_learnt, tokens.rows, tokens.row_count)
 
     def of_tokens(self, model: nn.Module, batch: Mapping[str, Tensor]) -> TokenLosses:
         """The losses of a batch's tokens.
@@ -76,23 +79,17 @@ class TaskLoss:
             ConfigurationError: At the first batch with rows beside each other, if the model lets them attend to each other.
         """
         model = forward_root(model)
-        of_rows = {name: value for name, value in batch.items() if name not in ("labels", "loss_weights")}
-        inputs = of_rows | {"use_cache": False}
+        facts = batch if COLUMNS in batch else ready(batch)
+        others = ("labels", "loss_weights", *READY)
+        inputs = {name: value for name, value in batch.items() if name not in others} | {"use_cache": False}
         if "position_ids" in batch and not self._checked:
             self._checked = _require_separate_rows(model, inputs)
-        targets = batch["labels"][:, 1:]
-        positions = (targets != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
-        losses = token_losses(logits_at(model, inputs, positions), targets[:, positions])
-        is_learnt = targets[:, positions] != IGNORE_INDEX
-        weights = batch["loss_weights"][:, 1:][:, positions] if "loss_weights" in batch else None
-        return TokenLosses(losses, is_learnt, _rows(batch)[:, 1:][:, positions], positions, weights)
-
-
-def _rows(batch: Mapping[str, Tensor]) -> Tensor:
-    """Which row each token is of, (lines, tokens), counted over the batch."""
-    if "position_ids" in batch:
-        return (batch["position_ids"] == 0).flatten().cumsum(0).view_as(batch["position_ids"]) - 1
-    return torch.arange(len(batch["labels"]), device=batch["labels"].device)[:, None].expand_as(batch["labels"])
+        columns = facts[COLUMNS]
+        targets = batch["labels"][:, 1:][:, columns]
+        losses = token_losses(logits_at(model, inputs, columns), targets)
+        weights = batch["loss_weights"][:, 1:][:, columns] if "loss_weights" in batch else None
+        rows = facts[ROWS][:, 1:][:, columns]
+        return TokenLosses(losses, targets != IGNORE_INDEX, rows, int(facts[ROW_COUNT]), columns, weights)
 
 
 def _require_separate_rows(model: nn.Module, inputs: dict[str, Tensor | bool]) -> bool:

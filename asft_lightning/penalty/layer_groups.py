@@ -14,6 +14,7 @@ from asft_lightning.errors import UnpenalisedError
 from asft_lightning.functional import QuadraticForm, Total, applied_and_gram, update_penalty, whole
 from asft_lightning.penalty.relative_parts import RelativeParts
 from asft_lightning.runtime.precision import keep_float32
+from asft_lightning.runtime.queued import on_device
 from asft_lightning.runtime.sharding import SumOverRanks, mesh_of, own_rows, rows_of_columns, stacked_shards
 from asft_lightning.weights.targets import LoRAFactors
 
@@ -72,7 +73,7 @@ class LayerGroup(nn.Module):
     def scalings(self) -> Tensor:
         """α/r of each layer (L,)."""
         weights = cast(Forms, self.terms[0]).weights
-        return weights.new_tensor([factor.scaling for factor in self._factors])
+        return on_device([factor.scaling for factor in self._factors], weights.device, weights.dtype)
 
     def relative_parts(self) -> RelativeParts:
         """What the layers' relative change is made of; of a group whose one term is relative."""

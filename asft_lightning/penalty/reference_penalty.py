@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from asft_lightning.anchors.kept_answers import KeptAnswers
 from asft_lightning.errors import UnpenalisedError
+from asft_lightning.runtime.queued import on_device
 from asft_lightning.runtime.sharding import forward_root
 
 BeforeHead = Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]
@@ -58,21 +59,16 @@ class ReferencePenalty(nn.Module, ABC):
         """
         rows = self.rows_of(step)
         spans = [self._spans[row] for row in rows]
-        device = self.input_ids.device
         columns = sorted({column for start, end in spans for column in range(start - 1, end)})
-        places = torch.tensor([[column - start + 1 for column in columns] for start, _ in spans], device=device)
-        ends = torch.tensor([end for _, end in spans], device=device)[:, None]
-        positions = torch.tensor(columns, device=device)
-        counted = (places >= 0) & (positions < ends)
-        chosen = torch.tensor(rows, device=device)
-        longest = max(end for _, end in spans)
-        inputs = {
-            "input_ids": self.input_ids[chosen, :longest],
-            "attention_mask": (torch.arange(longest, device=device) < ends).long(),
-            "use_cache": False,
-        }
-        reference = self.hidden[chosen[:, None], places.clamp(0, self.hidden.shape[1] - 1)]
-        return self.compare(forward_root(model), inputs, positions, reference, counted)
+        last = self.hidden.shape[1] - 1
+        places = [[min(max(column - start + 1, 0), last) for column in columns] for start, _ in spans]
+        is_counted = [[start - 1 <= column < end for column in columns] for start, end in spans]
+        device = self.input_ids.device
+        chosen, positions = on_device(rows, device), on_device(columns, device)
+        # Without a mask: padding stands behind the rows, where a causal model does not look.
+        inputs = {"input_ids": self.input_ids[chosen, : max(end for _, end in spans)], "use_cache": False}
+        reference = self.hidden[chosen[:, None], on_device(places, device)]
+        return self.compare(forward_root(model), inputs, positions, reference, on_device(is_counted, device))
 
     @abstractmethod
     def compare(

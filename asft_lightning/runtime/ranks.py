@@ -15,11 +15,21 @@ def on_any_rank(trainer: Trainer | None, is_so_here: bool) -> bool:
 
 
 def mean_over_ranks(trainer: Trainer | None, value: Tensor) -> Tensor:
-    """The mean of what each rank has, on every rank, the same to the last bit; each must ask."""
-    if trainer is None:
+    """The mean of what each rank has, on every rank, the same to the last bit; each must ask, none waits for a device."""
+    if trainer is None or trainer.world_size == 1:
         return value
-    mean: Tensor = trainer.strategy.reduce(value.clone(), reduce_op="mean")
-    return mean
+    total = value.clone()
+    torch.distributed.all_reduce(total)  # Lightning's own has all ranks and devices wait for each other before
+    return total / trainer.world_size
+
+
+def greatest_over_ranks(trainer: Trainer | None, value: Tensor) -> Tensor:
+    """The greatest of what each rank has, element by element; each must ask, none waits for a device."""
+    if trainer is None or trainer.world_size == 1:
+        return value
+    greatest = value.clone()
+    torch.distributed.all_reduce(greatest, torch.distributed.ReduceOp.MAX)
+    return greatest
 
 
 def of_every_rank(value: T) -> list[T]:
