@@ -2,7 +2,8 @@
 
 import os
 import platform
-from importlib.metadata import version
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import yaml
@@ -21,7 +22,7 @@ def facts_of(trainer: Trainer, module: LightningModule) -> RunFacts:
     config = RunFolder.of(trainer).config
     return RunFacts.from_plain(
         {
-            "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
+            "versions": {"python": platform.python_version(), **versions_of(_PACKAGES)},
             "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
             "devices": trainer.world_size,
             "precision": str(trainer.precision),
@@ -30,3 +31,14 @@ def facts_of(trainer: Trainer, module: LightningModule) -> RunFacts:
             "config": yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None,
         }
     )
+
+
+def versions_of(packages: Sequence[str]) -> dict[str, str | None]:
+    """{package: its version}; None for one without metadata, as this one where it is run from its source and not installed."""
+    versions: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions
