@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from types import MappingProxyType
 
@@ -20,6 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "project-adapter": ("project_adapter", "take a finished adapter back to the alignment direction (Safe LoRA)"),
         "anchors": ("anchors", "build anchors as a file, show them, compare an adapter with them"),
         "configs": ("configs", "list the package's configs, and copy one to change it"),
+        "env": ("env", "versions, devices and folders, for a report of a fault"),
         "sandbox": ("sandbox", "make the embedded pair anew"),
     }
 )
@@ -42,6 +44,11 @@ def main(args: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(usage())
+        return
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"asft-lightning {version('asft-lightning')}\n")
         return
     from asft_lightning.runtime.exits import ending_in_one_line
 
@@ -76,9 +83,9 @@ def _run(arguments: list[str]) -> None:
 
     command, *rest = arguments
     if command not in COMMANDS:
-        raise ConfigurationError(
-            f"a command must be one of {', '.join(COMMANDS)}, got {command!r}. Try asft-lightning --help."
-        )
+        close = get_close_matches(command, COMMANDS, n=1)
+        remedy = f"Did you mean {close[0]}?" if close else "Try asft-lightning --help."
+        raise ConfigurationError(f"a command must be one of {', '.join(COMMANDS)}, got {command!r}. {remedy}")
     module = import_module(f"asft_lightning.commands.{COMMANDS[command][0]}")
     if command in _LIGHTNING:
         module.run(arguments)

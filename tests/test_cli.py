@@ -2,8 +2,10 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from kit.commands import said
 from peft import PeftModel
 
 from asft_lightning.cli import COMMANDS, main
+from asft_lightning.runtime.files import cache_folder
 from asft_lightning.runtime.named_configs import config_names, find_config, with_found_configs
 
 pytestmark = pytest.mark.usefixtures("seed_stays")
@@ -170,6 +173,19 @@ def test_help_of_a_command_has_two_examples(command, capsys):
 def test_unknown_command_is_one_line(capsys):
     assert "a command must be one of protect, chat, generate, fit, validate" in said(capsys, "predict")
     assert "'quikstart' is neither. Did you mean quickstart" in said(capsys, "fit", "--config", "quikstart")
+
+
+def test_a_misspelt_command_is_guessed(capsys):
+    assert said(capsys, "protct").endswith("got 'protct'. Did you mean protect?")
+
+
+def test_the_version_and_the_machine_are_told(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"asft-lightning {version('asft-lightning')}\n"
+    main(["env"])
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert told["torch"] == version("torch") and told["python"].startswith(platform.python_version())
+    assert told["cache"] == str(cache_folder())
 
 
 def test_configs_are_listed_and_copied(tmp_path, monkeypatch, capsys):

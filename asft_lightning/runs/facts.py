@@ -12,7 +12,8 @@ from lightning.pytorch import LightningModule, Trainer
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.summary import RunFacts
 
-_PACKAGES = ("asft-lightning", "torch", "lightning", "transformers", "peft", "torchmetrics", "datasets")
+PACKAGES = ("asft-lightning", "torch", "lightning", "transformers", "peft", "torchmetrics", "datasets")
+"""Whose versions a run's figures depend on."""
 
 
 def facts_of(trainer: Trainer, module: LightningModule) -> RunFacts:
@@ -22,7 +23,7 @@ def facts_of(trainer: Trainer, module: LightningModule) -> RunFacts:
     config = RunFolder.of(trainer).config
     return RunFacts.from_plain(
         {
-            "versions": {"python": platform.python_version(), **versions_of(_PACKAGES)},
+            "versions": {"python": platform.python_version(), **versions_of(PACKAGES)},
             "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
             "devices": trainer.world_size,
             "precision": str(trainer.precision),
@@ -34,7 +35,7 @@ def facts_of(trainer: Trainer, module: LightningModule) -> RunFacts:
 
 
 def versions_of(packages: Sequence[str]) -> dict[str, str | None]:
-    """{package: its version}; None for one without metadata, as this one where it is run from its source and not installed."""
+    """{package: its version}; None for one without metadata, as this one where it is run from source and not installed."""
     versions: dict[str, str | None] = {}
     for package in packages:
         try:
