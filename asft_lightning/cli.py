@@ -4,7 +4,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
+from typing import Any
 
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -97,7 +98,7 @@ def _run(arguments: list[str]) -> None:
         _run_function(command, module, rest)
 
 
-def _run_function(command: str, module: object, arguments: list[str]) -> None:
+def _run_function(command: str, module: ModuleType, arguments: list[str]) -> None:
     """A command that is a function, or several: its parser follows from the signature."""
     from argparse import RawDescriptionHelpFormatter
 
@@ -112,12 +113,22 @@ def _run_function(command: str, module: object, arguments: list[str]) -> None:
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Examples stay lines."""
 
+    part = arguments[0] if arguments and arguments[0] in getattr(module, "PARTS", ()) else None
     examples = [f"  asft-lightning {example}" for example in getattr(module, "EXAMPLES", ())]
     auto_cli(
-        module.COMMAND,  # type: ignore[attr-defined]
-        args=with_found_configs(arguments),
-        prog=f"asft-lightning {command}",
+        _function(module, part),
+        args=with_found_configs(arguments if part is None else arguments[1:]),
+        prog=f"asft-lightning {command}" + ("" if part is None else f" {part}"),
         epilog="\n".join(["examples:", *examples]),
         formatter_class=Formatter,
         parser_class=ShortErrors,
     )
+
+
+def _function(module: ModuleType, part: str | None) -> Any:
+    """What a command does: a function, or of one with several parts that part's alone, or all by name."""
+    parts: Sequence[str] = getattr(module, "PARTS", ())
+    functions = {name: import_module(f"{module.__name__}.{name}").COMMAND for name in ([part] if part else parts)}
+    if part is not None:
+        return functions[part]
+    return functions or module.COMMAND

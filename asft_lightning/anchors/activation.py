@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 
-from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair, naming
+from asft_lightning.anchors.anchor import Anchor, WeightPair, naming
+from asft_lightning.anchors.module_anchor import ModuleAnchor
 from asft_lightning.anchors.probe import Probe, Tokens
 from asft_lightning.chat.rows import Row, prompt_hash
 from asft_lightning.data import Source

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from asft_lightning.anchors.anchor import ModuleAnchor
+from asft_lightning.anchors.module_anchor import ModuleAnchor
 from asft_lightning.anchors.report import remarks, spectrum_table
 from asft_lightning.anchors.soundness import require_sound
 from asft_lightning.anchors.term import AnchorTerm

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair
+from asft_lightning.anchors.anchor import Anchor, WeightPair
+from asft_lightning.anchors.module_anchor import ModuleAnchor
 from asft_lightning.errors import AnchorError
 from asft_lightning.functional import harmful_map
 from asft_lightning.weights.adapter_factors import read_factors

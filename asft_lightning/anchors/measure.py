@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asft_lightning.anchors.anchor import ModuleAnchor
 from asft_lightning.anchors.anchor_set import AnchorSet
+from asft_lightning.anchors.module_anchor import ModuleAnchor
 from asft_lightning.anchors.term import term_labels
 from asft_lightning.functional import split_factor, update_penalty
 from asft_lightning.runtime.terminal import as_text

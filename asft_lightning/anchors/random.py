@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair
+from asft_lightning.anchors.anchor import Anchor, WeightPair
+from asft_lightning.anchors.module_anchor import ModuleAnchor
 from asft_lightning.functional import gram_map
 from asft_lightning.weights.targets import Target
 

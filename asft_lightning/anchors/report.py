@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from asft_lightning.anchors.anchor import ModuleAnchor
+from asft_lightning.anchors.module_anchor import ModuleAnchor
 from asft_lightning.anchors.term import AnchorTerm, by_module
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.extras import require_extra

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from asft_lightning.anchors.anchor import Anchor, ModuleAnchor, WeightPair
+from asft_lightning.anchors.anchor import Anchor, WeightPair
+from asft_lightning.anchors.module_anchor import ModuleAnchor
 from asft_lightning.weights.targets import Target
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from asft_lightning.anchors.anchor import ModuleAnchor
+from asft_lightning.anchors.module_anchor import ModuleAnchor
 from asft_lightning.anchors.term import AnchorTerm
 from asft_lightning.functional import QuadraticForm
 from asft_lightning.runtime.reading import is_finite

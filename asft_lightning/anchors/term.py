@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asft_lightning.anchors.anchor import ModuleAnchor
+from asft_lightning.anchors.module_anchor import ModuleAnchor
 
 
 @dataclass(frozen=True)

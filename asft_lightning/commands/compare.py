@@ -4,8 +4,8 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 
-from asft_lightning.commands.fit import launch
 from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.compare import Compare
 from asft_lightning.runtime.extras import require_extra
@@ -30,9 +30,11 @@ def compare(file: str, jobs: int | None = None, report_only: bool = False) -> No
     if jobs is not None:
         comparison = replace(comparison, jobs=jobs)
     report = None
+    if not report_only:
+        import_module("asft_lightning.commands.fit")  # once, for all runs that are forked
     with alone(comparison.folder), suppress(KeyboardInterrupt):
         clear_unfinished(comparison.folder)
-        report = Compare(comparison, launch, report_only).run()
+        report = Compare(comparison, _launch, report_only).run()
         report.write()
     if report is None:
         sys.stderr.write("asft-lightning: ended by Ctrl-C; what is done is kept, and the same command goes on\n")
@@ -43,3 +45,9 @@ def compare(file: str, jobs: int | None = None, report_only: bool = False) -> No
 
 
 COMMAND = compare
+
+
+def _launch(arguments: list[str]) -> None:
+    from asft_lightning.commands.fit import launch  # not where there is only a report to write
+
+    launch(arguments)

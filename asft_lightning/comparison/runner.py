@@ -15,7 +15,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from asft_lightning.comparison.plan import Run
@@ -72,24 +71,22 @@ class Runner:
     """
 
     def __init__(self, launch: Launch, jobs: int | None, threads: int, progress: RunsBar) -> None:
-        has_gpu = torch.cuda.is_available()
         self.launch = launch
-        self.jobs = jobs or (1 if has_gpu else max(1, (os.cpu_count() or 1) // threads))
+        self.jobs = jobs
         self.threads = threads
         self.progress = progress
         self.failures: dict[str, Failure] = {}
-        # A fork has all modules loaded; but CUDA cannot be used in one, nor may macOS's libraries.
-        self._start_method = "fork" if sys.platform == "linux" and not has_gpu else "spawn"
 
     def run(self, runs: Iterable[Run]) -> None:
         """Run what is missing, each once; return when all have ended, failed ones noted in ``failures``."""
+        jobs = self.jobs or (1 if _has_gpu() else max(1, (os.cpu_count() or 1) // self.threads))
         queue = list({run.name: run for run in runs}.values())
         waiting = [run for run in queue if not (is_done(run) or self._is_hopeless(run))]
         self.progress.skip(len(queue) - len(waiting))
         active: dict[int, tuple[BaseProcess, Run]] = {}
         try:
             while waiting or active:
-                while waiting and len(active) < self.jobs:
+                while waiting and len(active) < jobs:
                     with _ctrl_c_waits():
                         process = self._start(waiting[0])
                         active[process.sentinel] = (process, waiting.pop(0))
@@ -115,7 +112,8 @@ class Runner:
     def _start(self, run: Run) -> BaseProcess:
         arguments = [*run.arguments, f"--threads={self.threads}"]
         write_atomically(log_of(run), f"$ asft-lightning {shlex.join(arguments)}\n")
-        context: Any = multiprocessing.get_context(self._start_method)
+        # A fork has all modules loaded; but CUDA cannot be used in one, nor may macOS's libraries.
+        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" and not _has_gpu() else "spawn")
         work = (self.launch, arguments, str(log_of(run)))
         process: BaseProcess = context.Process(target=_work, args=work, name=run.name)
         process.start()
@@ -132,6 +130,12 @@ class Runner:
     def _fail(self, run: Run, reason: str, log: str) -> None:
         self.failures[run.name] = Failure(run.name, reason, log)
         self.progress.write(plain(f"failed: {run.name}: {reason}"))
+
+
+def _has_gpu() -> bool:
+    import torch  # a report alone needs none
+
+    return torch.cuda.is_available()
 
 
 @contextmanager

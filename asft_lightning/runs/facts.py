@@ -35,7 +35,7 @@ def facts_of(trainer: Trainer, module: LightningModule) -> RunFacts:
 
 
 def versions_of(packages: Sequence[str]) -> dict[str, str | None]:
-    """{package: its version}; None for one without metadata, as this one where it is run from source and not installed."""
+    """{package: its version}; None where there is no metadata, as of this one where it is run from its source alone."""
     versions: dict[str, str | None] = {}
     for package in packages:
         try:

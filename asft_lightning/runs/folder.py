@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
-
-from lightning.pytorch import Trainer
+from typing import TYPE_CHECKING, Self
 
 from asft_lightning.runs.moment import Moment
+
+if TYPE_CHECKING:  # a report reads what runs left without Lightning
+    from lightning.pytorch import Trainer
 
 ANCHORS = "anchors.safetensors"
 """Of anchors in a run's folder, and in a folder or repository of anchors alone."""
@@ -29,7 +30,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def of(cls, trainer: Trainer) -> Self:
+    def of(cls, trainer: "Trainer") -> Self:
         """The folder of the run that a trainer is at work on; of a ``fast_dev_run``, one of its own within that."""
         folder = Path(trainer.default_root_dir)
         return cls(folder / _REHEARSAL if is_rehearsal(trainer) else folder)
@@ -134,6 +135,6 @@ class RunFolder:
         return [*trained, *told, *audited, *watched, *logs]
 
 
-def is_rehearsal(trainer: Trainer) -> bool:
+def is_rehearsal(trainer: "Trainer") -> bool:
     """Whether a run only tries everything once (``fast_dev_run``), and must leave a finished run as it was."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
