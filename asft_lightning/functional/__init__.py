@@ -7,6 +7,7 @@ from asft_lightning.functional.decomposition import (
     LeftSingular,
     leading_left_singular,
     left_singular,
+    left_singular_of_square,
     low_rank_left_singular,
     working_dtype,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "harmful_map",
     "leading_left_singular",
     "left_singular",
+    "left_singular_of_square",
     "log_odds",
     "low_rank_left_singular",
     "margin_change",

@@ -10,6 +10,7 @@ EXACT_UP_TO = 1024
 """Smaller side up to which a matrix is decomposed whole, in float64: seconds, and no iteration to be checked."""
 _FIRST_WIDTH = 64
 _SWEEPS = 4
+_BLOCK = 512
 
 
 class LeftSingular(NamedTuple):
@@ -44,13 +45,24 @@ def left_singular(matrix: Tensor) -> LeftSingular:
     """
     v = matrix.double()
     wide = v.shape[0] <= v.shape[1]
-    values, vectors = torch.linalg.eigh(v @ v.mT if wide else v.mT @ v)
+    found = left_singular_of_square(v @ v.mT if wide else v.mT @ v, max(v.shape))
+    return found if wide else found._replace(u=_orthonormal(v @ found.u))
+
+
+def left_singular_of_square(square: Tensor, longest: int | None = None) -> LeftSingular:
+    """Decompose a matrix V by its Gram matrix VVᵀ (d, d) alone, in float64, as :func:`left_singular` does.
+
+    Args:
+        square: VVᵀ.
+        longest: The longer side of V; None for d.
+    """
+    values, vectors = torch.linalg.eigh(square)
     values, vectors = values.flip(0), vectors.flip(1)
-    noise = 16 * max(v.shape) * torch.finfo(torch.float64).eps * values[:1].clamp_min(0.0)  # an empty matrix has none
+    sides = len(square) if longest is None else longest
+    noise = 16 * sides * torch.finfo(torch.float64).eps * values[:1].clamp_min(0.0)  # an empty matrix has none
     rank = int((values > noise).sum())
     sigma = values[:rank].sqrt()
-    u = vectors[:, :rank] if wide else _orthonormal(v @ vectors[:, :rank])
-    return LeftSingular(u, sigma, torch.zeros_like(sigma))
+    return LeftSingular(vectors[:, :rank], sigma, torch.zeros_like(sigma))
 
 
 def leading_left_singular(
@@ -120,13 +132,21 @@ def _checked(
 
 def _all_below(remainder: Tensor, top: float) -> bool:
     """Whether every singular value of ``remainder`` lies below ``top``; a percent is kept for float32's rounding."""
-    wide = remainder.shape[0] <= remainder.shape[1]
-    gram = (remainder @ remainder.mT if wide else remainder.mT @ remainder).neg_()
+    gram = _upper_gram(remainder if remainder.shape[0] <= remainder.shape[1] else remainder.mT).neg_()
     gram.diagonal().add_(0.99 * top**2)
     lower = gram.mT  # the same matrix, as LAPACK stores it: factorised in place, without a copy
     info = torch.empty((), dtype=torch.int32, device=gram.device)
     torch.linalg.cholesky_ex(lower, out=(lower, info))
     return int(info) == 0
+
+
+def _upper_gram(rows: Tensor) -> Tensor:
+    """The upper triangle of RRᵀ, 0 below its blocks: half the work, and all that a Cholesky factorisation reads."""
+    gram = rows.new_zeros(len(rows), len(rows))
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        torch.mm(rows[block], rows[start:].mT, out=gram[block, start:])
+    return gram
 
 
 def _orthonormal(columns: Tensor) -> Tensor:
