@@ -107,6 +107,7 @@ def _run_function(command: str, module: ModuleType, arguments: list[str]) -> Non
     from asft_lightning.runtime.named_configs import with_found_configs
     from asft_lightning.runtime.plain_data import make_classes_where_they_belong
     from asft_lightning.runtime.short_errors import ShortErrors
+    from asft_lightning.runtime.switches import switched_on
 
     make_classes_where_they_belong()
 
@@ -115,9 +116,10 @@ def _run_function(command: str, module: ModuleType, arguments: list[str]) -> Non
 
     part = arguments[0] if arguments and arguments[0] in getattr(module, "PARTS", ()) else None
     examples = [f"  asft-lightning {example}" for example in getattr(module, "EXAMPLES", ())]
+    function = _function(module, part)
     auto_cli(
-        _function(module, part),
-        args=with_found_configs(arguments if part is None else arguments[1:]),
+        function,
+        args=switched_on(with_found_configs(arguments if part is None else arguments[1:]), function),
         prog=f"asft-lightning {command}" + ("" if part is None else f" {part}"),
         epilog="\n".join(["examples:", *examples]),
         formatter_class=Formatter,

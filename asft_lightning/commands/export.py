@@ -16,7 +16,7 @@ from asft_lightning.runtime.terminal import as_markdown, markdown, markdown_code
 from asft_lightning.weights.merging import logits_of, merge, require_same_logits
 from asft_lightning.weights.pretrained import Pretrained
 
-EXAMPLES = ("export runs/quickstart my-adapter", "export runs/quickstart my-model --merged=true")
+EXAMPLES = ("export runs/quickstart my-adapter", "export runs/quickstart my-model --merged")
 
 _CARD = """---
 {header}---

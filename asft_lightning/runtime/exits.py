@@ -25,6 +25,7 @@ _NOISE = (
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning asking torch
     ".*Checkpoint directory .* exists and is not empty.*",  # one run folder without version numbers, on purpose
     ".*Experiment logs directory .* exists and is not empty.*",
+    ".*overridden `on_before_batch_transfer` in `LightningModule` but.*",  # as it should be
     ".*args parameter is intended to run from within Python.*",  # commands are told their arguments
     ".*Total length of `list` across ranks is zero.*",  # no validation rows were asked for
 )

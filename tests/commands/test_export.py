@@ -66,7 +66,7 @@ def test_adapter_with_tokenizer_and_card(run, pretrained, tmp_path):
 
 def test_merged_model(run, tmp_path):
     folder, expected = run
-    main(["export", str(folder), str(tmp_path / "out"), "--merged=true"])
+    main(["export", str(folder), str(tmp_path / "out"), "--merged"])
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
     torch.testing.assert_close(said(merged), expected, rtol=1e-4, atol=1e-5)
