@@ -6,8 +6,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from asft_lightning.chat.copying import only_copies
 from asft_lightning.chat.dates import dated
 from asft_lightning.chat.rows import Turn
+from asft_lightning.chat.shapes import write_by_shape
 from asft_lightning.chat.spelt_tokens import bare
 from asft_lightning.chat.styles import STYLES
 from asft_lightning.chat.written import Written, find_marks, with_marks, without_marks
@@ -41,7 +43,8 @@ def write_chats(
     template = dated(_template(tokenizer, enable_thinking), day)
     render = partial(tokenizer.apply_chat_template, chat_template=template, tokenize=False, **options)
     conversations = [without_marks(turns) for turns in conversations]
-    written = _in_the_plainest_way(render, conversations)
+    write_many = write_by_shape if only_copies(template) else _in_the_plainest_way
+    written = write_many(render, conversations)
     return [one or _in_some_way(tokenizer, render, turns) for one, turns in zip(written, conversations, strict=True)]
 
 

@@ -7,7 +7,9 @@ from typing import NamedTuple
 from asft_lightning.chat.rows import Turn
 
 _START, _END = "\ufdd2", "\ufdd3"  # Unicode keeps these two from ever being characters
-_MARK = re.compile(f"{_START}(\\d+){_END}")
+MARK = f"{_START}(\\d+){_END}"
+"""Pattern of :func:`text_mark`."""
+_MARK = re.compile(MARK)
 
 
 class Written(NamedTuple):
@@ -30,6 +32,11 @@ class Written(NamedTuple):
         return None
 
 
+def text_mark(place: int) -> str:
+    """What marks the text of the turn of this place."""
+    return f"{_START}{place}{_END}"
+
+
 def without_marks(turns: Sequence[Turn]) -> list[Turn]:
     """The turns without what would pass for a mark."""
     return [Turn(turn.role, turn.content.replace(_START, "").replace(_END, ""), turn.learnt) for turn in turns]
@@ -40,7 +47,7 @@ def with_marks(turns: Sequence[Turn]) -> list[Turn]:
     marked = []
     for place, turn in enumerate(turns):
         said = turn.content.rstrip()
-        mark = f"{_START}{place}{_END}" if said else ""  # templates ask whether there is a text
+        mark = text_mark(place) if said else ""  # templates ask whether there is a text
         marked.append(Turn(turn.role, said + mark + turn.content[len(said) :], turn.learnt))
     return marked
 
