@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
+
+from asft_lightning.chat.token_ids import token_ids
 
 _START, _END = "\ufdd0", "\ufdd1"  # Unicode keeps these two from ever being characters
 _MARKED = re.compile(f"{_START}([^{_START}{_END}]*){_END}")
@@ -44,7 +46,7 @@ def encode_all(
     """
     is_marked = [_MARKED.search(text) is not None for text in texts]
     plain = [bare(text) for text, marked in zip(texts, is_marked, strict=True) if not marked]
-    plain_ids = iter(_ids(tokenizer, plain, add_special_tokens) if plain else [])
+    plain_ids = iter(token_ids(tokenizer, plain, add_special_tokens) if plain else [])
     return [
         _encode_marked(tokenizer, text, add_special_tokens) if marked else next(plain_ids)
         for text, marked in zip(texts, is_marked, strict=True)
@@ -54,7 +56,7 @@ def encode_all(
 def _encode_marked(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool) -> list[int]:
     beginning, *pieces = _MARKED.split(text)  # text, marked token, text, marked token, …, text
     before, after = _around(tokenizer) if add_special_tokens else ([], [])
-    ids = before + _ids(tokenizer, [bare(beginning)])[0]
+    ids = before + token_ids(tokenizer, [bare(beginning)])[0]
     for i, piece in enumerate(pieces):
         ids += _within(tokenizer, bare(piece)) if i % 2 else _spelt(tokenizer, piece)
     return ids + after
@@ -63,7 +65,7 @@ def _encode_marked(tokenizer: PreTrainedTokenizerBase, text: str, add_special_to
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """What the tokenizer begins and ends every text with."""
     text = "a"  # an empty one would not tell the two apart
-    (plain,), (whole,) = _ids(tokenizer, [text]), _ids(tokenizer, [text], add_special_tokens=True)
+    (plain,), (whole,) = token_ids(tokenizer, [text]), token_ids(tokenizer, [text], add_special_tokens=True)
     begin = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
     return whole[:begin], whole[begin + len(plain) :]
 
@@ -78,35 +80,10 @@ def _spelt(tokenizer: PreTrainedTokenizerBase, token: str) -> list[int]:
 
 def _within(tokenizer: PreTrainedTokenizerBase, text: str, split_special_tokens: bool = False) -> list[int]:
     """Ids of what does not begin a text: some tokenizers put a blank before a beginning."""
-    (line,) = _ids(tokenizer, ["\n"])
-    ids, alone = _ids(tokenizer, [f"\n{text}", text], split_special_tokens=split_special_tokens)
+    (line,) = token_ids(tokenizer, ["\n"])
+    ids, alone = token_ids(tokenizer, [f"\n{text}", text], split_special_tokens=split_special_tokens)
     is_line_break_apart = ids[: len(line)] == line
     return ids[len(line) :] if is_line_break_apart else alone
-
-
-def _ids(
-    tokenizer: PreTrainedTokenizerBase,
-    texts: list[str],
-    add_special_tokens: bool = False,
-    split_special_tokens: bool = False,
-) -> list[list[int]]:
-    """What the tokenizer gives when it is called; asked of its backend where that is the same, for it is much faster."""
-    if getattr(type(tokenizer), "_encode_plus", None) is not PreTrainedTokenizerFast._encode_plus:
-        ids: list[list[int]] = tokenizer(
-            texts,
-            add_special_tokens=add_special_tokens,
-            split_special_tokens=split_special_tokens,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return ids
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    if backend.encode_special_tokens != split_special_tokens:
-        backend.encode_special_tokens = split_special_tokens
-    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from asft_lightning.chat.rows import Row, Turn, trimmed
 from asft_lightning.data.conversations import history_beside
@@ -106,4 +107,14 @@ INSTRUCTIONS = Columns("{instruction}\n\n{input}", "{output}", optional=("input"
 
 def _filled(text: str, value: Callable[[str], str]) -> str:
     """``text`` with each column's name in braces replaced, in one pass."""
-    return _PIECE.sub(lambda match: value(match[1]) if match[1] else match[0][0], text)
+    return "".join([value(piece) if is_column else piece for is_column, piece in _pieces(text)])
+
+
+@cache
+def _pieces(text: str) -> list[tuple[bool, str]]:
+    """What ``text`` is made of, and which of it are columns' names."""
+    pieces, at = list[tuple[bool, str]](), 0
+    for match in _PIECE.finditer(text):
+        pieces += (False, text[at : match.start()]), (bool(match[1]), match[1] or match[0][0])
+        at = match.end()
+    return [*pieces, (False, text[at:])]

@@ -89,6 +89,8 @@ def history_beside(record: Record, counts: Counter[str]) -> tuple[Turn, ...]:
     Raises:
         DataError: If it is something else.
     """
+    if "history" not in record and "system" not in record:
+        return ()  # as nearly always; what follows would find the same
     pairs = [] if is_nothing(record.get("history")) else record["history"]
     if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
         raise DataError(f"history must be a list of [user, assistant] pairs of text, got {pairs!r:.60}. Rename others")
