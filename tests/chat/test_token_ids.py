@@ -23,9 +23,9 @@ TOKENS = {
     "blanks taken": [("<|a|>", {"lstrip": True}), ("<|b|>", {"rstrip": True})],
     "whole words": [("<|a|>", {"single_word": True}), ("<|b|>", {})],
     "found after normalization": [("<|a|>", {"normalized": True}), ("<|b|>", {})],
-    "one begins another": [("<|a|>", {}), ("<|a|>\n", {}), ("<|b|>", {})],
-    "one reaches another": [("x<|", {}), ("<|a|>", {}), ("|b", {})],
-    "one holds another": [("x<|a|>y", {}), ("<|a|>", {}), ("a", {})],
+    "one begins another": [("<|a|>", {}), ("<|a|>\n", {"lstrip": True}), ("<|b|>", {})],
+    "one reaches another": [("x<|", {"lstrip": True}), ("<|a|>", {}), ("|b", {})],
+    "one holds another": [("x<|a|>y", {"lstrip": True}), ("<|a|>", {}), ("a", {})],
 }
 
 
