@@ -1,7 +1,7 @@
 """Template: how a conversation is written for a model. Training, scoring and anchors share one object."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import accumulate
 from typing import NamedTuple
@@ -84,6 +84,10 @@ class Template:
     def day(self) -> str:
         """The day that a chat template writes."""
         return self.date or self._today
+
+    def on(self, day: str) -> "Template":
+        """The template of this day: itself, or one that is the same but for its date."""
+        return self if day == self.day else replace(self, date=day)
 
     def prompt_text(self, tokenizer: PreTrainedTokenizerBase, prompt: str, history: Sequence[Turn] = ()) -> str:
         """All the model sees before its answer to a scored prompt begins."""

@@ -22,6 +22,7 @@ from asft_lightning.errors import DataError
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.collecting import without_full_collections
 from asft_lightning.runtime.files import write_json
+from asft_lightning.runtime.ranks import of_every_rank
 from asft_lightning.weights.pretrained import Pretrained
 
 
@@ -146,11 +147,19 @@ class MixtureDataModule(ExampleBatches):
         Raises:
             DataError: If an audit is asked for, and the module that is fitted has made none.
         """
+        if stage is not None:  # every rank comes here; what was read before, some did alone
+            self._take_first_ranks_day()
         if self._drawn is None:
             with without_full_collections():
                 self._draw()
         if stage == TrainerFn.FITTING and self.audit is not None:
             self._rule(self.audit)
+
+    def _take_first_ranks_day(self) -> None:
+        """One date for all rows, also where ranks began on both sides of midnight."""
+        template = self.template.on(of_every_rank(self.template.day)[0])
+        if template is not self.template:
+            self.template, self._drawn = template, None
 
     def _draw(self) -> None:
         tokenizer = self.tokenizer = self.pretrained.load_tokenizer()

@@ -28,6 +28,7 @@ from asft_lightning.runtime.malformed import refuse_malformed
 from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.runtime.progress import Progress
 from asft_lightning.runtime.queued import queueable
+from asft_lightning.runtime.ranks import of_every_rank
 from asft_lightning.runtime.sharding import shard
 from asft_lightning.runtime.strategies import require_known_strategy
 from asft_lightning.weights.loading import load_adapter
@@ -98,7 +99,8 @@ class LoRAFineTuner(TrainedPart):
         audit_run(self.trainer)
 
     def setup(self, stage: str) -> None:
-        """Refuse what cannot be trained or gone on from; have checkpoints written whole, and what is left done."""
+        """Refuse what cannot be gone on from; have checkpoints written whole, what is left done, and one date written."""
+        self.template = self.template.on(of_every_rank(self.template.day)[0])  # ranks may begin on both sides of midnight
         require_known_strategy(self.trainer.strategy, self.pretrained.load_in_4bit)
         keep_checkpoints_whole(self.trainer.strategy)
         finish_what_is_left(self.trainer)

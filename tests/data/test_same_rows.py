@@ -1,9 +1,13 @@
 """A run that is resumed trains on the rows that it began with, dates in them included; on no others."""
 
+import os
+from contextlib import nullcontext
+
 import pytest
 import yaml
 from kit import commands, tiny
 from kit.chat_templates import on_leap_day
+from kit.ranks import on_ranks
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from asft_lightning import DataError, LoRAFineTuner, Template
@@ -94,3 +98,23 @@ def test_run_that_goes_on_on_another_day_keeps_its_date(tmp_path, seed_stays):
     kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert kept["template"]["date"] == "2024-02-29"
     assert AsFTCLI(["fit", "--config", config, "--template.date", DAY.date]).model.template == DAY  # begun anew
+
+
+def fit_as_rank(rank, config):
+    """As torchrun begins it, the second rank after midnight."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"TORCHELASTIC_RUN_ID": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # the group is there
+    with on_leap_day() if rank == 1 else nullcontext():
+        cli = AsFTCLI(["fit", "--config", config, "--trainer.strategy", "ddp", "--trainer.devices", "2"])
+    return cli.model.template.day, cli.datamodule.template.day, cli.datamodule.fingerprint()["data_sha256"]
+
+
+def test_ranks_that_begin_on_two_days_train_on_the_rows_of_one(tmp_path, seed_stays):
+    config = commands.write_config(tmp_path, "LoRAFineTuner")
+    make_dated(tmp_path / "aligned")
+    first, second = on_ranks(fit_as_rank, 2, tmp_path, config)
+
+    assert first == second
+    assert first[0] == first[1] != "2024-02-29"
+    kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert kept["template"]["date"] == first[0]
