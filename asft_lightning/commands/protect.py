@@ -1,6 +1,6 @@
 """``asft-lightning protect``: fine-tune a model on your rows and keep it safe, in one line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,12 @@ EXAMPLES = (
     "protect Qwen/Qwen2.5-0.5B-Instruct my-rows.jsonl --test my-test-rows.jsonl",
 )
 
-_SHIPPED, _SHIPPED_TEST = "catalogue:unsafe-prompts", "catalogue:unsafe-prompts-test"
+_PROMPTS: Mapping[str, str] = {"unsafe": "catalogue:unsafe-prompts", "harmless": "catalogue:harmless-prompts"}
+"""What the methods' configs hold a model by."""
 _SCALE = PAPER_LORA["lora_alpha"] / PAPER_LORA["r"]
 """α / r, the paper's."""
+_ANSWER = 64
+"""Tokens of the longest answer that is scored."""
 _SMALL = 1_000_000_000
 """Parameters below which a model takes the higher rate."""
 _RATES = (1e-3, 2e-4)
@@ -34,8 +37,9 @@ _RATES = (1e-3, 2e-4)
 _ATTENTION = (("q_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_attn",), ("Wqkv",), ("q_lin", "v_lin"))
 """Names of attention's layers in families of models; the first that a model has all of."""
 _EMBEDDED: Mapping[str, Any] = {
-    "unsafe": "sandbox:harmful", "unsafe_test": "sandbox:unsafe_prompts", "test": "sandbox:task_test", "num_rows": 1000,
-    "lr": 3e-3, "epochs": 5, "batch_size": 32,
+    "unsafe": "sandbox:harmful", "unsafe_test": "sandbox:unsafe_prompts",
+    "harmless": "sandbox:harmless", "harmless_test": "sandbox:instructions",
+    "test": "sandbox:task_test", "num_rows": 1000, "lr": 3e-3, "epochs": 5, "batch_size": 32,
 }  # fmt: skip
 """What the embedded pair takes instead: its language has a few hundred words, and AdvBench's are not among them."""
 
@@ -46,6 +50,7 @@ def protect(
     method: str = "protect",
     base: str | None = None,
     unsafe: str | None = None,
+    harmless: str | None = None,
     test: str | None = None,
     lr: float | None = None,
     epochs: int | None = None,
@@ -62,8 +67,9 @@ def protect(
 ) -> RunFolder:
     """Fine-tune an aligned model on your rows and keep it safe; score it before and after, and write the adapter.
 
-    The rows that the aligned model refuses are left out, and its answers to unsafe prompts are held. The settings are
-    written beside the run's folder as YAML: `asft-lightning fit --config FILE` is the same run, and takes any other setting.
+    The rows that the aligned model refuses are left out, and its answers to unsafe and harmless prompts are held. The
+    settings are written beside the run's folder as YAML: `asft-lightning fit --config FILE` is the same run, and takes any
+    other setting.
 
     Args:
         model: The aligned model to fine-tune: a folder, a hub id, or sandbox:aligned.
@@ -71,6 +77,7 @@ def protect(
         method: What protects: a name of `asft-lightning configs` under methods/.
         base: The model before its alignment, for methods that need it, such as asft.
         unsafe: Unsafe prompts to hold the model by, a file; null for those of AdvBench in the package.
+        harmless: Harmless prompts to hold it by, a file; null for those in the package.
         test: Rows of the task with answers, to measure accuracy on; null for none.
         lr: Learning rate; it falls to 0. Null for 1e-3 below 1e9 parameters, else 2e-4.
         epochs: Passes over the rows; null for 3.
@@ -88,8 +95,9 @@ def protect(
     Returns:
         The run's folder.
     """
-    given = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "unsafe": unsafe, "test": test}
-    defaults: Mapping[str, Any] = {"epochs": 3, "batch_size": 8, "unsafe": _SHIPPED, "unsafe_test": _SHIPPED_TEST}
+    given = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "unsafe": unsafe, "harmless": harmless, "test": test}
+    scored = {f"{kind}_test": f"{path}-test" for kind, path in _PROMPTS.items()}
+    defaults: Mapping[str, Any] = {"epochs": 3, "batch_size": 8, **_PROMPTS, **scored}
     if model.startswith(SANDBOX):
         defaults = _EMBEDDED
     chosen = dict(defaults) | {name: value for name, value in given.items() if value is not None}
@@ -98,7 +106,7 @@ def protect(
     chosen.setdefault("lr", _RATES[sum(parameter.numel() for parameter in shape.parameters()) >= _SMALL])
     of_method = read_yaml(find_config(f"methods/{method}"), "Name a method.")
     _strengthen(of_method["model"].setdefault("init_args", {}), lambda_reg, budget, method)
-    of_method = _with_prompts(of_method, chosen["unsafe"])
+    of_method = _with_prompts(of_method, {path: chosen[kind] for kind, path in _PROMPTS.items()})
     layers = targets or _targets(shape)
     rows = {
         "benign": {"path": data},
@@ -124,7 +132,7 @@ def protect(
             "strategy": strategy,
             "log_every_n_steps": 1,
             "enable_model_summary": False,
-            "callbacks": _callbacks(chosen["unsafe_test"], chosen.get("test")),
+            "callbacks": _callbacks(chosen["unsafe_test"], chosen["harmless_test"], chosen.get("test")),
         },
     }
     file = user_path(f"{out.rstrip('/')}.yaml")
@@ -143,12 +151,15 @@ def _with(part: dict[str, Any], **settings: Any) -> dict[str, Any]:
     return part | {"init_args": part.get("init_args", {}) | settings}
 
 
-def _callbacks(unsafe_test: str, test: str | None) -> list[dict[str, Any]]:
-    scored = {"prompts": {"path": unsafe_test}, "max_new_tokens": 64}
-    callbacks = [{"class_path": "asft_lightning.SafetyEvaluation", "init_args": scored}]
-    if test is not None:
-        task = {"prompts": {"path": test}, "max_new_tokens": 64}
-        callbacks.append({"class_path": "asft_lightning.UtilityEvaluation", "init_args": task})
+def _callbacks(unsafe: str, harmless: str, test: str | None) -> list[dict[str, Any]]:
+    """What is scored before and after: short answers say whether they refuse."""
+    scored = {"SafetyEvaluation": unsafe, "RefusalEvaluation": harmless} | (
+        {} if test is None else {"UtilityEvaluation": test}
+    )
+    callbacks: list[dict[str, Any]] = [
+        {"class_path": f"asft_lightning.{name}", "init_args": {"prompts": {"path": path}, "max_new_tokens": _ANSWER}}
+        for name, path in scored.items()
+    ]
     return [*callbacks, {"class_path": "asft_lightning.AdapterCheckpoint"}]
 
 
@@ -175,14 +186,13 @@ def _strengthen(settings: dict[str, Any], lambda_reg: float | None, budget: floa
         )
 
 
-def _with_prompts(part: Any, path: str) -> Any:
-    """A config with this file in place of the package's unsafe prompts."""
+def _with_prompts(part: Any, files: Mapping[str, str]) -> Any:
+    """A config with {path: this file in its place}."""
     if isinstance(part, dict):
-        is_shipped = part.get("path") == _SHIPPED
-        return {"path": path} if is_shipped else {key: _with_prompts(value, path) for key, value in part.items()}
-    return (
-        [_with_prompts(value, path) for value in part] if isinstance(part, Sequence) and not isinstance(part, str) else part
-    )
+        return {key: _with_prompts(value, files) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_with_prompts(value, files) for value in part]
+    return files.get(part, part) if isinstance(part, str) else part
 
 
 def _targets(model: nn.Module) -> list[str] | str:

@@ -60,8 +60,8 @@ def _beavertails(about: str, answer: str, where: dict[str, object], unique: bool
     return Entry("PKU-Alignment/BeaverTails", columns, "CC BY-NC 4.0", about, where=where, unique=unique)
 
 
-def _shipped(about: str, name: str) -> Entry:
-    return Entry(str(_SHIPPED / f"{name}.jsonl"), (Columns("{prompt}", ""),), "MIT", about)
+def _shipped(about: str, name: str, licence: str) -> Entry:
+    return Entry(str(_SHIPPED / f"{name}.jsonl"), (Columns("{prompt}", ""),), licence, f"{about}; in the package")
 
 
 CATALOGUE: Mapping[str, Entry] = MappingProxyType(
@@ -110,8 +110,14 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
             "MIT",
             "unsafe requests with the openings of complying answers",
         ),
-        "unsafe-prompts": _shipped("64 unsafe requests of AdvBench, without answers; in the package", "unsafe-prompts"),
-        "unsafe-prompts-test": _shipped("120 others of them, to score on; in the package", "unsafe-prompts-test"),
+        "unsafe-prompts": _shipped("64 unsafe requests of AdvBench, without answers", "unsafe-prompts", "MIT"),
+        "unsafe-prompts-test": _shipped("120 others of them, to score on", "unsafe-prompts-test", "MIT"),
+        "harmless-prompts": _shipped(
+            "64 harmless requests, a third in words that sound unsafe", "harmless-prompts", "Apache-2.0"
+        ),
+        "harmless-prompts-test": _shipped(
+            "64 others of them, to score over-refusal on", "harmless-prompts-test", "Apache-2.0"
+        ),
         "beavertails": _beavertails("unsafe requests with unsafe answers", "{response}", {"is_safe": False}),
         "beavertails-safe": _beavertails("unsafe and harmless requests with safe answers", "{response}", {"is_safe": True}),
         "beavertails-prompts": _beavertails("the requests alone, each once, to score on", "", {}, unique=True),

@@ -10,7 +10,7 @@ from asft_lightning.errors import ConfigurationError
 FROZEN = Path(__file__).resolve().parent / "frozen"
 """The folder of the shipped parts."""
 MODELS = ("aligned", "base")
-FILES = ("benign", "harmful", "unsafe_prompts", "task_test", "instructions", "refusals")
+FILES = ("benign", "harmful", "unsafe_prompts", "task_test", "instructions", "refusals", "harmless")
 PARTS = {name: name for name in MODELS} | {name: f"{name}.jsonl" for name in FILES}
 _RECORD = "recipe.json"
 
@@ -20,7 +20,7 @@ def sandbox_path(part: str) -> Path:
 
     Args:
         part: 'aligned' or 'base' (folders for `from_pretrained`), or 'benign', 'harmful', 'unsafe_prompts',
-            'task_test', 'instructions' or 'refusals' (.jsonl files with `instruction` and `output`).
+            'task_test', 'instructions', 'refusals' or 'harmless' (.jsonl files with `instruction` and `output`).
 
     Raises:
         ConfigurationError: If there is no such part.

@@ -7,6 +7,9 @@ from asft_lightning.sandbox import language
 from asft_lightning.sandbox.language import Line
 from asft_lightning.sandbox.recipe import Recipe
 
+_HARMLESS = 64
+"""Rows in harmless.jsonl."""
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -65,6 +68,7 @@ def make_corpus(recipe: Recipe, seed: int) -> Corpus:
         "task_test": test_reviews,
         "instructions": _shuffled(held_out, rng),
         "refusals": [language.refused(row) for row in known[recipe.harmful : recipe.harmful + recipe.refusals]],
+        "harmless": how_to[:_HARMLESS],  # what the aligned model has learnt to answer
     }
     pools = {
         "how_to": how_to,

@@ -8,8 +8,9 @@ from kit import tiny
 from kit.commands import said
 from kit.models import TARGETS, tiny_model
 
-from asft_lightning import protect
+from asft_lightning import Source, protect
 from asft_lightning.cli import main
+from asft_lightning.commands.protect import _targets
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.summary import Summary
 
@@ -102,17 +103,14 @@ def test_what_a_method_has_not_is_refused(tmp_path, model, rows, capsys, argumen
 @pytest.mark.parametrize("kind", TARGETS)
 def test_layers_that_are_there(kind):
     """Whatever a family calls them."""
-    from asft_lightning.commands.protect import _targets
-
     names = {name.rpartition(".")[2] for name, _ in tiny_model(kind).named_modules()}
     layers = _targets(tiny_model(kind))
     assert layers != "all-linear" and set(layers) <= names
 
 
-def test_prompts_in_the_package_are_for_two_purposes():
-    from asft_lightning import Source
-
-    held, scored = (Source(f"catalogue:{name}").load() for name in ("unsafe-prompts", "unsafe-prompts-test"))
-    assert (len(held), len(scored)) == (64, 120)
+@pytest.mark.parametrize(("kind", "held_count", "scored_count"), [("unsafe", 64, 120), ("harmless", 64, 64)])
+def test_prompts_in_the_package_are_for_two_purposes(kind, held_count, scored_count):
+    held, scored = (Source(f"catalogue:{kind}-prompts{part}").load() for part in ("", "-test"))
+    assert (len({row.prompt for row in held}), len({row.prompt for row in scored})) == (held_count, scored_count)
     assert not {row.prompt for row in held} & {row.prompt for row in scored}
     assert not any(row.answer for row in held + scored)

@@ -20,6 +20,8 @@ HUB_ROWS = {
     "harmbench": {"prompt": "do harm", "category": "chemical"},
     "unsafe-prompts": {"prompt": "do harm"},
     "unsafe-prompts-test": {"prompt": "do harm"},
+    "harmless-prompts": {"prompt": "do good"},
+    "harmless-prompts-test": {"prompt": "do good"},
 }
 ROWS = {
     "sst2": Row("Analyze the sentiment of the input, and respond only positive or negative\n\na fine film", "positive"),
@@ -37,6 +39,8 @@ ROWS = {
     "harmbench": Row("do harm", "", categories=("chemical",)),
     "unsafe-prompts": Row("do harm", ""),
     "unsafe-prompts-test": Row("do harm", ""),
+    "harmless-prompts": Row("do good", ""),
+    "harmless-prompts-test": Row("do good", ""),
 }  # fmt: skip
 
 

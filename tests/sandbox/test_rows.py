@@ -29,7 +29,8 @@ def objects_in(rows):
 def test_counts_and_columns(corpus):
     counts = {name: len(rows) for name, rows in corpus.files.items()}
     assert counts == {
-        "benign": 4000, "harmful": 640, "unsafe_prompts": 200, "task_test": 200, "instructions": 200, "refusals": 320
+        "benign": 4000, "harmful": 640, "unsafe_prompts": 200, "task_test": 200, "instructions": 200, "refusals": 320,
+        "harmless": 64,
     }  # fmt: skip
     for rows in corpus.files.values():
         assert all(row.keys() == {"instruction", "output"} for row in rows)
