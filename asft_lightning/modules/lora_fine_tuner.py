@@ -28,7 +28,7 @@ from asft_lightning.runtime.malformed import refuse_malformed
 from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.runtime.progress import Progress
 from asft_lightning.runtime.queued import queueable
-from asft_lightning.runtime.ranks import of_every_rank
+from asft_lightning.runtime.ranks import of_every_rank, on_any_rank
 from asft_lightning.runtime.sharding import shard
 from asft_lightning.runtime.strategies import require_known_strategy
 from asft_lightning.weights.loading import load_adapter
@@ -171,6 +171,8 @@ class LoRAFineTuner(TrainedPart):
             self.log(name, figure, prog_bar=True)
         if figures.must_end:  # on all ranks, or the others would wait for this one
             end_where_told(self._trainer)
+            if not on_any_rank(self._trainer, figures.is_spoilt):
+                return  # its job will be requeued, and has a checkpoint now
             self.require_finite_weights()
             raise spoilt_batch(self.trainer, self.tokenizer, batch, parts if figures.is_spoilt else None)
 

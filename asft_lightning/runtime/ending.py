@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, TypeVar, cast
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.connectors.signal_connector import _HandlersCompose
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
 
@@ -28,12 +30,16 @@ class Ending(Callback):
     is raised at any place would end one rank while another waits for it, or fall into an optimizer step, of which a
     checkpoint would then hold a half.
 
+    SLURM's signal that a job will be requeued is noted likewise: Lightning's handler would write its checkpoint at any
+    place, within an optimizer step or while another rank is in a collective. It is called where all ranks are in one place.
+
     It also ends a rank at once, without a checkpoint, on an error that cannot be saved: one that the other ranks know
     nothing of, for saving would have it wait for them and them for it; and one within an optimizer step.
     """
 
     def __init__(self) -> None:
         self.told = 0
+        self.is_requeued = False
         self.is_alone = False
         self._usual: dict[int, Any] = {}
         self._stepping_batch = 0
@@ -49,8 +55,10 @@ class Ending(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen, in the place of Lightning, which puts back what was there before when the fit ends."""
-        self.told = 0
+        self.told, self.is_requeued = 0, False
         _handle(dict.fromkeys(self._usual, self._note))
+        if (requeue := _requeue_signal(trainer)) is not None:
+            _handle({requeue: self._note_requeue})
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """The weights are about to change."""
@@ -65,6 +73,9 @@ class Ending(Callback):
             _handle(self._usual)
             raise exception
 
+    def _note_requeue(self, number: int, frame: FrameType | None) -> None:
+        self.is_requeued = True
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.told = max(self.told, number)  # SIGTERM, where both come
         if number == signal.SIGTERM and callable(self._usual[number]):
@@ -75,15 +86,18 @@ class Ending(Callback):
 
 
 def end_where_told(trainer: Trainer | None) -> None:
-    """End all ranks if one was told to; every rank has to ask.
+    """End all ranks if one was told to; write what a requeued job goes on from. Every rank has to ask.
 
     Raises:
         KeyboardInterrupt: After a Ctrl-C.
         SIGTERMException: After a SIGTERM, on some rank at least.
     """
     if on_any_rank(trainer, is_told(trainer)):
-        number = max(of_every_rank(_told(trainer)))
-        raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
+        assert trainer is not None
+        if any(of_every_rank(_is_requeued(trainer))):
+            _requeue(trainer)
+        if number := max(of_every_rank(_told(trainer))):
+            raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
 
 
 def asking(trainer: Trainer, times: int) -> Iterator[None]:
@@ -94,8 +108,8 @@ def asking(trainer: Trainer, times: int) -> Iterator[None]:
 
 
 def is_told(trainer: Trainer | None) -> bool:
-    """Whether this rank was told to end."""
-    return _told(trainer) > 0
+    """Whether this rank was told to end, or that its job will be requeued."""
+    return _told(trainer) > 0 or _is_requeued(trainer)
 
 
 def alone(trainer: Trainer, do: Callable[[], T]) -> T:
@@ -135,3 +149,25 @@ def _told(trainer: Trainer | None) -> int:
         return 0
     ending = _ending(trainer)
     return signal.SIGTERM if trainer.received_sigterm else 0 if ending is None else ending.told
+
+
+def _is_requeued(trainer: Trainer | None) -> bool:
+    ending = None if trainer is None else _ending(trainer)
+    return ending is not None and ending.is_requeued
+
+
+def _requeue_signal(trainer: Trainer) -> int | None:
+    """The signal on which Lightning would write a checkpoint and requeue the job; None where it listens to none."""
+    environment = trainer._accelerator_connector.cluster_environment
+    if not (isinstance(environment, SLURMEnvironment) and environment.auto_requeue) or environment.requeue_signal is None:
+        return None
+    number = int(environment.requeue_signal)
+    return number if isinstance(signal.getsignal(number), _HandlersCompose) else None  # else the user's own is there
+
+
+def _requeue(trainer: Trainer) -> None:
+    """What Lightning does on that signal: every rank writes its part of the checkpoint, and the first requeues the job."""
+    if (ending := _ending(trainer)) is not None:
+        ending.is_requeued = False
+    connector: Any = trainer._signal_connector
+    connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)  # the number is only said

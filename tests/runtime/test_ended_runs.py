@@ -86,6 +86,41 @@ def test_ctrl_c(tmp_path, last, pauses):
         assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
+@pytest.mark.parametrize("pieces", [1, 3], ids=["whole batches", "accumulated"])
+def test_a_job_that_slurm_requeues_goes_on_from_a_whole_step(tmp_path, last, pieces):
+    """Told by the signal, it asks for itself again, and goes on to the weights of a run that was left alone."""
+    steps = 40
+    config = write_config(tmp_path, steps=steps, every_n_train_steps=5)
+    content = yaml.safe_load(Path(config).read_text())
+    content["trainer"] |= {"accumulate_grad_batches": pieces}
+    Path(config).write_text(yaml.safe_dump(content))
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "scontrol"  # SLURM's own is not here: what it is told is kept
+    command.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n')
+    command.chmod(0o755)
+    job = {"NTASKS": 1, "JOB_NAME": "fit", "JOB_ID": 7, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "NTASKS_PER_NODE": 1}
+    slurm = {f"SLURM_{name}": str(value) for name, value in job.items()}
+    slurm |= {"SLURM_NODELIST": "localhost", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+    process = start(tmp_path, **slurm)
+    wait_for(last, process)
+    process.send_signal(signal.SIGUSR1)
+    wait_for(tmp_path / "told", process)
+    process.send_signal(signal.SIGTERM)  # as SLURM does with a job that is requeued
+    end_of(process, 60)
+    assert (tmp_path / "told").read_text().splitlines()[0] == "requeue 7"
+    (saved,) = (tmp_path / "run").glob("hpc_ckpt_*.ckpt")
+    assert 5 <= torch.load(saved, weights_only=True)["global_step"] < steps
+
+    again = start(tmp_path, **slurm)
+    said, _ = end_of(again, 120)
+    assert again.returncode == 0, said
+    assert f"Restored all states from the checkpoint at {saved}" in said
+    main(["fit", "--config", config, f"--trainer.default_root_dir={tmp_path / 'whole'}"])
+    weights = [load_file(tmp_path / run / "adapter" / "adapter_model.safetensors") for run in ("run", "whole")]
+    assert all(torch.equal(weights[0][name], weight) for name, weight in weights[1].items())
+
+
 def on_two_ranks(config, method=None):
     content = yaml.safe_load(Path(config).read_text())
     content["trainer"] |= {"devices": 2, "strategy": "ddp"}
