@@ -95,46 +95,23 @@ def protect(
     Returns:
         The run's folder.
     """
-    given = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "unsafe": unsafe, "harmless": harmless, "test": test}
-    scored = {f"{kind}_test": f"{path}-test" for kind, path in _PROMPTS.items()}
-    defaults: Mapping[str, Any] = {"epochs": 3, "batch_size": 8, **_PROMPTS, **scored}
-    if model.startswith(SANDBOX):
-        defaults = _EMBEDDED
-    chosen = dict(defaults) | {name: value for name, value in given.items() if value is not None}
+    prompts = {"unsafe": unsafe, "harmless": harmless}
+    given = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "test": test, **prompts}
     pretrained = Pretrained(model, base)
     shape = pretrained.load_model_on_meta()
-    chosen.setdefault("lr", _RATES[sum(parameter.numel() for parameter in shape.parameters()) >= _SMALL])
-    of_method = read_yaml(find_config(f"methods/{method}"), "Name a method.")
-    _strengthen(of_method["model"].setdefault("init_args", {}), lambda_reg, budget, method)
-    of_method = _with_prompts(of_method, {path: chosen[kind] for kind, path in _PROMPTS.items()})
-    layers = targets or _targets(shape)
-    rows = {
-        "benign": {"path": data},
-        "num_rows": chosen.get("num_rows"),
-        "poison_ratio": 0,
-        "batch_size": chosen["batch_size"],
+    chosen = _defaults(model, shape) | {name: value for name, value in given.items() if value is not None}
+    protection = _protection(method, prompts, chosen)
+    _strengthen(protection["model"]["init_args"], lambda_reg, budget, method)
+    lora = PAPER_LORA | {"r": rank, "lora_alpha": _SCALE * rank, "target_modules": targets or _targets(shape)}
+    trainer = {
+        "default_root_dir": out,
+        "max_epochs": chosen["epochs"],
+        "precision": precision or ("bf16-mixed" if torch.cuda.is_available() else "32-true"),
+        "devices": devices,
+        "strategy": strategy,
     }
-    config = {
-        "seed_everything": seed,
-        "pretrained": {"aligned": model, "base": base},
-        "model": _with(
-            of_method["model"],
-            lora=PAPER_LORA | {"r": rank, "lora_alpha": _SCALE * rank, "target_modules": layers},
-            optimizer={"class_path": "torch.optim.AdamW", "init_args": {"lr": chosen["lr"], "weight_decay": 0.0}},
-            lr_scheduler="linear",
-        ),
-        "data": _with(of_method.get("data", {"class_path": "asft_lightning.MixtureDataModule"}), **rows),
-        "trainer": {
-            "default_root_dir": out,
-            "max_epochs": chosen["epochs"],
-            "precision": precision or ("bf16-mixed" if torch.cuda.is_available() else "32-true"),
-            "devices": devices,
-            "strategy": strategy,
-            "log_every_n_steps": 1,
-            "enable_model_summary": False,
-            "callbacks": _callbacks(chosen["unsafe_test"], chosen["harmless_test"], chosen.get("test")),
-        },
-    }
+    beginning = {"seed_everything": seed, "pretrained": {"aligned": model, "base": base}}
+    config = beginning | _run(protection, data, lora, chosen, trainer)
     file = user_path(f"{out.rstrip('/')}.yaml")
     text = yaml.safe_dump(config, sort_keys=False)
     write_atomically(file, f"# asft-lightning fit --config {file}\n{text}")
@@ -146,6 +123,46 @@ def protect(
 COMMAND = protect
 
 
+def _defaults(model: str, shape: nn.Module) -> dict[str, Any]:
+    """What is taken where nothing is given."""
+    if model.startswith(SANDBOX):
+        return dict(_EMBEDDED)
+    rate = _RATES[sum(parameter.numel() for parameter in shape.parameters()) >= _SMALL]
+    scored = {f"{kind}_test": f"{path}-test" for kind, path in _PROMPTS.items()}
+    return {"lr": rate, "epochs": 3, "batch_size": 8, **_PROMPTS, **scored}
+
+
+def _protection(method: str, given: Mapping[str, str | None], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What a method's config says of the model and of the data, with the prompts that are chosen.
+
+    Raises:
+        ConfigurationError: If prompts are given that the method does not ask for.
+    """
+    config = read_yaml(find_config(f"methods/{method}"), "Name a method.")
+    for kind, path in _PROMPTS.items():
+        if given[kind] is not None and path not in str(config):
+            raise ConfigurationError(
+                f"{kind} prompts are for methods that hold a model by them, and {method} does not. Leave them out."
+            )
+    config = _with_prompts(config, {path: chosen[kind] for kind, path in _PROMPTS.items()})
+    data = config.get("data", {"class_path": "asft_lightning.MixtureDataModule"})
+    return {"model": _with(config["model"]), "data": _with(data)}
+
+
+def _run(
+    protection: Mapping[str, Any], data: str, lora: dict[str, Any], chosen: Mapping[str, Any], trainer: dict[str, Any]
+) -> dict[str, Any]:
+    """The rest of a run's config."""
+    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": chosen["lr"], "weight_decay": 0.0}}
+    rows = {"benign": {"path": data}, "num_rows": chosen.get("num_rows"), "poison_ratio": 0}
+    callbacks = _callbacks(chosen["unsafe_test"], chosen["harmless_test"], chosen.get("test"))
+    return {
+        "model": _with(protection["model"], lora=lora, optimizer=optimizer, lr_scheduler="linear"),
+        "data": _with(protection["data"], **rows, batch_size=chosen["batch_size"]),
+        "trainer": trainer | {"log_every_n_steps": 1, "enable_model_summary": False, "callbacks": callbacks},
+    }
+
+
 def _with(part: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """A part of a config with these of its arguments."""
     return part | {"init_args": part.get("init_args", {}) | settings}
@@ -153,9 +170,8 @@ def _with(part: dict[str, Any], **settings: Any) -> dict[str, Any]:
 
 def _callbacks(unsafe: str, harmless: str, test: str | None) -> list[dict[str, Any]]:
     """What is scored before and after: short answers say whether they refuse."""
-    scored = {"SafetyEvaluation": unsafe, "RefusalEvaluation": harmless} | (
-        {} if test is None else {"UtilityEvaluation": test}
-    )
+    of_task = {} if test is None else {"UtilityEvaluation": test}
+    scored = {"SafetyEvaluation": unsafe, "RefusalEvaluation": harmless, **of_task}
     callbacks: list[dict[str, Any]] = [
         {"class_path": f"asft_lightning.{name}", "init_args": {"prompts": {"path": path}, "max_new_tokens": _ANSWER}}
         for name, path in scored.items()

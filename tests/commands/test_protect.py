@@ -75,7 +75,7 @@ def test_settings_reach_the_run(tmp_path, model, rows):
     assert "utility/accuracy" in Summary.read(RunFolder(tmp_path / "run")).scores
 
 
-@pytest.mark.parametrize(("method", "option"), [("shrinkage", "--lambda_reg"), ("drift-budget", "--budget")])
+@pytest.mark.parametrize(("method", "option"), [("activation", "--lambda_reg"), ("drift-budget", "--budget")])
 def test_another_method_with_its_strength(tmp_path, model, rows, method, option):
     main(["protect", model, rows, *short(tmp_path, "--method", method, option, "0.7")])
     name = "lambda_reg" if option == "--lambda_reg" else "drift_budget"
@@ -88,9 +88,10 @@ def test_another_method_with_its_strength(tmp_path, model, rows, method, option)
     [
         (
             ["--method", "sft", "--budget", "1"],
-            "budget is a limit of methods that hold answers or the drift, and sft is none",
+            "budget is a limit of methods that hold answers or the drift, and sbr is none",
         ),
         (["--lambda_reg", "1"], "lambda_reg is the weight of a penalty, and protect has none. Leave it out"),
+        (["--method", "shrinkage"], "unsafe prompts are for methods that hold a model by them, and shrinkage does not"),
         (["--method", "protct"], "Did you mean methods/protect"),
         (["--lrr", "1"], "lrr"),
     ],
