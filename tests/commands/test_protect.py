@@ -87,7 +87,7 @@ def test_another_method_with_its_strength(tmp_path, model, rows, method, option)
     ("arguments", "message"),
     [
         (
-            ["--method", "sft", "--budget", "1"],
+            ["--method", "sbr", "--budget", "1"],
             "budget is a limit of methods that hold answers or the drift, and sbr is none",
         ),
         (["--lambda_reg", "1"], "lambda_reg is the weight of a penalty, and protect has none. Leave it out"),
