@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import Metric
 
 from asft_lightning.callbacks.scoring import ScoringCallback
-from asft_lightning.chat.rows import Row
+from asft_lightning.chat.rows import Row, prompt_hash
+from asft_lightning.errors import DataError
 from asft_lightning.evaluation import RefusalJudge
 from asft_lightning.evaluation.finding import Finding
 from asft_lightning.metrics import RefusalRate
+from asft_lightning.penalty.reference_penalty import held_prompts
 
 
 @dataclass(eq=False, kw_only=True)
@@ -22,11 +25,24 @@ class RefusalEvaluation(ScoringCallback):
 
     Args:
         judge: Tells refusals from answers; null for the usual phrases.
+
+    Raises:
+        DataError: When a fit begins, if the answers to some of the prompts are held.
     """
 
     kind: ClassVar[str] = "over_refusal"
 
     judge: RefusalJudge | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse prompts whose answers are held, and begin."""
+        held = held_prompts(pl_module)
+        if seen := [row.prompt for row in self.rows if prompt_hash(row.prompt) in held]:
+            raise DataError(
+                f"{self.label}: prompts to score must not be those whose answers are held, and {len(seen)} like "
+                f"{seen[0]!r:.60} are. Give `answers.harmless` other `rows` of the source."
+            )
+        super().on_train_start(trainer, pl_module)
 
     def metrics(self) -> dict[str, Metric]:
         """The refusal rate."""

@@ -106,6 +106,12 @@ class ReferencePenalty(nn.Module, ABC):
         return module
 
 
+def held_prompts(module: nn.Module) -> frozenset[str]:
+    """A hash of each prompt whose answers a module is held to."""
+    penalties = (part for part in module.modules() if isinstance(part, ReferencePenalty))
+    return frozenset(prompt for penalty in penalties for prompt in penalty.prompts)
+
+
 def logits_with_hook(model: nn.Module, inputs: dict[str, Any], before_head: BeforeHead) -> Tensor:
     """The logits of one forward pass with a hook on what the head is given.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from asft_lightning.anchors.anchor_set import AnchorSet
 from asft_lightning.errors import UnpenalisedError
 from asft_lightning.penalty.layer_groups import BoundLayer, BoundTerm, LayerGroup
-from asft_lightning.penalty.reference_penalty import ReferencePenalty
+from asft_lightning.penalty.reference_penalty import held_prompts
 from asft_lightning.weights.targets import (
     LoRAFactors,
     find_lora_factors,
@@ -80,9 +80,9 @@ class UpdatePenalty(nn.Module):
 
 
 def probed_prompts(module: nn.Module) -> frozenset[str]:
-    """A hash of each prompt that the anchors of a protected module were built from, whatever it calls its penalty."""
-    penalties = (part for part in module.modules() if isinstance(part, UpdatePenalty | ReferencePenalty))
-    return frozenset(prompt for penalty in penalties for prompt in penalty.prompts)
+    """A hash of each prompt that a module is protected by: its anchors were built from it, or its answer is held."""
+    penalties = (part for part in module.modules() if isinstance(part, UpdatePenalty))
+    return held_prompts(module) | {prompt for penalty in penalties for prompt in penalty.prompts}
 
 
 def _require_same_modules(factors: Sequence[LoRAFactors], anchors: AnchorSet) -> None:

@@ -15,6 +15,7 @@ from asft_lightning import (
     AsFT,
     ConfigurationError,
     LoRAFineTuner,
+    RefusalEvaluation,
     SafetyEvaluation,
     Shrinkage,
     UnpenalisedError,
@@ -127,6 +128,15 @@ def test_prompts_that_are_held_are_not_scored(pretrained, tmp_path, answers):
         tiny_trainer(tmp_path, callbacks=[scorer]).fit(
             fine_tuner(AsFT, pretrained, anchors=[], answers=answers), tiny_data(pretrained, tmp_path)
         )
+
+
+def test_harmless_prompts_that_are_held_are_not_scored(pretrained, tmp_path, answers):
+    module = fine_tuner(AsFT, pretrained, anchors=[], answers=replace(answers, harmless=tiny.unsafe_prompts(tmp_path)))
+    scorer = RefusalEvaluation(tiny.unsafe_prompts(tmp_path), max_new_tokens=2)
+    with pytest.raises(
+        DataError, match=r"over_refusal: prompts to score must not be those whose answers are held.*harmless"
+    ):
+        run(module, pretrained, tmp_path, callbacks=[scorer])
 
 
 def test_nothing_to_hold_by_is_refused(pretrained, tmp_path, answers):
