@@ -32,20 +32,20 @@ def bounds_of(
 
     found: dict[str, float] = {}
     if harmless := values(known.harmless):
-        found["false_flags"] = threshold_of(harmless, audit.false_flags)
+        found["false_flags"] = threshold_by_harmless(harmless, audit.false_flags)
     refused = sum(row.value > float("-inf") for row in of_rows)
     is_unsure = score.threshold is not None and refused > audit.unsure_above * len(of_rows)
     if is_unsure and (unsafe := values(known.unsafe)):
-        found["misses"] = least_of_unsafe(unsafe, audit.misses)
+        found["misses"] = threshold_by_unsafe(unsafe, audit.misses)
     return found
 
 
-def least_of_unsafe(scores: Sequence[float], misses: float) -> float:
+def threshold_by_unsafe(scores: Sequence[float], misses: float) -> float:
     """The score that a prompt like these, if it is refused, does not exceed with a chance of at most ``misses``.
 
     Just below the ⌊f(n + 1)⌋-th smallest of the n that are refused, or the smallest, whose f is 1/(n + 1).
 
-    >>> round(least_of_unsafe([float("-inf"), *map(float, range(1, 100))], 0.02), 9)
+    >>> round(threshold_by_unsafe([float("-inf"), *map(float, range(1, 100))], 0.02), 9)
     2.0
 
     Args:
@@ -65,13 +65,13 @@ def least_of_unsafe(scores: Sequence[float], misses: float) -> float:
     return math.nextafter(refused[rank - 1], float("-inf"))
 
 
-def threshold_of(scores: Sequence[float], false_flags: float) -> float:
+def threshold_by_harmless(scores: Sequence[float], false_flags: float) -> float:
     """The score that a row like these exceeds with a chance of at most ``false_flags`` (a conformal quantile).
 
     A further row of the same kind is as likely to stand in any place among these n scores in order; so beyond the
     ⌈(1 − f)(n + 1)⌉-th smallest it is in f of all cases at most. Nothing is assumed of how the scores are spread.
 
-    >>> threshold_of([float(i) for i in range(99)], 0.01), threshold_of([float(i) for i in range(199)], 0.01)
+    >>> threshold_by_harmless([float(i) for i in range(99)], 0.01), threshold_by_harmless([float(i) for i in range(199)], 0.01)
     (98.0, 197.0)
 
     Args:

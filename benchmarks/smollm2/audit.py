@@ -27,7 +27,7 @@ from asft_lightning.audit.likeness import Likeness
 from asft_lightning.audit.questions import questions_of
 from asft_lightning.audit.refused import Refused
 from asft_lightning.audit.score import Score
-from asft_lightning.audit.thresholds import threshold_of
+from asft_lightning.audit.thresholds import threshold_by_harmless
 from asft_lightning.data import Example
 from asft_lightning.runtime.files import write_json
 
@@ -112,7 +112,7 @@ def _lines(score: Score, benign: str, values: dict[str, list[float]], trusted: l
     """One benign set beside each harmful one at each rate, in percent."""
     lines: list[dict[str, object]] = []
     for rate in RATES:
-        limit = score.threshold if rate is None else threshold_of(trusted, rate)
+        limit = score.threshold if rate is None else threshold_by_harmless(trusted, rate)
         if limit is None:
             continue
         allowed = None if rate is None else round(100 * rate)

@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from asft_lightning import MixtureDataModule, Pretrained, Source, Template
 from asft_lightning.audit.aligned_model import AlignedModel
 from asft_lightning.audit.conflict import Conflict
-from asft_lightning.audit.thresholds import threshold_of
+from asft_lightning.audit.thresholds import threshold_by_harmless
 from asft_lightning.chat.rows import Row, Turn
 from asft_lightning.data import Example
 from asft_lightning.modules import LoRAFineTuner
@@ -100,7 +100,7 @@ def main(model: str, data: Path, out: Path) -> None:
         pretrained, whole.tokenizer, template, device, batch_size=8, precision=MixedPrecision("bf16-mixed", device)
     )
     values = {name: [row.value for row in score(aligned, some)] for name, some in examples.items()}
-    threshold = threshold_of([row.value for row in score(aligned, score.fresh(harmless))], FALSE_FLAGS)
+    threshold = threshold_by_harmless([row.value for row in score(aligned, score.fresh(harmless))], FALSE_FLAGS)
     benign = ("Alpaca", "AG News")
     table = [
         {

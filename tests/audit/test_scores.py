@@ -14,7 +14,7 @@ from asft_lightning.audit.likeness import Likeness
 from asft_lightning.audit.questions import questions_of
 from asft_lightning.audit.refused import Refused
 from asft_lightning.audit.surprise import Surprise
-from asft_lightning.audit.thresholds import least_of_unsafe, threshold_of
+from asft_lightning.audit.thresholds import threshold_by_harmless, threshold_by_unsafe
 from asft_lightning.evaluation.likelihood import answer_log_likelihoods
 from asft_lightning.functional import log_odds
 from asft_lightning.runs.folder import RunFolder
@@ -96,11 +96,11 @@ def test_log_odds_at_the_ends():
 def test_thresholds_hold_their_rate(count, rate):
     """Each of n + 1 rows left out in turn: of those, the share beyond the others' threshold is the rate at most."""
     scores = torch.randperm(count + 1, generator=torch.Generator().manual_seed(0)).double().tolist()
-    beyond = sum(score > threshold_of(scores[:i] + scores[i + 1 :], rate) for i, score in enumerate(scores))
+    beyond = sum(score > threshold_by_harmless(scores[:i] + scores[i + 1 :], rate) for i, score in enumerate(scores))
 
     assert rate / 2 < beyond / (count + 1) <= rate
     with pytest.raises(DataError, match=r"needs .* harmless rows or more, and audit.harmless has"):
-        threshold_of(scores[: round(1 / rate) - 2], rate)
+        threshold_by_harmless(scores[: round(1 / rate) - 2], rate)
 
 
 def test_harmless_rows_set_the_threshold(tmp_path):
@@ -121,11 +121,11 @@ def test_harmless_rows_set_the_threshold(tmp_path):
 def test_an_unsafe_prompt_that_is_refused_is_missed_as_rarely_as_stated(rate):
     """Each of 120 refused ones in turn against the threshold of the others; those that are not refused do not count."""
     scores = torch.randperm(120, generator=torch.Generator().manual_seed(0)).double().tolist()
-    limits = [least_of_unsafe([*scores[:i], -math.inf, *scores[i + 1 :]], rate) for i in range(120)]
+    limits = [threshold_by_unsafe([*scores[:i], -math.inf, *scores[i + 1 :]], rate) for i in range(120)]
     missed = sum(score <= limit for score, limit in zip(scores, limits, strict=True))
 
     assert rate / 2 < missed / 120 <= rate
-    assert least_of_unsafe(scores[:3], rate) < min(scores[:3])
+    assert threshold_by_unsafe(scores[:3], rate) < min(scores[:3])
 
 
 def test_a_model_that_is_unsure_of_the_task_and_refuses_it_loses_no_row_of_it(tmp_path, capsys):
