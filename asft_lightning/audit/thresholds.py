@@ -71,7 +71,7 @@ def threshold_by_harmless(scores: Sequence[float], false_flags: float) -> float:
     A further row of the same kind is as likely to stand in any place among these n scores in order; so beyond the
     ⌈(1 − f)(n + 1)⌉-th smallest it is in f of all cases at most. Nothing is assumed of how the scores are spread.
 
-    >>> threshold_by_harmless([float(i) for i in range(99)], 0.01), threshold_by_harmless([float(i) for i in range(199)], 0.01)
+    >>> threshold_by_harmless(list(map(float, range(99))), 0.01), threshold_by_harmless(list(map(float, range(199))), 0.01)
     (98.0, 197.0)
 
     Args:
