@@ -47,13 +47,11 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.stdout.write(usage())
         return
     if arguments[0] == "--version":
-        from importlib.metadata import version
-
-        sys.stdout.write(f"asft-lightning {version('asft-lightning')}\n")
+        sys.stdout.write(f"asft-lightning {_version()}\n")
         return
     from asft_lightning.runtime.exits import ending_in_one_line
 
-    with ending_in_one_line():
+    with ending_in_one_line(goes_on=arguments[0] in (*_LIGHTNING, "protect")):
         _run(arguments)
 
 
@@ -77,6 +75,15 @@ def usage() -> str:
             "",
         ]
     )
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("asft-lightning")
+    except PackageNotFoundError:  # run from its source
+        return "of no release: it is not installed"
 
 
 def _run(arguments: list[str]) -> None:

@@ -31,8 +31,8 @@ def bounds_of(
         return [row.value for row in score(aligned, score.fresh(examples))]
 
     found: dict[str, float] = {}
-    if harmless := values(known.harmless):
-        found["false_flags"] = threshold_by_harmless(harmless, audit.false_flags)
+    if known.harmless:
+        found["false_flags"] = threshold_by_harmless(values(known.harmless), audit.false_flags)
     refused = sum(row.value > float("-inf") for row in of_rows)
     is_unsure = score.threshold is not None and refused > audit.unsure_above * len(of_rows)
     if is_unsure and (unsafe := values(known.unsafe)):
@@ -85,6 +85,6 @@ def threshold_by_harmless(scores: Sequence[float], false_flags: float) -> float:
     if rank > len(scores):
         raise DataError(
             f"audit.false_flags {false_flags} needs {least_harmless(false_flags)} harmless rows or more, and audit.harmless "
-            f"has {len(scores)} usable ones. Give more rows, or allow more false flags."
+            f"has {len(scores)} usable ones beside those that are compared with. Give more, or allow more false flags."
         )
     return sorted(scores)[rank - 1]

@@ -44,7 +44,7 @@ def only_copies(chat_template: str) -> bool:
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     try:
         _Reading().statements(environment.parse(chat_template).body)
-    except (_LooksError, TemplateSyntaxError):
+    except (_LooksError, TemplateSyntaxError, RecursionError):
         return False
     return True
 

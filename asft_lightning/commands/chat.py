@@ -26,7 +26,8 @@ def chat(
 
     Args:
         run: The run's folder.
-        prompt: Answer this and end; null to talk. Where the input is no terminal, each of its lines is a turn.
+        prompt: Answer this and end; null to talk. Where the input is no terminal, each of its lines is
+            a turn, and blank ones are passed over.
         adapter: ``on`` for the trained model, ``off`` for the one it was trained from, ``both`` for one beside the other.
         max_new_tokens: Longest answer, in tokens.
         temperature: Of sampling; 0 always says what is likeliest.
@@ -72,12 +73,17 @@ class Conversation:
 
 
 def _lines() -> Iterator[str]:
-    """What the user types, up to an empty line or the end of the input."""
+    """What the user types, up to an empty line; or what another program writes, up to its end."""
     is_terminal = sys.stdin.isatty()
     while True:
         if is_terminal:
             sys.stdout.write("you> ")
             sys.stdout.flush()
-        if not (line := sys.stdin.readline().strip()):
+        try:
+            line = sys.stdin.readline()
+        except KeyboardInterrupt:  # the usual way out
             return
-        yield line
+        if not line or (is_terminal and not line.strip()):
+            return
+        if line.strip():
+            yield line.strip()

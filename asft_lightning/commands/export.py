@@ -52,7 +52,7 @@ def export(run: str, output: str, merged: bool = False, trust_remote_code: bool 
     target = user_path(output)
     finished = FinishedRun.read(run, "export", trust_remote_code)
     require_absent(target)
-    model, tokenizer = finished.load_model(), finished.load_tokenizer()
+    model, tokenizer = finished.load_model(is_exact=True), finished.load_tokenizer()
     origin, template = finished.pretrained.origin[0], finished.template
     model.peft_config["default"].base_model_name_or_path = origin
     summary = Summary.read(finished.folder)

@@ -61,10 +61,14 @@ class FinishedRun:
         pretrained = replace(_part(folder, config, "pretrained", Pretrained, command), trust_remote_code=trust_remote_code)
         return cls(folder, pretrained, _part(folder, {"template": {}} | config, "template", Template, command))
 
-    def load_model(self) -> PeftModel:
-        """The model that was trained, with its adapter, on what it was trained on before that was rounded to 4 bits."""
-        exact = replace(self.pretrained, load_in_4bit=False).load_model()
-        return load_adapter(exact, str(self.folder.adapter), self.pretrained.origin[0])
+    def load_model(self, is_exact: bool = False) -> PeftModel:
+        """The model that was trained, with its adapter.
+
+        Args:
+            is_exact: Put the adapter on the whole weights also where it was trained on 4 bits.
+        """
+        pretrained = replace(self.pretrained, load_in_4bit=False) if is_exact else self.pretrained
+        return load_adapter(pretrained.load_model(), str(self.folder.adapter), self.pretrained.origin[0])
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that lies beside the adapter."""
@@ -98,7 +102,9 @@ class Speaker:
             generate_answers, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=batch_size
         )
         self._ends = [run.template.end(self._tokenizer).token_id]
-        self._model = run.load_model().to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        self._model = run.load_model().eval()
+        if not run.pretrained.load_in_4bit:  # else it is on its device
+            self._model = self._model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     @property
     def names(self) -> tuple[str, ...]:

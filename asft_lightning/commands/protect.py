@@ -16,6 +16,7 @@ from asft_lightning.runtime.files import user_path, write_atomically
 from asft_lightning.runtime.named_configs import find_config
 from asft_lightning.runtime.terminal import say
 from asft_lightning.runtime.yaml_files import read_yaml
+from asft_lightning.weights.hashing import text_hash
 from asft_lightning.weights.locations import SANDBOX
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -30,12 +31,16 @@ _SCALE = PAPER_LORA["lora_alpha"] / PAPER_LORA["r"]
 """α / r, the paper's."""
 _ANSWER = 64
 """Tokens of the longest answer that is scored."""
+_SAVING: Mapping[str, Any] = {"save_last": True, "every_n_train_steps": 50, "save_on_exception": True}
+"""As trainer/resumable: what a run that is ended goes on from."""
 _SMALL = 1_000_000_000
 """Parameters below which a model takes the higher rate."""
 _RATES = (1e-3, 2e-4)
 """Of a small model, which SmolLM2-135M was measured at (docs/protect.md), and of others: a common one for LoRA."""
 _ATTENTION = (("q_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_attn",), ("Wqkv",), ("q_lin", "v_lin"))
 """Names of attention's layers in families of models; the first that a model has all of."""
+_SAFETY = {"safety_rows", "safety_apart"}
+"""Settings of data that ask for refusals among the user's rows."""
 _EMBEDDED: Mapping[str, Any] = {
     "unsafe": "sandbox:harmful", "unsafe_test": "sandbox:unsafe_prompts",
     "harmless": "sandbox:harmless", "harmless_test": "sandbox:instructions",
@@ -96,6 +101,7 @@ def protect(
         The run's folder.
     """
     prompts = {"unsafe": unsafe, "harmless": harmless}
+    out = str(user_path(out))
     given = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "test": test, **prompts}
     pretrained = Pretrained(model, base)
     shape = pretrained.load_model_on_meta()
@@ -112,10 +118,11 @@ def protect(
     }
     beginning = {"seed_everything": seed, "pretrained": {"aligned": model, "base": base}}
     config = beginning | _run(protection, data, lora, chosen, trainer)
-    file = user_path(f"{out.rstrip('/')}.yaml")
+    file = Path(f"{out.rstrip('/')}.yaml")
     text = yaml.safe_dump(config, sort_keys=False)
-    write_atomically(file, f"# asft-lightning fit --config {file}\n{text}")
-    say(text, f"written to {file}; to change anything else: asft-lightning fit --config {file}", "")
+    _write(file, text)
+    line = f"asft-lightning fit --config {file}"
+    say(text, f"written to {file}", f"to go on if it is ended: {line} --ckpt_path auto; to change anything else: {line}", "")
     fit(["fit", "--config", str(file)])
     return RunFolder(Path(out))
 
@@ -136,9 +143,16 @@ def _protection(method: str, given: Mapping[str, str | None], chosen: Mapping[st
     """What a method's config says of the model and of the data, with the prompts that are chosen.
 
     Raises:
-        ConfigurationError: If prompts are given that the method does not ask for.
+        ConfigurationError: If it is more than that, or prompts are given that it does not ask for.
     """
     config = read_yaml(find_config(f"methods/{method}"), "Name a method.")
+    if more := sorted(config.keys() - {"model", "data"}) or sorted(
+        _SAFETY & config.get("data", {}).get("init_args", {}).keys()
+    ):
+        raise ConfigurationError(
+            f"protect takes methods that are a model's and an audit's settings, and {method} sets {more[0]} as well. Take "
+            f"asft-lightning fit --config methods/{method} with configs of a model, data and a trainer."
+        )
     for kind, path in _PROMPTS.items():
         if given[kind] is not None and path not in str(config):
             raise ConfigurationError(
@@ -163,6 +177,26 @@ def _run(
     }
 
 
+def _write(file: Path, text: str) -> None:
+    """Write settings under a line that tells whether they have been changed since.
+
+    Raises:
+        ConfigurationError: If the user has changed what is there.
+    """
+    if file.is_file():
+        first, _, rest = file.read_text(encoding="utf-8").partition("\n")
+        if first != _first_line(rest):
+            raise ConfigurationError(
+                f"{file} must be as protect wrote it to be written anew, and it was changed since. Run it by asft-lightning "
+                f"fit --config {file}, or give another --out."
+            )
+    write_atomically(file, f"{_first_line(text)}\n{text}")
+
+
+def _first_line(text: str) -> str:
+    return f"# asft-lightning protect, {text_hash(text)[:16]}"
+
+
 def _with(part: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """A part of a config with these of its arguments."""
     return part | {"init_args": part.get("init_args", {}) | settings}
@@ -176,7 +210,8 @@ def _callbacks(unsafe: str, harmless: str, test: str | None) -> list[dict[str, A
         {"class_path": f"asft_lightning.{name}", "init_args": {"prompts": {"path": path}, "max_new_tokens": _ANSWER}}
         for name, path in scored.items()
     ]
-    return [*callbacks, {"class_path": "asft_lightning.AdapterCheckpoint"}]
+    saver = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": dict(_SAVING)}
+    return [*callbacks, {"class_path": "asft_lightning.AdapterCheckpoint"}, saver]
 
 
 def _strengthen(settings: dict[str, Any], lambda_reg: float | None, budget: float | None, method: str) -> None:

@@ -5,12 +5,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from asft_lightning.anchors import Answers, KeptAnswers, Probe
 from asft_lightning.audit import flagged_rows
-from asft_lightning.chat.rows import Row
+from asft_lightning.chat.rows import Row, prompt_hash
+from asft_lightning.data import Source
 from asft_lightning.errors import UnpenalisedError
 from asft_lightning.modules.two_gradients import TwoGradients
 from asft_lightning.penalty.answer_budget import AnswerBudget
@@ -18,6 +20,7 @@ from asft_lightning.penalty.answer_penalty import AnswerPenalty
 from asft_lightning.penalty.reference_penalty import ReferencePenalty
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.ranks import mean_over_ranks
+from asft_lightning.runtime.trainer_callbacks import callbacks_of
 from asft_lightning.weights.matrices import open_weights
 
 
@@ -56,7 +59,9 @@ class AnswerHolding(TwoGradients):
         """Have the aligned model answer, on rank 0, into the run's folder; the others wait, without a timeout."""
         super().prepare_data()
         if self.answers is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            answers = self.build_answers(self.answers, flagged_rows(self.trainer))
+            scored = scored_prompts(self.trainer)  # as a poisoned file may hold them: they are measured, not held
+            flagged = [row for row in flagged_rows(self.trainer) if prompt_hash(row.prompt) not in scored]
+            answers = self.build_answers(self.answers, flagged)
             answers.save(RunFolder.of(self.trainer).answers)
 
     def build_answers(self, answers: Answers, flagged: Sequence[Row] = ()) -> KeptAnswers:
@@ -134,3 +139,16 @@ class AnswerHolding(TwoGradients):
             return super().fingerprint()
         kept = None if self.kept_answers is None else self.kept_answers.sha256()
         return {**super().fingerprint(), "answers": asdict(self.answers), "answers_sha256": kept}
+
+
+def scored_prompts(trainer: Trainer) -> frozenset[str]:
+    """A hash of each prompt (:func:`prompt_hash`) that a callback scores.
+
+    Args:
+        trainer: The run.
+
+    Raises:
+        DataError: If a source of them cannot be read.
+    """
+    sources = [getattr(callback, "prompts", None) for callback in callbacks_of(trainer, Callback)]
+    return frozenset(prompt_hash(row.prompt) for source in sources if isinstance(source, Source) for row in source.iterate())

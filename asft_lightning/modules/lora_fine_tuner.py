@@ -23,7 +23,7 @@ from asft_lightning.modules.step_figures import StepFigures
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
 from asft_lightning.modules.trained_part import TrainedPart
 from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
-from asft_lightning.runtime.ending import Ending, end_where_told
+from asft_lightning.runtime.ending import Ending, end_where_told, requeue_where_told
 from asft_lightning.runtime.malformed import refuse_malformed
 from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.runtime.progress import Progress
@@ -170,6 +170,7 @@ class LoRAFineTuner(TrainedPart):
         for name, figure in figures.shown.items():
             self.log(name, figure, prog_bar=True)
         if figures.must_end:  # on all ranks, or the others would wait for this one
+            requeue_where_told(self._trainer)
             end_where_told(self._trainer)
             if not on_any_rank(self._trainer, figures.is_spoilt):
                 return  # its job will be requeued, and has a checkpoint now

@@ -27,7 +27,7 @@ def ready(batch: Mapping[str, Tensor]) -> dict[str, Any]:
     found: dict[str, Any] = {**batch, COLUMNS: learnt.any(dim=0).nonzero().squeeze(1), ROWS: rows}
     found[ROW_COUNT] = int(rows.max()) + 1
     mask = batch.get("attention_mask")
-    if mask is not None and bool((mask[:, 1:] <= mask[:, :-1]).all()):
+    if mask is not None and mask.dim() == 2 and bool((mask[:, 1:] <= mask[:, :-1]).all()):
         del found["attention_mask"]
     return found
 

@@ -86,18 +86,27 @@ class Ending(Callback):
 
 
 def end_where_told(trainer: Trainer | None) -> None:
-    """End all ranks if one was told to; write what a requeued job goes on from. Every rank has to ask.
+    """End all ranks if one was told to; every rank has to ask.
 
     Raises:
         KeyboardInterrupt: After a Ctrl-C.
         SIGTERMException: After a SIGTERM, on some rank at least.
     """
-    if on_any_rank(trainer, is_told(trainer)):
-        assert trainer is not None
-        if any(of_every_rank(_is_requeued(trainer))):
-            _requeue(trainer)
-        if number := max(of_every_rank(_told(trainer))):
-            raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
+    if on_any_rank(trainer, _told(trainer) > 0):
+        number = max(of_every_rank(_told(trainer)))
+        raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
+
+
+def requeue_where_told(trainer: Trainer | None) -> None:
+    """Write what a requeued job goes on from, if a rank was told so; every rank has to ask, at a training step.
+
+    Nowhere else: within a scoring the generators of randomness are not the run's own.
+    """
+    if trainer is not None and on_any_rank(trainer, _is_requeued(trainer)):
+        if (ending := _ending(trainer)) is not None:
+            ending.is_requeued = False
+        connector: Any = trainer._signal_connector
+        connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)  # the number is only said
 
 
 def asking(trainer: Trainer, times: int) -> Iterator[None]:
@@ -163,11 +172,3 @@ def _requeue_signal(trainer: Trainer) -> int | None:
         return None
     number = int(environment.requeue_signal)
     return number if isinstance(signal.getsignal(number), _HandlersCompose) else None  # else the user's own is there
-
-
-def _requeue(trainer: Trainer) -> None:
-    """What Lightning does on that signal: every rank writes its part of the checkpoint, and the first requeues the job."""
-    if (ending := _ending(trainer)) is not None:
-        ending.is_requeued = False
-    connector: Any = trainer._signal_connector
-    connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)  # the number is only said

@@ -13,7 +13,7 @@ from asft_lightning.errors import error_of_ours
 from asft_lightning.runtime.files import unwritable
 from asft_lightning.runtime.plain import plain, plain_channels
 
-_GO_ON = "with --ckpt_path auto it goes on from the last checkpoint"
+_GO_ON = "; with --ckpt_path auto it goes on from the last checkpoint"
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """A disk that is full or must not be written to, where the file is not one of ours: a logger's, a config."""
 
@@ -48,8 +48,12 @@ class Exit(NamedTuple):
 
 
 @contextmanager
-def ending_in_one_line() -> Iterator[None]:
-    """Run a command: without third parties' noise, and where it fails with one line and an exit status."""
+def ending_in_one_line(goes_on: bool = True) -> Iterator[None]:
+    """Run a command: without third parties' noise, and where it fails with one line and an exit status.
+
+    Args:
+        goes_on: Whether the command can go on where it was ended.
+    """
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     for logger in ("lightning.pytorch.utilities.rank_zero", "bitsandbytes.backends.cpu.ops"):
@@ -58,7 +62,7 @@ def ending_in_one_line() -> Iterator[None]:
         with plain_channels():
             yield
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        end = explain(error)
+        end = explain(error, _GO_ON if goes_on else "")
         if end is None:
             raise
         if end.status == 128 + signal.SIGINT:
@@ -67,21 +71,26 @@ def ending_in_one_line() -> Iterator[None]:
         sys.exit(end.status)
 
 
-def explain(error: BaseException) -> Exit | None:
-    """How to end on an error; None where a traceback is due."""
+def explain(error: BaseException, go_on: str = _GO_ON) -> Exit | None:
+    """How to end on an error; None where a traceback is due.
+
+    Args:
+        error: What was raised.
+        go_on: How to go on where a run was ended.
+    """
     if isinstance(error, _loaded("lightning.pytorch.utilities.exceptions", "SIGTERMException")):
-        return Exit(f"ended by SIGTERM; {_GO_ON}", 128 + signal.SIGTERM)
+        return Exit(f"ended by SIGTERM{go_on}", 128 + signal.SIGTERM)
     # Lightning writes its checkpoints on Ctrl-C, ignores a second one meanwhile, and leaves with status 1.
     if isinstance(error, KeyboardInterrupt) or (
         isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
     ):
-        return Exit(f"ended by Ctrl-C; {_GO_ON}", 128 + signal.SIGINT)
+        return Exit(f"ended by Ctrl-C{go_on}", 128 + signal.SIGINT)
     if isinstance(error, _loaded("lightning.fabric.utilities.exceptions", "MisconfigurationException")):
         return Exit(str(error), 2)  # Lightning's word for a user's mistake
     if isinstance(error, _loaded("torch.distributed", "DistError")) or (
         isinstance(error, RuntimeError) and "gloo/transport" in str(error)
     ):
-        return Exit(f"another rank of this run is gone: what it said last stands above, or it was killed; {_GO_ON}", 1)
+        return Exit(f"another rank of this run is gone: what it said last stands above, or it was killed{go_on}", 1)
     mistake = error_of_ours(error) if isinstance(error, ValueError) else None
     if isinstance(error, OSError) and error.errno in _STORAGE:
         mistake = unwritable(error.filename or "the run's folder", error)

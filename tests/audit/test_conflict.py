@@ -106,6 +106,12 @@ def test_it_is_refused_where_it_has_nothing_to_go_by(tmp_path):
         audit_data(mixed(UNSAFE), harmless_prompts, RunFolder(tmp_path), layers=layers)
 
 
+def test_rows_that_are_all_compared_with_set_no_threshold(tmp_path):
+    few = Audit(scores=["conflict"], unsafe=UNSAFE, harmless=Source("sandbox:benign", rows="0:32"), false_flags=0.05)
+    with pytest.raises(DataError, match="audit.harmless has 0 usable ones beside those that are compared with"):
+        audit_data(mixed(UNSAFE), few, RunFolder(tmp_path), layers=layers)
+
+
 def test_a_fit_knows_its_layers(tmp_path):
     data = mixed(HIDDEN["identity shift"], Audit(**{**AUDIT.__dict__, "action": "drop"}), batch_size=100)
     module = tiny.fine_tuner(LoRAFineTuner, SANDBOX)

@@ -126,3 +126,7 @@ def test_family_is_written_by_shape():
 
     assert written.text.endswith("<|im_start|>user\n a <|im_end|>\n<|im_start|>assistant\n b <|im_end|>\n")
     assert [written.text[slice(*span)] for span in written.spans.values()] == ["a", "b"]
+
+
+def test_a_template_too_deep_to_be_read_takes_the_old_way():
+    assert not only_copies("{{ " + " + ".join(["messages[0].content"] * 400) + " }}")

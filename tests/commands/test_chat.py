@@ -62,7 +62,7 @@ def test_one_prompt_and_its_answer(run, capsys):
 
 
 def test_lines_are_turns_of_one_conversation(run, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{TEXT}\nhow to open safe 2\n\nnot read\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{TEXT}\n\nhow to open safe 2\n"))
     first = expected(run, True, TEXT)
     second = expected(run, True, "how to open safe 2", (Turn("user", TEXT), Turn("assistant", first)))
     assert answers(capsys, run) == [f"answer> {shown(first)}", f"answer> {shown(second)}"]

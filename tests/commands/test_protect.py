@@ -10,9 +10,11 @@ from kit.models import TARGETS, tiny_model
 
 from asft_lightning import Source, protect
 from asft_lightning.cli import main
-from asft_lightning.commands.protect import _targets
+from asft_lightning.commands.protect import _PROMPTS, _protection, _targets
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.summary import Summary
+from asft_lightning.runtime.named_configs import config_names, find_config
 
 
 @pytest.fixture
@@ -43,6 +45,7 @@ def test_one_line_ends_with_a_table_an_adapter_and_the_next_line(tmp_path, model
 
     assert (run.adapter / "adapter_model.safetensors").is_file()
     assert {"safety/harmful_score"} <= Summary.read(run).scores.keys()
+    assert len(list(run.checkpoints.glob("*.ckpt"))) >= 1
     assert said_last[1] == f"to talk to it: asft-lightning chat {run.path}"
     assert f"asft-lightning export {run.path} my-model" in said_last[2]
     assert json.loads(run.audit.read_text())["rows"] == 8
@@ -99,6 +102,33 @@ def test_another_method_with_its_strength(tmp_path, model, rows, method, option)
 def test_what_a_method_has_not_is_refused(tmp_path, model, rows, capsys, arguments, message):
     assert message in said(capsys, "protect", model, rows, *short(tmp_path, *arguments))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in config_names() if name.startswith("methods/")])
+def test_a_method_is_taken_whole_or_refused(name):
+    """Never without the part of it that protects."""
+    method, none = name.removeprefix("methods/"), {"unsafe": None, "harmless": None}
+    config = yaml.safe_load(find_config(name).read_text())
+    of_updates = {"asft", "asft-alt", "asft-subspace", "shrinkage", "activation", "activation-both", "drift-budget"}
+    taken = {"protect", "sft", "answers", "sbr", "constrained-sft"} | of_updates
+    if method in taken:
+        found = _protection(method, none, dict(_PROMPTS))
+        assert found["model"] == {"init_args": {}} | config["model"]
+        assert found["data"]["init_args"] == config.get("data", {}).get("init_args", {})
+        assert config.keys() <= {"model", "data"}
+    else:
+        with pytest.raises(ConfigurationError, match=rf"{method} sets \w+ as well. Take asft-lightning fit"):
+            _protection(method, none, dict(_PROMPTS))
+
+
+def test_settings_that_the_user_has_changed_are_not_written_over(tmp_path, model, rows, capsys):
+    main(["protect", model, rows, *short(tmp_path)])
+    main(["protect", model, rows, *short(tmp_path, "--seed", "1")])
+    assert written(tmp_path)["seed_everything"] == 1
+    with (tmp_path / "run.yaml").open("a") as file:
+        file.write("threads: 1\n")
+    assert "was changed since" in said(capsys, "protect", model, rows, *short(tmp_path))
+    assert written(tmp_path)["threads"] == 1
 
 
 @pytest.mark.parametrize("kind", TARGETS)

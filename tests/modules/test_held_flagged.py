@@ -6,7 +6,7 @@ import pytest
 from kit import tiny
 from kit.tiny import tiny_trainer, write_rows
 
-from asft_lightning import Answers, AsFT, Audit, MixtureDataModule, Pretrained, Row, Source, Turn
+from asft_lightning import Answers, AsFT, Audit, MixtureDataModule, Pretrained, Row, SafetyEvaluation, Source, Turn
 from asft_lightning.chat.rows import prompt_hash
 
 SANDBOX = Pretrained("sandbox:aligned", "sandbox:base", dtype="float64")
@@ -73,3 +73,20 @@ def test_a_run_that_goes_on_holds_the_same(tmp_path):
     assert again.fingerprint()["answers_sha256"] == first.fingerprint()["answers_sha256"]
     assert (tmp_path / "audit.json").read_text() == report
     assert json.loads(report)["flagged"] == len(held(again))
+
+
+def test_prompts_that_are_scored_are_not_held(tmp_path):
+    """A poisoned file may hold what is measured: that ends no run, and it is measured as ever."""
+    harmful = Source("sandbox:harmful", rows="0:6").load()
+    poison = [{"instruction": row.prompt, "output": row.answer} for row in harmful]
+    poisoned = Source(write_rows(tmp_path / "poisoned.jsonl", poison))
+    data = MixtureDataModule(
+        SANDBOX, [poisoned, Source("sandbox:benign", rows="0:20")], num_rows=None, poison_ratio=0, batch_size=13,
+        audit=Audit(action="drop"),
+    )  # fmt: skip
+    scored = Source(write_rows(tmp_path / "scored.jsonl", [line | {"output": ""} for line in poison[:4]]))
+    module = tiny.fine_tuner(AsFT, SANDBOX, anchors=[], answers=Answers(UNSAFE, max_new_tokens=4))
+    scorer = SafetyEvaluation(scored, max_new_tokens=2, batch_size=4)
+    tiny_trainer(tmp_path / "run", max_steps=2, callbacks=[scorer]).fit(module, data)
+    assert json.loads((tmp_path / "run" / "audit.json").read_text())["flagged"] == 6
+    assert set(held(module)) == {prompt_hash(row.prompt) for row in harmful[4:]}
