@@ -108,7 +108,7 @@ def test_it_is_refused_where_it_has_nothing_to_go_by(tmp_path):
 
 def test_rows_that_are_all_compared_with_set_no_threshold(tmp_path):
     few = Audit(scores=["conflict"], unsafe=UNSAFE, harmless=Source("sandbox:benign", rows="0:32"), false_flags=0.05)
-    with pytest.raises(DataError, match="audit.harmless has 0 usable ones beside those that are compared with"):
+    with pytest.raises(DataError, match=r"audit\.harmless has 0 usable ones beside those that are compared with"):
         audit_data(mixed(UNSAFE), few, RunFolder(tmp_path), layers=layers)
 
 
