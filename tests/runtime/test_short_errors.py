@@ -20,7 +20,7 @@ FIT = {
 }
 OTHERS = {
     ("anchors", "shw"): "invalid choice: 'shw' (choose from",
-    ("anchors", "show"): "the following arguments are required: show.anchors",
+    ("anchors", "show"): "the following arguments are required: anchors",
     ("export",): "the following arguments are required: run, output",
     ("project-adapter", "--mehod=x"): "Did you mean --method",
     ("describe", "--foo"): "there is no argument --foo",
