@@ -8,4 +8,5 @@ from asft_lightning.runs.facts import versions_of
 def test_a_package_that_was_never_installed_has_no_version():
     """As this one has none where it is run from its source."""
     versions = versions_of(["torch", "asft-lightning-that-was-never-installed"])
-    assert versions == {"torch": torch.__version__, "asft-lightning-that-was-never-installed": None}
+    assert versions["asft-lightning-that-was-never-installed"] is None
+    assert versions["torch"].partition("+")[0] == torch.__version__.partition("+")[0]  # a build's name is not in all metadata
