@@ -34,10 +34,10 @@ class SecondMoment:
         """Count inputs x (n, d)."""
         inputs = inputs.detach().float()
         self.count += len(inputs)
-        self._square = self._square.to(inputs.device) + inputs.double().square().sum()
+        exact = (inputs.cpu() if inputs.is_mps else inputs).double()  # Apple's GPUs have no float64
+        self._square = self._square.to(exact.device) + exact.square().sum()
         if self._is_summed:
-            exact = inputs.double()
-            self._sum = self._sum.to(inputs.device).addmm_(exact.mT, exact)
+            self._sum = self._sum.to(exact.device).addmm_(exact.mT, exact)
             return
         for rows in torch.split(inputs, self._capacity):
             self._factor = torch.cat([self._factor.to(rows.device), rows])

@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import Metric
 
 from asft_lightning.callbacks.scoring import ScoringCallback
-from asft_lightning.chat.rows import Row, prompt_hash
-from asft_lightning.errors import DataError
+from asft_lightning.callbacks.unseen_prompts import require_unseen
+from asft_lightning.chat.rows import Row
 from asft_lightning.evaluation import RefusalJudge
 from asft_lightning.evaluation.finding import Finding
 from asft_lightning.metrics import RefusalRate
@@ -36,12 +36,8 @@ class RefusalEvaluation(ScoringCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse prompts whose answers are held, and begin."""
-        held = held_prompts(pl_module)
-        if seen := [row.prompt for row in self.rows if prompt_hash(row.prompt) in held]:
-            raise DataError(
-                f"{self.label}: prompts to score must not be those whose answers are held, and {len(seen)} like "
-                f"{seen[0]!r:.60} are. Give `answers.harmless` other `rows` of the source."
-            )
+        remedy = "Give `answers.harmless` other `rows` of the source."
+        require_unseen(self.label, self.rows, held_prompts(pl_module), "whose answers are held", remedy)
         super().on_train_start(trainer, pl_module)
 
     def metrics(self) -> dict[str, Metric]:

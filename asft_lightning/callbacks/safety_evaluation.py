@@ -12,7 +12,8 @@ from torchmetrics import Metric
 
 from asft_lightning.callbacks.protocols import unsafe_prompts_of
 from asft_lightning.callbacks.scoring import ScoringCallback
-from asft_lightning.chat.rows import Row, plain_prompt, prompt_hash
+from asft_lightning.callbacks.unseen_prompts import require_unseen
+from asft_lightning.chat.rows import Row, plain_prompt
 from asft_lightning.errors import ConfigurationError, DataError
 from asft_lightning.evaluation import Attack, Judge, RefusalJudge, Verdict
 from asft_lightning.evaluation.finding import Finding
@@ -104,12 +105,8 @@ class SafetyEvaluation(ScoringCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse prompts that the model's anchors were built from, and begin."""
-        probed = probed_prompts(pl_module)
-        if seen := [row.prompt for row in self.rows if prompt_hash(row.prompt) in probed]:
-            raise DataError(
-                f"{self.label}: prompts to score must not be those that an anchor was built from, and {len(seen)} like "
-                f"{seen[0]!r:.60} are. Give the anchor other `rows` of the source."
-            )
+        remedy = "Give the anchor other `rows` of the source."
+        require_unseen(self.label, self.rows, probed_prompts(pl_module), "that an anchor was built from", remedy)
         super().on_train_start(trainer, pl_module)
 
     def check(self, trainer: Trainer) -> None:

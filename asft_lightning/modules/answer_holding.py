@@ -59,9 +59,11 @@ class AnswerHolding(TwoGradients):
         """Have the aligned model answer, on rank 0, into the run's folder; the others wait, without a timeout."""
         super().prepare_data()
         if self.answers is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            scored = scored_prompts(self.trainer)  # as a poisoned file may hold them: they are measured, not held
-            flagged = [row for row in flagged_rows(self.trainer) if prompt_hash(row.prompt) not in scored]
-            answers = self.build_answers(self.answers, flagged)
+            flagged = flagged_rows(self.trainer) if self.answers.flagged else []
+            scored = scored_prompts(self.trainer) if flagged else frozenset()
+            # A poisoned file may hold prompts that are scored: those are measured, not held.
+            unscored = [row for row in flagged if prompt_hash(row.prompt) not in scored]
+            answers = self.build_answers(self.answers, unscored)
             answers.save(RunFolder.of(self.trainer).answers)
 
     def build_answers(self, answers: Answers, flagged: Sequence[Row] = ()) -> KeptAnswers:
