@@ -1,6 +1,6 @@
 """Left singular vectors of a matrix: all of them where it is small, else the leading ones with a checked remainder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -8,9 +8,12 @@ from torch import Tensor
 
 EXACT_UP_TO = 1024
 """Smaller side up to which a matrix is decomposed whole, in float64: seconds, and no iteration to be checked."""
-_FIRST_WIDTH = 64
-_SWEEPS = 4
-_BLOCK = 512
+_BLOCK_WIDTH = 64
+_CHECKED_AGAIN = 1.5
+"""How many times larger the space is when it is looked at again."""
+_UNDER_CEILING = 0.95
+"""Directions are kept down to this share of the ceiling, so that what is left lies clearly below."""
+_PRODUCT_BLOCK = 512
 
 
 class LeftSingular(NamedTuple):
@@ -70,16 +73,17 @@ def leading_left_singular(
 ) -> LeftSingular:
     """The leading part of the decomposition: enough directions that no singular value above the ceiling is left out.
 
-    Block subspace iteration from a fixed seed proposes U; nothing of it is believed: ``rest`` is checked by a Cholesky
-    factorisation of rest²·I − RRᵀ, which exists only if every singular value of the remainder R = (I − UUᵀ)V lies
-    below, and ``leak`` is measured. Small matrices, and those that need half of their directions, are decomposed whole.
+    A block Krylov space from a fixed seed (Musco and Musco 2015) proposes U; nothing of it is believed: ``leak`` is
+    measured, and ``rest`` is checked by a Cholesky factorisation of rest²·I − RRᵀ, which exists only if every singular
+    value of the remainder R = (I − UUᵀ)V lies below. Small matrices, and those that need half of their directions, are
+    decomposed whole.
 
     Memory beside ``matrix``, which serves as workspace: one Gram matrix of its smaller side, and the factors.
 
     Args:
         matrix: V (d_out, d_in); float32 where it is large. Its values are as before on return, to rounding.
         ceiling: from the singular values found so far (n,) to the largest that may be left out.
-        accept: whether the result is exact enough; else it is iterated on.
+        accept: whether the result is exact enough; else the space grows.
 
     Returns:
         Factors in the matrix's dtype, on its device.
@@ -87,14 +91,14 @@ def leading_left_singular(
     side = min(matrix.shape)
     if side <= EXACT_UP_TO:
         return left_singular(matrix)
-    generator = torch.Generator().manual_seed(0)
-    basis, width = matrix.new_empty(matrix.shape[0], 0), _FIRST_WIDTH
-    while width <= side // 2:
-        fresh = torch.randn(matrix.shape[1], width - basis.shape[1], generator=generator).to(matrix)
-        basis = _swept(matrix, torch.cat([basis, matrix @ fresh], 1))
-        if ritz_pairs := _checked(matrix, basis, ceiling, accept):
-            return ritz_pairs
-        width *= 2
+    next_check = 2 * _BLOCK_WIDTH
+    for basis, inside in _krylov(matrix):
+        if len(inside) > side // 2:
+            break
+        if len(inside) >= next_check:
+            if ritz_pairs := _checked(matrix, basis, inside, ceiling, accept):
+                return ritz_pairs
+            next_check = int(_CHECKED_AGAIN * next_check)
     return left_singular(matrix)
 
 
@@ -105,29 +109,50 @@ def low_rank_left_singular(lora_a: Tensor, lora_b: Tensor) -> LeftSingular:
     return LeftSingular(q @ u, sigma, leak)
 
 
-def _swept(matrix: Tensor, columns: Tensor) -> Tensor:
-    """Columns turned towards the leading left singular vectors, orthonormal (Halko, Martinsson and Tropp 2011, 4.4)."""
-    for _ in range(_SWEEPS):
-        columns = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.mT @ columns).Q).Q
-    return columns
+def _krylov(matrix: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Orthonormal Q (d_out, n) of growing n, for the space of VΩ, (VVᵀ)VΩ, (VVᵀ)²VΩ, …, and QᵀV."""
+    start = torch.randn(matrix.shape[1], _BLOCK_WIDTH, generator=torch.Generator().manual_seed(0))
+    block = torch.linalg.qr(matrix @ start.to(matrix)).Q
+    basis, inside = matrix.new_empty(matrix.shape[0], 0), matrix.new_empty(0, matrix.shape[1])
+    while True:
+        basis, inside = torch.cat([basis, block], 1), torch.cat([inside, block.mT @ matrix])
+        yield basis, inside
+        block = matrix @ inside[-_BLOCK_WIDTH:].mT
+        for _ in range(2):  # once leaves rounding behind
+            block = torch.linalg.qr(block - basis @ (basis.mT @ block)).Q
 
 
 def _checked(
-    matrix: Tensor, basis: Tensor, ceiling: Callable[[Tensor], float], accept: Callable[[LeftSingular], bool]
+    matrix: Tensor,
+    basis: Tensor,
+    inside: Tensor,
+    ceiling: Callable[[Tensor], float],
+    accept: Callable[[LeftSingular], bool],
 ) -> LeftSingular | None:
-    """The Ritz pairs of ``basis``, or None where they do not pass; the costly check, of the remainder, comes last."""
-    inside = basis.mT @ matrix
-    rotation, sigma, _ = torch.linalg.svd(inside, full_matrices=False)
+    """The leading Ritz pairs of ``basis``, or None where they do not pass; the costly check, of the remainder, comes last.
+
+    The space holds more directions than are near their place: those below the ceiling are left to the remainder.
+    """
+    rotation, sigma, right = torch.linalg.svd(inside, full_matrices=False)
     top = ceiling(sigma)
     if float(sigma[-1]) >= top:
         return None
-    matrix.addmm_(basis, inside, alpha=-1)  # now the remainder R
+    leading = max(1, int((sigma >= _UNDER_CEILING * top).sum()))  # the largest is asked for whatever the ceiling
+    u, sigma = basis @ rotation[:, :leading], sigma[:leading]
+    turned = matrix @ (right[:leading].mT * sigma)  # VVᵀU
+    leak = torch.linalg.vector_norm(turned - u @ (u.mT @ turned), dim=0)
+    ritz_pairs = LeftSingular(u, sigma, leak, top)
+    return ritz_pairs if accept(ritz_pairs) and _remainder_is_below(matrix, u, top) else None
+
+
+def _remainder_is_below(matrix: Tensor, u: Tensor, top: float) -> bool:
+    """Whether every singular value of (I − UUᵀ)V lies below ``top``; V is changed on the way, and put back."""
+    inside = u.mT @ matrix
+    matrix.addmm_(u, inside, alpha=-1)
     try:
-        leak = torch.linalg.vector_norm(matrix @ (inside.mT @ rotation), dim=0)
-        ritz_pairs = LeftSingular(basis @ rotation, sigma, leak, top)
-        return ritz_pairs if accept(ritz_pairs) and _all_below(matrix, top) else None
+        return _all_below(matrix, top)
     finally:
-        matrix.addmm_(basis, inside)
+        matrix.addmm_(u, inside)
 
 
 def _all_below(remainder: Tensor, top: float) -> bool:
@@ -143,8 +168,8 @@ def _all_below(remainder: Tensor, top: float) -> bool:
 def _upper_gram(rows: Tensor) -> Tensor:
     """The upper triangle of RRᵀ, 0 below its blocks: half the work, and all that a Cholesky factorisation reads."""
     gram = rows.new_zeros(len(rows), len(rows))
-    for start in range(0, len(rows), _BLOCK):
-        block = slice(start, start + _BLOCK)
+    for start in range(0, len(rows), _PRODUCT_BLOCK):
+        block = slice(start, start + _PRODUCT_BLOCK)
         torch.mm(rows[block], rows[start:].mT, out=gram[block, start:])
     return gram
 

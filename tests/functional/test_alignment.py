@@ -92,7 +92,7 @@ def relative_errors(found, dense):
 @pytest.mark.parametrize(("shape", "tolerance"), [((200, 200), 0.003), ((190, 500), 0.01), ((500, 190), 0.1)])
 def test_the_bound_holds_for_every_update_where_directions_are_iterated(monkeypatch, shape, sigma, tolerance):
     monkeypatch.setattr(decomposition, "EXACT_UP_TO", 32)
-    monkeypatch.setattr(decomposition, "_FIRST_WIDTH", 16)
+    monkeypatch.setattr(decomposition, "_BLOCK_WIDTH", 16)
     left, right = (orthonormal(d, len(sigma), seed=d) for d in shape)
     v = left @ torch.diag(sigma) @ right.T
     found = gram_map(v.float(), tolerance)
@@ -108,7 +108,7 @@ def test_an_iterated_subspace_is_as_good_as_the_best(monkeypatch, settings):
     v = orthonormal(200, 190, seed=1) @ torch.diag(sigma) @ orthonormal(300, 190, seed=2).T
     exact = subspace_map(v, **settings)
     monkeypatch.setattr(decomposition, "EXACT_UP_TO", 32)
-    monkeypatch.setattr(decomposition, "_FIRST_WIDTH", 16)
+    monkeypatch.setattr(decomposition, "_BLOCK_WIDTH", 16)
     found = subspace_map(v.float(), **settings)
     k = len(exact.eigenvalues)
     assert len(found.eigenvalues) == k

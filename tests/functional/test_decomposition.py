@@ -57,7 +57,7 @@ SPECTRA = {
 def iterates(monkeypatch):
     """The iteration that large matrices go through, on small ones."""
     monkeypatch.setattr(decomposition, "EXACT_UP_TO", 32)
-    monkeypatch.setattr(decomposition, "_FIRST_WIDTH", 16)
+    monkeypatch.setattr(decomposition, "_BLOCK_WIDTH", 16)
 
 
 @pytest.mark.parametrize("spectrum", SPECTRA)
@@ -88,6 +88,20 @@ def test_what_is_not_exact_enough_is_iterated_on(iterates):
 
     leading_left_singular(matrix, lambda _: 1.9, accept)
     assert leaks[2] < leaks[1] < leaks[0]
+
+
+def test_directions_below_the_ceiling_are_not_asked_to_be_exact(iterates):
+    """A spectrum that falls slowly: those at the end of a space are never near their place, and are not given out."""
+    sigma = torch.arange(1, 401, dtype=torch.float64) ** -0.5
+    matrix = (orthonormal(400, 400, seed=1) * sigma @ orthonormal(400, 400, seed=2).T).float()
+    found = leading_left_singular(matrix, lambda _: 0.25, lambda pairs: bool(pairs.leak.norm() < 1e-3))
+    assert 16 <= len(found.sigma) < 20, "1/√16 = 0.25; a few more, and not the space that found them"
+    assert found.rest == 0.25
+
+
+def test_the_largest_direction_is_found_under_any_ceiling(iterates):
+    found = leading_left_singular(randn(200, 200), lambda _: 1e3)
+    assert len(found.sigma) == 1 and found.rest == 1e3
 
 
 def test_a_matrix_that_needs_most_of_its_directions_is_decomposed_whole(iterates):
