@@ -113,14 +113,14 @@ class Activation(Anchor):
         return next(self.build_all([target], weights))
 
     def build_all(self, targets: Sequence[Target], weights: WeightPair) -> Iterator[ModuleAnchor]:
-        """One pass over the prompts for all matrices, and one there and back; of both sides that one alone."""
+        """One pass over the prompts, there and back, for all matrices."""
         return (self._input_side if self.sides == "input" else self._both_sides)(targets, weights)
 
     def _input_side(self, targets: Sequence[Target], weights: WeightPair) -> Iterator[ModuleAnchor]:
         probe = _probe(weights).loaded()
-        moments = probe.moments(self.rows, targets, self.tokens, self.max_directions, self.batch_size)
-        share = len(targets) * probe.sensitivity(self.rows, targets, self.batch_size)
-        del probe  # and the model, before the weights are read again
+        found = probe.activations(self.rows, targets, self.tokens, self.max_directions, self.batch_size)
+        share, moments = len(targets) * found.sensitivity.value(), found.moments
+        del probe, found  # and the model, before the weights are read again
         for target in targets:
             moment = moments.pop(target.name).principal(self.tolerance)
             yield self._anchor(target, moment, weights, share)

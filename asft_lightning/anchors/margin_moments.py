@@ -13,6 +13,7 @@ from asft_lightning.anchors.second_moment import SecondMoment
 from asft_lightning.anchors.watching import InputWatch, gradients_from_embeddings, hooked, layers_of
 from asft_lightning.chat.batching import PaddedBatch
 from asft_lightning.errors import AnchorError
+from asft_lightning.evaluation.likelihood import logits_at
 from asft_lightning.functional import top_token_margin
 from asft_lightning.weights.targets import Target
 
@@ -59,8 +60,9 @@ class MarginMoments:
         place = torch.arange(counted.shape[1], device=counted.device)
         saying = counted & (place >= torch.tensor(firsts, device=counted.device)[:, None])
         with hooked(self._hooks()), torch.enable_grad():
-            logits = self._model(**batch._asdict(), use_cache=False).logits
-            margins = top_token_margin(logits[saying].float())
+            columns = saying.any(dim=0).nonzero()[:, 0]
+            logits = logits_at(self._model, batch._asdict() | {"use_cache": False}, columns)
+            margins = top_token_margin(logits[saying[:, columns]].float())
             shares = margins / margins.detach().abs().clamp_min(1.0)
             of_answer = saying.sum(dim=1)
             (shares / of_answer.repeat_interleave(of_answer)).sum().backward()  # type: ignore[no-untyped-call]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from peft import PeftModel
@@ -32,6 +32,18 @@ Tokens = Literal["all", "last", "answer"]
 _ANSWER_TOKENS = 8
 
 
+class Activations(NamedTuple):
+    """What some prompts put into layers, and how the model's way of beginning its answers depends on what they put out.
+
+    Attributes:
+        moments: {layer: the second moment of its inputs}; layers that are given the same share one.
+        sensitivity: Of the model to the layers.
+    """
+
+    moments: dict[str, SecondMoment]
+    sensitivity: Sensitivity
+
+
 @dataclass(frozen=True)
 class Probe:
     """The aligned model, and how prompts are written for it.
@@ -54,15 +66,15 @@ class Probe:
         """The prompts of ``rows`` as they are put to the model."""
         return [self.template.prompt_ids(self.tokenizer, row.prompt, row.history) for row in rows]
 
-    def moments(
+    def activations(
         self, rows: Sequence[Row], targets: Sequence[Target], tokens: Tokens, capacity: int, batch_size: int
-    ) -> dict[str, SecondMoment]:
-        """Second moments of the inputs of ``targets`` on the prompts of ``rows``, from one forward pass over them.
+    ) -> Activations:
+        """What the prompts of ``rows`` put into ``targets``, and how the model's answers begin by these: a pass and back.
 
         Args:
             rows: Prompts; their answers are not looked at.
             targets: Layers by name.
-            tokens: Which tokens count. ``answer`` has the model begin an answer to each prompt first.
+            tokens: Which tokens' inputs count. ``answer`` has the model begin an answer to each prompt first.
             capacity: Of each :class:`SecondMoment`.
             batch_size: Prompts a batch.
 
@@ -73,34 +85,26 @@ class Probe:
         prompts = self.prompt_ids(rows)
         moments = {target.name: SecondMoment(target.shape[1], capacity) for target in targets}
         with self._running() as model:
+            model.requires_grad_(False)
             texts, firsts = prompts, [0 if tokens == "all" else len(ids) - 1 for ids in prompts]
             if tokens == "answer":
                 texts = self._begun(model, prompts, batch_size)
             require_known(texts, model.config.get_text_config().vocab_size, "prompts")
-            watch = InputWatch(moments)
-            with hooked(layer.register_forward_pre_hook(watch.of(name)) for name, layer in layers_of(model, moments)):
+            layers, watch = layers_of(model, moments), InputWatch(moments)
+            sensitivity = Sensitivity(model, [layer for _, layer in layers])
+            with hooked(layer.register_forward_pre_hook(watch.of(name)) for name, layer in layers):
                 for places, batch in _batches(texts, batch_size, model, "Activations"):
                     place = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
                     first = torch.tensor([firsts[i] for i in places], device=place.device)
                     watch.counted = batch.attention_mask.bool() & (place >= first[:, None])
-                    model(**batch._asdict(), use_cache=False)
+                    sensitivity.add(batch, [len(prompts[i]) - 1 for i in places])
         expected = sum(len(text) - first for text, first in zip(texts, firsts, strict=True))
         if fewer := [name for name, moment in moments.items() if moment.count < expected]:
             raise AnchorError(
                 f"{fewer[0]}: Activation needs layers that every token goes through, and this one saw "
                 f"{moments[fewer[0]].count} of {expected}. Leave it out of target_modules, or use another anchor."
             )
-        return moments
-
-    def sensitivity(self, rows: Sequence[Row], targets: Sequence[Target], batch_size: int) -> float:
-        """How the way the model begins its answers depends on these layers, see :class:`Sensitivity`; one pass and back."""
-        with self._running() as model:
-            model.requires_grad_(False)
-            layers = layers_of(model, [target.name for target in targets])
-            sensitivity = Sensitivity(model, [layer for _, layer in layers])
-            for _, batch in _batches(self.prompt_ids(rows), batch_size, model, "Sensitivity"):
-                sensitivity.add(batch.input_ids, batch.attention_mask)
-        return sensitivity.value()
+        return Activations(moments, sensitivity)
 
     def margin_moments(
         self, rows: Sequence[Row], targets: Sequence[Target], capacity: int, batch_size: int

@@ -29,11 +29,13 @@ class SecondMoment:
         self._dropped = 0.0  # Σ of the largest eigenvalues dropped, of n·G
         self._lost = 0.0  # Σ of all eigenvalues dropped
         self._square = torch.zeros((), dtype=torch.float64)  # Σ‖x‖²
+        self._axes: tuple[LeftSingular, float, float] | None = None  # kept for layers that share the moment
 
     def add(self, inputs: Tensor) -> None:
         """Count inputs x (n, d)."""
         inputs = inputs.detach().float()
         self.count += len(inputs)
+        self._axes = None
         exact = (inputs.cpu() if inputs.is_mps else inputs).double()  # Apple's GPUs have no float64
         self._square = self._square.to(exact.device) + exact.square().sum()
         if self._is_summed:
@@ -46,7 +48,9 @@ class SecondMoment:
 
     def principal(self, tolerance: float) -> Principal:
         """The fewest directions outside of which lies at most the share ``tolerance`` of tr G."""
-        axes, dropped, lost = self._axes()
+        if self._axes is None:
+            self._axes = self._decomposed()
+        axes, dropped, lost = self._axes
         squares, total = axes.sigma.square(), float(self._square)
         left = lost + (squares.flip(0).cumsum(0).flip(0) - squares)  # summed from the small end: nothing cancels
         keep = min(len(squares), int((left > tolerance * total).sum()) + 1)
@@ -54,7 +58,7 @@ class SecondMoment:
         u, values = axes.u[:, :keep], squares[:keep] / self.count
         return Principal(u, values, (dropped + last) / self.count, total / self.count)
 
-    def _axes(self) -> tuple[LeftSingular, float, float]:
+    def _decomposed(self) -> tuple[LeftSingular, float, float]:
         """The principal axes, at most ``capacity`` of them, and what was dropped and lost beyond those in all."""
         if self._is_summed:
             square = left_singular_of_square(self._sum, max(len(self._sum), self.count))

@@ -10,7 +10,9 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from asft_lightning.anchors.watching import gradients_from_embeddings, hooked
+from asft_lightning.chat.batching import PaddedBatch
 from asft_lightning.errors import AnchorError
+from asft_lightning.evaluation.likelihood import logits_at
 from asft_lightning.functional import top_token_margin
 
 
@@ -33,13 +35,19 @@ class Sensitivity:
         self._margins: list[Tensor] = []
         self._changes: list[Tensor] = []  # s, a batch each
 
-    def add(self, ids: Tensor, mask: Tensor) -> None:
-        """Count prompts, ``input_ids`` and ``attention_mask`` (n, T), padded on the right."""
-        last = mask.sum(dim=1) - 1
-        self._changes.append(torch.zeros(len(ids), dtype=torch.float64))
+    def add(self, batch: PaddedBatch, lasts: Sequence[int]) -> None:
+        """Count prompts, padded on the right.
+
+        Args:
+            batch: The prompts, alone or with what is said after them.
+            lasts: Place of each one's last prompt token.
+        """
+        device = batch.input_ids.device
+        columns, column = torch.unique(torch.tensor(lasts, device=device), return_inverse=True)
+        self._changes.append(torch.zeros(len(lasts), dtype=torch.float64))
         with hooked(self._hooks()), torch.enable_grad():
-            logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-            margins = top_token_margin(logits[torch.arange(len(ids), device=ids.device), last].float())
+            logits = logits_at(self._model, batch._asdict() | {"use_cache": False}, columns)
+            margins = top_token_margin(logits[torch.arange(len(lasts), device=device), column].float())
             margins.sum().backward()  # type: ignore[no-untyped-call]
         self._margins.append(margins.detach().cpu().double())
 

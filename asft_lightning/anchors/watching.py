@@ -1,6 +1,6 @@
 """Layers watched while a model runs: which they are, their hooks, and what is put into them."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,19 +50,36 @@ def gradients_from_embeddings(model: PreTrainedModel | PeftModel) -> RemovableHa
 class InputWatch:
     """Adds what is put into layers to their second moments; set ``counted`` before each forward pass.
 
+    Layers that are given the very same tensor, as the q, k and v of one attention, come to share one moment.
+
     Args:
-        moments: {layer: its moment}.
+        moments: {layer: its moment, still empty}.
     """
 
-    def __init__(self, moments: Mapping[str, SecondMoment]) -> None:
+    def __init__(self, moments: MutableMapping[str, SecondMoment]) -> None:
         self._moments = moments
+        self._latest: tuple[Tensor | None, SecondMoment] = None, SecondMoment(0, 1)  # put in last, and where it was counted
+        self._sharing = set[str]()  # layers whose moment is another's
         self.counted = torch.empty(0, dtype=torch.bool)  # which tokens of the batch (rows, tokens)
 
     def of(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         """The forward pre-hook of one layer."""
 
         def add(_: nn.Module, args: tuple[Any, ...]) -> None:
-            self._moments[name].add(self._chosen(name, args[0]))
+            inputs, moment = args[0], self._moments[name]
+            latest, counted_in = self._latest
+            is_latest = inputs is latest
+            if is_latest and not moment.count:
+                self._sharing.add(name)
+                self._moments[name] = counted_in
+            if name not in self._sharing:
+                moment.add(self._chosen(name, inputs))
+                self._latest = inputs, moment
+            elif not is_latest:
+                raise AnchorError(
+                    f"{name}: Activation needs layers that are given the same as another one always or never, and this one "
+                    "was on some prompts alone. Leave it out of target_modules, or use another anchor."
+                )
 
         return add
 

@@ -10,6 +10,8 @@ from kit.activations import adapted, begun, inputs_of, probe, prompts, speaking_
 from kit.models import TARGETS, factors_of
 from kit.references import relative_error
 
+from asft_lightning.anchors.second_moment import SecondMoment
+from asft_lightning.anchors.watching import InputWatch
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import AnchorError, ConfigurationError
 from asft_lightning.weights.targets import Target, find_lora_factors
@@ -22,7 +24,7 @@ def targets_of(model):
 def second_moments(asked, rows, targets, tokens="all", batch_size=3):
     """{layer: G (d, d)}, nothing dropped."""
     found = {}
-    for name, moment in asked.moments(rows, targets, tokens, 512, batch_size).items():
+    for name, moment in asked.activations(rows, targets, tokens, 512, batch_size).moments.items():
         part = moment.principal(0.0)
         assert part.bound == 0.0
         found[name] = part.directions @ (part.values[:, None] * part.directions.mT)
@@ -144,7 +146,7 @@ def test_model_is_left_as_it_was(tmp_path, as_found, tokens):
     model = as_found(adapted(speaking_model(), lora_dropout=0.0))
     rows, targets = prompts(tmp_path).load(), targets_of(adapted(speaking_model()))
     before, factors = states(model), deepcopy(factors_of(model))
-    probe(model).moments(rows, targets, tokens, 8, 2)
+    probe(model).activations(rows, targets, tokens, 8, 2)
     assert states(model) == before
     assert all(torch.equal(a, b) for name in factors for a, b in zip(factors[name], factors_of(model)[name], strict=True))
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -157,11 +159,11 @@ def test_model_is_left_as_it_was_by_an_error(tmp_path):
     with pytest.raises(ConfigurationError, match=r"prompts: token ids must be below the 262"):
         asked = probe(model)
         asked.tokenizer.add_tokens(["lock"])
-        asked.moments(prompts(tmp_path).load(), targets, "all", 8, 2)
+        asked.activations(prompts(tmp_path).load(), targets, "all", 8, 2)
     assert states(model) == before
     model.get_parameter("base_model.model.model.embed_tokens.weight").data[100:] = float("nan")
     with pytest.raises(AnchorError):
-        probe(model).moments(prompts(tmp_path).load(), targets, "all", 8, 2)
+        probe(model).activations(prompts(tmp_path).load(), targets, "all", 8, 2)
     assert flags(model) == before[0] and [module.training for module in model.modules()] == before[1]
     assert not any(module._forward_pre_hooks for module in model.modules())
 
@@ -191,8 +193,7 @@ def test_loaded_probe_loads_once(tmp_path):
         return loads[-1]
 
     asked = probe(load, device="cpu").loaded()
-    asked.moments(rows, targets, "all", 8, 2)
-    asked.sensitivity(rows, targets, 2)
+    asked.activations(rows, targets, "all", 8, 2)
     assert len(loads) == 1 and asked.loaded() is asked
 
 
@@ -201,12 +202,13 @@ def test_what_is_not_finite_is_refused(tmp_path):
     model.model.layers[0].mlp.up_proj.weight.data[3, 3] = float("inf")
     targets = [Target(f"model.layers.{i}.mlp.{kind}_proj", (16, 24)) for i in (0, 1) for kind in ("down",)]
     with pytest.raises(AnchorError, match=r"layers\.0\.mlp\.down_proj: .*must be finite"):
-        probe(model).moments(prompts(tmp_path).load(), targets, "all", 8, 2)
+        probe(model).activations(prompts(tmp_path).load(), targets, "all", 8, 2)
 
 
 def test_a_layer_that_the_model_lacks_is_named(tmp_path):
     with pytest.raises(AnchorError, match=r"model\.layers\.7\.q_proj: the model to run must have every targeted layer"):
-        probe(speaking_model()).moments(prompts(tmp_path).load(), [Target("model.layers.7.q_proj", (16, 16))], "all", 8, 2)
+        absent = Target("model.layers.7.q_proj", (16, 16))
+        probe(speaking_model()).activations(prompts(tmp_path).load(), [absent], "all", 8, 2)
 
 
 class Routed(torch.nn.Module):
@@ -238,7 +240,7 @@ def test_layers_that_see_some_of_the_tokens_are_refused(tmp_path):
     with pytest.raises(
         AnchorError, match=r"layers\.1\.mlp\.inside\.up_proj: .*see every token at its place.*target_modules"
     ):
-        probe(model).moments(prompts(tmp_path).load(), [target], "all", 8, 2)
+        probe(model).activations(prompts(tmp_path).load(), [target], "all", 8, 2)
 
 
 def test_layers_that_are_not_run_are_refused(tmp_path):
@@ -246,4 +248,24 @@ def test_layers_that_are_not_run_are_refused(tmp_path):
     model.model.layers[1].mlp = Idle(model.model.layers[1].mlp)
     target = Target("model.layers.1.mlp.inside.up_proj", (24, 16))
     with pytest.raises(AnchorError, match=r"layers\.1\.mlp\.inside\.up_proj: .*every token.*target_modules"):
-        probe(model).moments(prompts(tmp_path).load(), [target], "all", 8, 2)
+        probe(model).activations(prompts(tmp_path).load(), [target], "all", 8, 2)
+
+
+def test_layers_that_are_given_the_same_share_one_moment(tmp_path):
+    model = speaking_model()
+    block = "model.layers.1.self_attn."
+    targets = [Target(block + name, (16, 16)) for name in ("q_proj", "k_proj", "o_proj")]
+    found = probe(model).activations(prompts(tmp_path).load(), targets, "all", 8, 2).moments
+    assert found[block + "q_proj"] is found[block + "k_proj"] is not found[block + "o_proj"]
+    assert found[block + "q_proj"].count == found[block + "o_proj"].count
+
+
+def test_layers_that_are_given_the_same_at_times_alone_are_refused():
+    watch = InputWatch({name: SecondMoment(4, 8) for name in ("q", "k")})
+    watch.counted = torch.ones(1, 3, dtype=torch.bool)
+    first, other = torch.randn(1, 3, 4), torch.randn(1, 3, 4)
+    for name in ("q", "k"):
+        watch.of(name)(torch.nn.Identity(), (first,))
+    watch.of("q")(torch.nn.Identity(), (other,))
+    with pytest.raises(AnchorError, match=r"k: .*always or never.*target_modules"):
+        watch.of("k")(torch.nn.Identity(), (other.clone(),))

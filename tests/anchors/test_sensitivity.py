@@ -9,6 +9,7 @@ from kit.models import TARGETS
 
 from asft_lightning import AnchorError
 from asft_lightning.anchors.sensitivity import Sensitivity
+from asft_lightning.chat.batching import PaddedBatch
 from asft_lightning.functional import top_token_margin
 from asft_lightning.weights.targets import find_lora_factors
 
@@ -24,7 +25,8 @@ def test_it_is_that_of_one_prompt_at_a_time(tmp_path, kind):
     asked, targets = probe(model), targets_of(model)
     expected = sensitivity_of(plain, asked.prompt_ids(rows), [target.name for target in targets])
     for batch_size in (1, 3, 100):
-        assert asked.sensitivity(rows, targets, batch_size) == pytest.approx(expected, rel=1e-4)
+        found = asked.activations(rows, targets, "all", 8, batch_size).sensitivity
+        assert found.value() == pytest.approx(expected, rel=1e-4)
 
 
 def test_margin_is_the_log_odds_of_the_likeliest_token():
@@ -37,7 +39,7 @@ def test_margin_is_the_log_odds_of_the_likeliest_token():
 def counted(model, *batches):
     found = Sensitivity(model, [model.layer])
     for ids, mask in batches:
-        found.add(torch.tensor(ids), torch.tensor(mask))
+        found.add(PaddedBatch(torch.tensor(ids), torch.tensor(mask)), [sum(row) - 1 for row in mask])
     return found
 
 
@@ -68,7 +70,7 @@ def test_model_is_left_as_it_was(tmp_path, given):
     model.train()
     flags = [p.requires_grad for p in model.parameters()]
     state = torch.get_rng_state()
-    probe(model).sensitivity(prompts(tmp_path).load(), targets, 2)
+    probe(model).activations(prompts(tmp_path).load(), targets, "all", 8, 2)
     assert [p.requires_grad for p in model.parameters()] == flags and all(m.training for m in model.modules())
     assert all(p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks for m in model.modules())
@@ -80,4 +82,4 @@ def test_what_nothing_depends_on_is_refused(tmp_path):
     model.lm_head.weight.data.zero_()
     targets = targets_of(adapted(speaking_model()))
     with pytest.raises(AnchorError, match=r"first token of the model's own answers .* above 0, got 0.0"):
-        probe(model).sensitivity(prompts(tmp_path).load(), targets, 2)
+        probe(model).activations(prompts(tmp_path).load(), targets, "all", 8, 2).sensitivity.value()

@@ -40,5 +40,6 @@ def test_answers_that_a_probe_has_the_model_begin(ending):
     """An answer that ends at once leaves the prompt's last token alone to count."""
     layer = "model.layers.0.self_attn.q_proj"
     probe = Probe(ending.load_model(), ending.load_tokenizer())
-    (moment,) = probe.moments([Row("how to open safe 0", "")], [Target(layer, (32, 32))], "answer", 8, 1).values()
+    found = probe.activations([Row("how to open safe 0", "")], [Target(layer, (32, 32))], "answer", 8, 1)
+    (moment,) = found.moments.values()
     assert moment.count == 1
