@@ -69,7 +69,9 @@ class KeptAnswers:
 
     def sha256(self) -> str:
         """Hash of the content, to record what a run was protected with."""
-        return content_hash([*sorted(self._tensors().items()), (" ".join(self.prompts), torch.empty(0))])
+        return content_hash(
+            [*sorted(self._tensors().items()), (" ".join(self.prompts), torch.empty(0, dtype=torch.float32))]
+        )
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name).contiguous() for name in _TENSORS}

@@ -111,7 +111,8 @@ def low_rank_left_singular(lora_a: Tensor, lora_b: Tensor) -> LeftSingular:
 
 def _krylov(matrix: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Orthonormal Q (d_out, n) of growing n, for the space of VΩ, (VVᵀ)VΩ, (VVᵀ)²VΩ, …, and QᵀV."""
-    start = torch.randn(matrix.shape[1], _BLOCK_WIDTH, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(matrix.shape[1], _BLOCK_WIDTH, dtype=torch.float32, generator=generator)
     block = torch.linalg.qr(matrix @ start.to(matrix)).Q
     basis, inside = matrix.new_empty(matrix.shape[0], 0), matrix.new_empty(0, matrix.shape[1])
     while True:

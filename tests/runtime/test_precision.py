@@ -4,12 +4,14 @@ import pytest
 import torch
 from kit.models import EXACT, Pair, TwoSided, bound, factors_of, reference_penalty, tiny_pair, train_factors, with_lora
 from kit.references import dense_gram
+from kit.tiny import as_pretrained, fine_tuner, save_tiny, tiny_data, tiny_trainer, unsafe_prompts
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from asft_lightning import AsFT, Pretrained, UpdatePenalty
+from asft_lightning import Answers, AsFT, Pretrained, UpdatePenalty
 from asft_lightning.anchors import Gram, build_anchors
+from asft_lightning.anchors.kept_answers import KeptAnswers
 from asft_lightning.runtime.precision import keep_float32
 
 ANCHORS = [Gram(tolerance=0, weight=0.3)]  # 0.3 is no number of bfloat16
@@ -75,6 +77,20 @@ def test_asft_keeps_penalty_anchors_and_factors_at_float32(pair, tmp_path, preci
     assert {factor.dtype for pair_of in factors_of(module.model).values() for factor in pair_of} == {torch.float32}
     frozen = {p.dtype for p in module.model.parameters() if not p.requires_grad}
     assert frozen == {torch.bfloat16 if precision == "bf16-true" else torch.float32}
+
+
+@pytest.mark.parametrize("settings", [{}, {"budget": 0.1}], ids=["weight", "budget"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_answers_are_read_and_held_at_float32(tmp_path, precision, settings):
+    """A run's file is read while the default dtype is the plugin's."""
+    pretrained = as_pretrained([save_tiny(tmp_path / name, seed) for name, seed in (("aligned", 1), ("base", 2))])
+    answers = Answers(unsafe_prompts(tmp_path), max_new_tokens=4, **settings)
+    module = fine_tuner(AsFT, pretrained, anchors=[], answers=answers)
+    tiny_trainer(tmp_path, precision=precision, max_steps=2).fit(module, tiny_data(pretrained, tmp_path))
+    held = [part for part in (module.answer_penalty, module.answer_budget) if part is not None]
+    assert {b.dtype for part in held for b in part.buffers() if b.is_floating_point()} <= {torch.float32}
+    assert {p.dtype for p in module.parameters() if p.requires_grad} == {torch.float32}
+    assert KeptAnswers.load(tmp_path / "answers.safetensors").sha256() == module.kept_answers.sha256()
 
 
 class AnyonesModule(LightningModule):
