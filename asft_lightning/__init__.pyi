@@ -52,10 +52,11 @@ from .evaluation import (
     generate_answers,
 )
 from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore
-from .modules import SBR, AsFT, ConstrainedSFT, Lisa, LoRAFineTuner
+from .modules import SBR, AsFT, ConstrainedSFT, FullAsFT, FullFineTuner, Lisa, LoRAFineTuner
 from .penalty.answer_budget import AnswerBudget
 from .penalty.answer_penalty import AnswerPenalty
 from .penalty.drift_budget import DriftBudget
+from .penalty.full_update_penalty import FullUpdatePenalty
 from .penalty.state_penalty import StatePenalty
 from .penalty.update_penalty import UpdatePenalty
 from .projections import OffAnchorShrinkage, Projection, SafeLoRA
@@ -90,6 +91,9 @@ __all__ = [
     "EndpointJudge",
     "EndpointRater",
     "FSDP2Strategy",
+    "FullAsFT",
+    "FullFineTuner",
+    "FullUpdatePenalty",
     "Gram",
     "GuardJudge",
     "Harmful",

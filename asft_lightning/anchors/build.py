@@ -20,7 +20,8 @@ from asft_lightning.errors import AnchorError
 from asft_lightning.runtime.files import cache_folder
 from asft_lightning.weights.matrices import Weights, WeightSource, open_weights
 from asft_lightning.weights.pretrained import Pretrained
-from asft_lightning.weights.targets import Target, find_lora_factors
+from asft_lightning.weights.targets import Target
+from asft_lightning.weights.trained_weights import trained_targets
 
 
 def build_anchors(
@@ -36,13 +37,13 @@ def build_anchors(
     probe: Probe | None = None,
     progress: bool = True,
 ) -> AnchorSet:
-    """Build the anchors of every weight that ``model``'s trainable LoRA layers update.
+    """Build the anchors of every weight matrix that training changes: by LoRA layers, or itself.
 
     Only the two tensors of one matrix are read at a time. ``model`` may lie on the meta device: only names and shapes of
     its layers are looked at.
 
     Args:
-        model: A model with PEFT LoRA layers.
+        model: A model with PEFT LoRA layers, or a plain one whose linear layers are trained, as far as they are trainable.
         aligned: The aligned model's weights: hub id, directory, live module, or {name: tensor}.
         base: The unaligned model's weights, likewise.
         anchors: The variants to sum, e.g. ``[Gram()]``.
@@ -55,12 +56,12 @@ def build_anchors(
 
     Raises:
         AnchorError: If no anchor is asked for, or one cannot be built; names the module.
-        UnpenalisedError: If the model has LoRA layers that cannot be penalised.
+        UnpenalisedError: If nothing is trained, or the model has LoRA layers that cannot be penalised.
         ConfigurationError: If a checkpoint cannot be read.
     """
     if not anchors:
         raise AnchorError("a protected run needs at least one anchor, got none. Pass anchors=[Gram()].")
-    targets = list({factor.target.name: factor.target for factor in find_lora_factors(model)}.values())
+    targets = trained_targets(model)
     needs = needs_of(anchors)
     weights = WeightPair(
         _open(aligned, revision, model) if "aligned" in needs else None,
@@ -96,7 +97,7 @@ def build_anchors_of(
 
     Args:
         pretrained: The checkpoints.
-        model: A model with PEFT LoRA layers, on the meta device or not.
+        model: As there, on the meta device or not.
         anchors: The variants to sum.
         tokenizer: Loads the model's tokenizer, where an anchor runs the model.
         template: How prompts are written for it.
@@ -134,11 +135,11 @@ def require_built_from(anchors: AnchorSet, model: nn.Module, aligned: WeightSour
         AnchorError: If they were built from other weights, or for other modules.
     """
     built_from = anchors.sources.get("aligned")
-    targets = [factor.target for factor in find_lora_factors(model) if factor.target.name in anchors.shapes]
+    targets = [target for target in trained_targets(model) if target.name in anchors.shapes]
     if built_from is None or len(targets) < len(anchors.shapes):
-        return  # made from no aligned weights, or for other modules: which UpdatePenalty refuses by name
+        return  # made from no aligned weights, or for other modules: which the penalty refuses by name
     weights = open_weights(aligned, revision, model)
-    if weights.fingerprint(list({target.name: target for target in targets}.values())) != built_from:
+    if weights.fingerprint(targets) != built_from:
         raise AnchorError(
             f"anchors must be built from the aligned model that is trained, and these were built from other weights than "
             f"{weights.label} holds. Build them for it: asft-lightning anchors build."

@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from asft_lightning.anchors import WeightPair
-from asft_lightning.callbacks.protocols import chat_module, pretrained_of
+from asft_lightning.callbacks.protocols import adapted_module, chat_module, pretrained_of
 from asft_lightning.projections import Projection, project_model, record
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.summary import updated
@@ -47,7 +47,7 @@ class AdapterProjection(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What cannot be projected shows before anything is trained."""
-        chat_module(self, pl_module, "model")
+        adapted_module(self, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Project, on every rank alike, and say what was done."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from lightning.pytorch import LightningModule, Trainer
 
 from asft_lightning.anchors import Anchor, AnchorSet, Gram, build_anchors_of, needs_of, term_labels, update_parts
-from asft_lightning.callbacks.protocols import ChatModule, chat_module, pretrained_of
+from asft_lightning.callbacks.protocols import ChatModule, adapted_module, chat_module, pretrained_of
 from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
@@ -64,9 +64,10 @@ class AlignmentMonitor(ScheduledCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the anchors, begin the table, and measure the model as it came."""
+        module = adapted_module(self, pl_module)
         if trainer.is_global_zero:
             self._anchor_set = self._anchors_of(pl_module)
-            _require_anchors_for_all(self._anchor_set, chat_module(self, pl_module, "model"))
+            _require_anchors_for_all(self._anchor_set, module)
             AlignmentLog(RunFolder.of(trainer).alignment).begin(trainer.global_step)
         super().on_train_start(trainer, pl_module)
 

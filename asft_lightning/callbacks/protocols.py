@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.weights.pretrained import Pretrained
+from asft_lightning.weights.trained_weights import lora_layers
 
 
 class ChatModule(Protocol):
@@ -58,6 +59,21 @@ def chat_module(
     """
     _require(callback, module, *(needs or ("model", "tokenizer", "template")))
     return cast(ChatModule, module)
+
+
+def adapted_module(callback: Callback, module: LightningModule) -> ChatModule:
+    """The module, whose model must carry LoRA, for callbacks that look at an adapter.
+
+    Raises:
+        ConfigurationError: If it has no model, or one without LoRA.
+    """
+    adapted = chat_module(callback, module, "model")
+    if not lora_layers(adapted.model):
+        raise ConfigurationError(
+            f"{type(callback).__name__} looks at a LoRA adapter, and {type(module).__name__} trains none. Leave the "
+            "callback out, or train LoRA (LoRAFineTuner, AsFT)."
+        )
+    return adapted
 
 
 def pretrained_of(callback: Callback, module: LightningModule) -> Pretrained:

@@ -55,6 +55,11 @@ class FinishedRun:
         folder = RunFolder(user_path(run))
         config = _read_config(folder, command)
         if not (folder.adapter / "adapter_model.safetensors").is_file():
+            if (folder.model / "config.json").is_file():
+                raise ConfigurationError(
+                    f"{command} is for runs that trained an adapter, and this one trained whole weights. {folder.model} is "
+                    "a plain model of Transformers: load, share or serve it as it is."
+                )
             raise ConfigurationError(
                 f"{command} needs a finished run, and {folder.adapter} holds no adapter. Add AdapterCheckpoint to it."
             )

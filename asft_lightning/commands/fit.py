@@ -17,7 +17,7 @@ from asft_lightning.callbacks.run_cost import RunCost
 from asft_lightning.chat.dates import today
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.modules import LoRAFineTuner
+from asft_lightning.modules import FineTuner
 from asft_lightning.runs.folder import RunFolder, is_rehearsal
 from asft_lightning.runs.logger import RunLogger
 from asft_lightning.runs.owning import owned, set_aside
@@ -49,7 +49,7 @@ class AsFTCLI(LightningCLI):
     def __init__(self, args: Sequence[str] | None = None, **kwargs: Any) -> None:
         make_classes_where_they_belong()
         super().__init__(
-            model_class=LoRAFineTuner,
+            model_class=FineTuner,
             datamodule_class=LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -131,7 +131,11 @@ class AsFTCLI(LightningCLI):
     def after_fit(self) -> None:
         """Say what is there, and what to type next."""
         folder = RunFolder.of(self.trainer)
-        if self.trainer.is_global_zero and not is_rehearsal(self.trainer) and folder.adapter.is_dir():
+        if not self.trainer.is_global_zero or is_rehearsal(self.trainer):
+            return
+        if folder.model.is_dir():
+            say(f"model: {folder.model}, for Transformers as it is; what was measured: {folder.summary}")
+        if folder.adapter.is_dir():
             say(
                 f"adapter: {folder.adapter}; what was measured: {folder.summary}",
                 f"to talk to it: asft-lightning chat {folder.path}",

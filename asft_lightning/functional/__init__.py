@@ -14,6 +14,7 @@ from asft_lightning.functional.decomposition import (
 from asft_lightning.functional.discriminant import discriminant
 from asft_lightning.functional.divergence import mean_divergence, mean_squared_distance
 from asft_lightning.functional.drift import budget_multiplier, without_share
+from asft_lightning.functional.full_penalty import full_update_penalty
 from asft_lightning.functional.loss import IGNORE_INDEX, mean_over_rows, mean_over_tokens, token_losses
 from asft_lightning.functional.margin import log_odds, top_token_margin
 from asft_lightning.functional.margin_change import MarginChange, margin_change
@@ -39,6 +40,7 @@ __all__ = [
     "budget_multiplier",
     "constraint_weights",
     "discriminant",
+    "full_update_penalty",
     "gram_applied",
     "gram_map",
     "harmful_map",

@@ -46,6 +46,11 @@ class QuadraticForm:
             applied, gram = applied + self.beta * outside, gram + self.beta * total(outside.mT @ outside)
         return applied, gram
 
+    def powered(self, matrix: Tensor, inside: Tensor, power: float) -> Tensor:
+        """M^power F (..., d, n) of a wide matrix F (..., d, n) and its UᵀF (..., k, n): its shards' rows where it is one."""
+        outside: float = self.beta**power
+        return outside * matrix + self.directions @ ((self.weights**power - outside).unsqueeze(-1) * inside)
+
     def to(self, dtype: torch.dtype) -> "QuadraticForm":
         """The same form in another dtype."""
         return QuadraticForm(self.beta, self.directions.to(dtype), self.weights.to(dtype))

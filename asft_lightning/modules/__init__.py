@@ -2,9 +2,22 @@
 
 from asft_lightning.modules.asft import AsFT
 from asft_lightning.modules.constrained_sft import ConstrainedSFT
+from asft_lightning.modules.fine_tuner import FineTuner
+from asft_lightning.modules.full_asft import FullAsFT
+from asft_lightning.modules.full_fine_tuner import FullFineTuner
 from asft_lightning.modules.lisa import Lisa
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
 from asft_lightning.modules.sbr import SBR
 from asft_lightning.modules.task_loss import TaskLoss
 
-__all__ = ["SBR", "AsFT", "ConstrainedSFT", "Lisa", "LoRAFineTuner", "TaskLoss"]
+__all__ = [
+    "SBR",
+    "AsFT",
+    "ConstrainedSFT",
+    "FineTuner",
+    "FullAsFT",
+    "FullFineTuner",
+    "Lisa",
+    "LoRAFineTuner",
+    "TaskLoss",
+]

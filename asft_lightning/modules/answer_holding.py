@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -80,11 +79,6 @@ class AnswerHolding(TwoGradients):
         probe = Probe(loader, self.tokenizer, self.template, self.build_device, self.pretrained.loading)
         return answers.build(probe, open_weights(self.pretrained.aligned, self.pretrained.revision), flagged)
 
-    @property
-    def build_device(self) -> torch.device | None:
-        """Where the aligned model is run before training; None for where it is loaded to."""
-        return None if self._trainer is None else self._trainer.strategy.root_device
-
     def configure_model(self) -> None:
         """Load the model and, for training, bind the answers to it."""
         super().configure_model()
@@ -102,11 +96,6 @@ class AnswerHolding(TwoGradients):
         """Hook: how far the configured model is from these answers."""
         assert self.model is not None and self.answers is not None
         return AnswerPenalty(self.model, answers, rows_per_step=self.answers.rows_per_step)
-
-    def leave_to_each_rank(self, *parts: str) -> None:
-        """Have DDP not broadcast what every rank reads from one file, at each step; nor could it from the host."""
-        held = [name for name, _ in self.named_buffers() if name.startswith(parts)]
-        self._ddp_params_and_buffers_to_ignore = [*getattr(self, "_ddp_params_and_buffers_to_ignore", []), *held]
 
     def regularisation(self) -> Tensor | None:
         """The weighted distance, logged without its weight.

@@ -1,41 +1,30 @@
 """AsFT: fine-tuning anchored to the alignment direction (arXiv 2506.08473)."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from peft import LoraConfig
 from torch import Tensor
 
-from asft_lightning.anchors import (
-    Anchor,
-    AnchorSet,
-    Answers,
-    Gram,
-    build_anchors_of,
-    require_built_from,
-)
+from asft_lightning.anchors import Anchor, AnchorSet, Answers
 from asft_lightning.chat.template import Template
-from asft_lightning.errors import ConfigurationError, UnpenalisedError
-from asft_lightning.modules.aligned_start import require_aligned_start
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.modules.anchored import Anchored
 from asft_lightning.modules.answer_holding import AnswerHolding
 from asft_lightning.modules.decay import Decay
 from asft_lightning.modules.task_loss import LossReduction
 from asft_lightning.modules.two_gradients import Conflict
 from asft_lightning.penalty.drift_budget import DriftBudget, require_budget, require_one_to_limit
 from asft_lightning.penalty.update_penalty import UpdatePenalty
-from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.weights.pretrained import Pretrained
 
 
-class AsFT(AnswerHolding):
+class AsFT(Anchored, AnswerHolding):
     """L = L_task + λ Σ_l ‖(I − C_l) B_l A_l‖²_F (Eq. 4), for any sum of anchors.
 
     λ means the same at any accumulation, batch size, world size and precision: the penalty is part of every
@@ -92,16 +81,7 @@ class AsFT(AnswerHolding):
         super().__init__(pretrained, lora, template, adapter, *tuning)
         self.settle(conflict)
         self.hold(answers)
-        if not (0 <= lambda_reg < math.inf and lambda_warmup_steps >= 0):
-            raise ConfigurationError(
-                f"lambda_reg and lambda_warmup_steps must be numbers ≥ 0, got {lambda_reg} and {lambda_warmup_steps}. "
-                "The paper's λ is 1; a negative one would drive the model away from its anchor."
-            )
-        require_aligned_start(pretrained, "AsFT")
-        if anchors is not None and anchor_file is not None:
-            raise ConfigurationError(
-                f"anchors are built or read, not both: got anchors and anchor_file {anchor_file!r}. Leave one out."
-            )
+        self.anchor_to(lambda_reg, anchors, anchor_file, lambda_warmup_steps)
         if anchors == [] and anchor_file is None and answers is None:
             raise ConfigurationError(
                 "AsFT needs something to hold the model by, and anchors is an empty list. Leave it out for Gram, "
@@ -110,54 +90,21 @@ class AsFT(AnswerHolding):
         if drift_budget is not None:
             require_budget(drift_budget)
             require_one_to_limit(anchors)
-        self.lambda_reg = lambda_reg
-        self.anchors: Sequence[Anchor] = [Gram()] if anchors is None else anchors
         self.drift_budget = drift_budget
-        self.anchor_file = anchor_file
-        self.lambda_warmup_steps = lambda_warmup_steps
         self.scale_update = scale_update
         self.allow_unpenalised = allow_unpenalised
         self.anchors_on_host = anchors_on_host
-        self.penalty: UpdatePenalty | None = None
         self.budget: DriftBudget | None = None
-        self.anchor_set: AnchorSet | None = None
         self._multiplier = 0.0
 
-    def prepare_data(self) -> None:
-        """Build the anchors on rank 0 and keep them in the run's folder; the others wait here, without a timeout."""
-        super().prepare_data()
-        if self._holds_updates and self.trainer.state.fn == TrainerFn.FITTING:
-            self.build_anchors().save(RunFolder.of(self.trainer).anchors)
-
     @property
-    def _holds_updates(self) -> bool:
-        return bool(self.anchors) or self.anchor_file is not None
+    def is_protected(self) -> bool:
+        """Whether anything protects: λ, a budget, or answers."""
+        return super().is_protected or self.budget is not None or self.answers is not None
 
-    def build_anchors(self) -> AnchorSet:
-        """The anchors of this run's targets, found on a model without weights; from the cache or the given file if there.
-
-        Raises:
-            AnchorError: If one cannot be built, or the file's were built from another aligned model.
-        """
-        model = self.with_adapter(self.pretrained.load_model_on_meta())
-        if self.anchor_file is not None:
-            anchors = AnchorSet.load(self.anchor_file)
-            require_built_from(anchors, model, self.pretrained.aligned, self.pretrained.revision)
-            return anchors
-        tokenizer, device = lambda: self.tokenizer, self.build_device
-        return build_anchors_of(self.pretrained, model, self.anchors, tokenizer, self.template, run_on=device)
-
-    def configure_model(self) -> None:
-        """Load the model and, for training, bind the anchors to it."""
-        super().configure_model()
-        is_fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        if self._holds_updates and self.anchor_set is None and is_fitting:
-            self.bind(AnchorSet.load(RunFolder.of(self.trainer).anchors))
-
-    def bind(self, anchors: AnchorSet) -> None:
-        """Protect the configured model with these anchors."""
+    def protect(self, anchors: AnchorSet) -> None:
+        """Penalise or limit the update of the configured model."""
         assert self.model is not None
-        self.anchor_set = anchors
         options = {
             "resumed": self.adapter is not None,
             "allow_unpenalised": self.allow_unpenalised,
@@ -174,27 +121,14 @@ class AsFT(AnswerHolding):
                 "conflict: project needs something with a gradient that protects, and a drift budget alone has none. Leave "
                 "conflict out, or give answers."
             )
-        self.leave_to_each_rank("penalty.", "budget.")
-        if self.lambda_reg == 0 and self.budget is None and self.answers is None:
-            rank_zero_warn("lambda_reg is 0: this run trains without protection.")
 
     def regularisation(self) -> Tensor | None:
         """λ·penalty and the weighted divergence of answers, all logged, and the drift where it is limited."""
-        if self._holds_updates and self.anchor_set is None:
-            raise UnpenalisedError("AsFT must not train without its penalty: call bind(build_anchors()) first.")
-        parts = [part for part in (self._penalised(), super().regularisation()) if part is not None]
-        return self.apart(torch.stack(parts).sum() if parts else None)
-
-    def _penalised(self) -> Tensor | None:
+        self.require_bound()
         if self.budget is not None:
             self.show("train/drift", self.budget.drift())
-        if self.penalty is None:
-            return None
-        strength = self.current_lambda()
-        penalty: Tensor = self.penalty()
-        self.log("train/penalty", penalty.detach())
-        self.log("train/lambda", strength)
-        return penalty * strength
+        parts = [part for part in (self.penalised(), super().regularisation()) if part is not None]
+        return self.apart(torch.stack(parts).sum() if parts else None)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step, and back into the drift budget where it led out of it."""
@@ -208,18 +142,6 @@ class AsFT(AnswerHolding):
         if self.budget is not None:
             self.log("train/budget_multiplier", self._multiplier)
 
-    def current_lambda(self) -> float:
-        """Hook: λ at this optimizer step, with the linear warm-up."""
-        if self.lambda_warmup_steps == 0:
-            return self.lambda_reg
-        return self.lambda_reg * min(1.0, (self.global_step + 1) / self.lambda_warmup_steps)
-
     def fingerprint(self) -> dict[str, object]:
         """What was trained, how, and what protected it."""
-        if self.anchor_set is None:
-            anchors: dict[str, object] = {"anchors": [anchor.settings() for anchor in self.anchors]}
-        else:
-            terms = [dict(term.settings) for term in self.anchor_set.terms]
-            anchors = {"anchors": terms, "anchors_sha256": self.anchor_set.sha256()}
-        settings = {name: getattr(self, name) for name in ("lambda_reg", "drift_budget", "conflict")}
-        return {**super().fingerprint(), **settings, **anchors}
+        return {**super().fingerprint(), "drift_budget": self.drift_budget, "conflict": self.conflict}

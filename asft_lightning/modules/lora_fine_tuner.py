@@ -1,46 +1,25 @@
-"""LoRAFineTuner: plain supervised LoRA fine-tuning (SFT), the spine that every method of this package adds to."""
-
-from collections.abc import Mapping
-from typing import Any
+"""LoRAFineTuner: plain supervised LoRA fine-tuning (SFT), the baseline."""
 
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from asft_lightning.audit import audit_run
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.modules.decay import Decay, decaying, require_known_decay, require_positive_rate
-from asft_lightning.modules.finishing import finish_what_is_left
+from asft_lightning.modules.decay import Decay
+from asft_lightning.modules.fine_tuner import FineTuner
 from asft_lightning.modules.lora_config import PAPER_LORA, lora_config
-from asft_lightning.modules.ready_batch import ready
-from asft_lightning.modules.spoilt_batch import spoilt_batch
-from asft_lightning.modules.step_figures import StepFigures
-from asft_lightning.modules.task_loss import LossReduction, TaskLoss
-from asft_lightning.modules.trained_part import TrainedPart
-from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
-from asft_lightning.runtime.ending import Ending, end_where_told, requeue_where_told
-from asft_lightning.runtime.malformed import refuse_malformed
+from asft_lightning.modules.task_loss import LossReduction
 from asft_lightning.runtime.plain_data import PlainData
-from asft_lightning.runtime.progress import Progress
-from asft_lightning.runtime.queued import queueable
-from asft_lightning.runtime.ranks import of_every_rank, on_any_rank
-from asft_lightning.runtime.sharding import shard
-from asft_lightning.runtime.strategies import require_known_strategy
 from asft_lightning.weights.loading import load_adapter
 from asft_lightning.weights.pretrained import Pretrained
-from asft_lightning.weights.targets import find_lora_factors
 
 
-class LoRAFineTuner(TrainedPart):
+class LoRAFineTuner(FineTuner):
     """Fine-tune an aligned causal LM with LoRA, without any protection: the baseline.
 
-    To change a method, override one of the small hooks: :meth:`task_loss`, :meth:`regularisation`,
-    :meth:`trainable_parameters`, :meth:`configure_optimizers`.
+    Its hooks, and the arguments from ``loss_reduction`` on, are those of :class:`FineTuner`.
 
     Args:
         pretrained: The checkpoints.
@@ -59,6 +38,8 @@ class LoRAFineTuner(TrainedPart):
         ConfigurationError: If ``lora`` has unknown arguments, or ``lr_scheduler`` is no such name.
     """
 
+    model: PeftModel | None
+
     def __init__(
         self,
         pretrained: Pretrained,
@@ -71,55 +52,14 @@ class LoRAFineTuner(TrainedPart):
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-5, weight_decay=0.0),
         lr_scheduler: Decay | LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__()
-        require_known_decay(lr_scheduler)
-        self.pretrained = pretrained
+        tuning = (loss_reduction, gradient_checkpointing, compile_backend, optimizer, lr_scheduler)
+        super().__init__(pretrained, template, *tuning)
         self.lora = lora_config(PAPER_LORA if lora is None else lora)
-        self.template = template
         self.adapter = adapter
-        self.gradient_checkpointing = gradient_checkpointing
-        self.compile_backend = compile_backend
-        self.model: PeftModel | None = None
-        self._task_loss = TaskLoss(loss_reduction)
-        self._optimizer = optimizer
-        self._lr_scheduler = lr_scheduler
-        self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._step: tuple[Mapping[str, Tensor], Mapping[str, Tensor], StepFigures] | None = None
-        self._shown: dict[str, Tensor] = {}
 
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer, loaded on first use."""
-        if self._tokenizer is None:
-            self._tokenizer = self.pretrained.load_tokenizer()
-        return self._tokenizer
-
-    def prepare_data(self) -> None:
-        """On rank 0, before a model is loaded: have the aligned model look through the rows, where the data asks for it."""
-        audit_run(self.trainer)
-
-    def setup(self, stage: str) -> None:
-        """Refuse what cannot be gone on from; have checkpoints written whole, what is left done, and one date written."""
-        self.template = self.template.on(of_every_rank(self.template.day)[0])  # ranks may begin on both sides of midnight
-        require_known_strategy(self.trainer.strategy, self.pretrained.load_in_4bit)
-        keep_checkpoints_whole(self.trainer.strategy)
-        finish_what_is_left(self.trainer)
-        refuse_malformed(self.trainer)
-
-    def configure_callbacks(self) -> list[Callback]:
-        """What every run needs: ranks that end together and not within a step, and checkpoints that a run goes on from."""
-        return [Ending(), Progress()]
-
-    def configure_model(self) -> None:
-        """Load the aligned model and put the adapter on it; once, whatever calls it again."""
-        if self.model is None:
-            self.model = self.with_adapter(self.pretrained.load_model())
-            if self.gradient_checkpointing:
-                self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            if self.compile_backend is not None:
-                self.model.compile(backend=self.compile_backend, dynamic=True)  # in place: names and generation stay
-            if self.device_mesh is not None:
-                shard(self.model, self.device_mesh["data_parallel"])
+    def made_trainable(self, model: PreTrainedModel) -> PeftModel:
+        """``model`` with an adapter, of which the factors are trained."""
+        return self.with_adapter(model)
 
     def with_adapter(self, model: PreTrainedModel) -> PeftModel:
         """``model`` with a new adapter, or with the one to go on from."""
@@ -129,92 +69,3 @@ class LoRAFineTuner(TrainedPart):
             except ValueError as error:  # PEFT's errors on target_modules name the rule and the value
                 raise ConfigurationError(f"lora does not fit {self.pretrained.aligned}: {error}") from error
         return load_adapter(model, self.adapter, self.pretrained.aligned)
-
-    def trained_layers(self) -> list[str]:
-        """Names, in the plain model, of the layers that LoRA adapts, from the lowest; found on a model without weights."""
-        return [factor.target.name for factor in find_lora_factors(self.with_adapter(self.pretrained.load_model_on_meta()))]
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Read on the host what a step must know of a batch, see :func:`ready`; and have it sent without a wait."""
-        if not (isinstance(batch, Mapping) and "labels" in batch):
-            return batch
-        return queueable(ready(batch), self.device)
-
-    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """Task loss plus what a method adds to it; :meth:`on_after_backward` looks at it."""
-        self._step, self._shown = None, {}
-        extra = self.regularisation()  # before the forward pass, after which a sharded factor may be a plain tensor
-        task_loss = self.task_loss(batch)
-        self.show("train/task_loss", task_loss)
-        if extra is not None:
-            self.log("train/penalty_ratio", (extra / task_loss).detach())
-        loss = task_loss if extra is None else task_loss + extra
-        parts = {"task loss": task_loss.detach()} | ({} if extra is None else {"λ·penalty": extra.detach()})
-        self._step = batch, parts, StepFigures(self._trainer, loss, self._shown)
-        return loss
-
-    def show(self, name: str, figure: Tensor) -> None:
-        """Log a scalar of this training step, in the progress bar too: it goes to the host with the loss."""
-        self._shown[name] = figure
-
-    def on_after_backward(self) -> None:
-        """End a run that must not go on; the device has the backward pass to do meanwhile, and no weight has changed.
-
-        Raises:
-            TrainingError: If a loss is no finite number, before any weight has changed by it, or the weights are not.
-            KeyboardInterrupt: If a rank was told to end by Ctrl-C; a SIGTERM likewise.
-        """
-        if self._step is None:  # the backward pass of what protects alone
-            return
-        (batch, parts, figures), self._step = self._step, None
-        for name, figure in figures.shown.items():
-            self.log(name, figure, prog_bar=True)
-        if figures.must_end:  # on all ranks, or the others would wait for this one
-            requeue_where_told(self._trainer)
-            end_where_told(self._trainer)
-            if not on_any_rank(self._trainer, figures.is_spoilt):
-                return  # its job will be requeued, and has a checkpoint now
-            self.require_finite_weights()
-            raise spoilt_batch(self.trainer, self.tokenizer, batch, parts if figures.is_spoilt else None)
-
-    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Task loss on the held-out rows."""
-        end_where_told(self._trainer)
-        self.log("val/task_loss", self.task_loss(batch), prog_bar=True, sync_dist=True)
-
-    def test_step(self, batch: Mapping[str, Tensor] | None, batch_idx: int) -> None:
-        """Task loss on the held-out rows, if there are any; the callbacks score the rest."""
-        if batch is not None:
-            self.log("test/task_loss", self.task_loss(batch), sync_dist=True)
-
-    def task_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Hook: the fine-tuning task's loss on a batch, a scalar."""
-        assert self.model is not None
-        return self._task_loss(self.model, batch)
-
-    def regularisation(self) -> Tensor | None:
-        """Hook: what is added to the task loss of a step, a scalar; None for nothing."""
-        return None
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer and scheduler of the arguments, over the trainable parameters only.
-
-        Raises:
-            ConfigurationError: If the learning rate is 0 or no number.
-        """
-        optimizer = self._optimizer(self.trainable_parameters())
-        require_positive_rate(optimizer)
-        if self._lr_scheduler is None:
-            return optimizer
-        decay = self._lr_scheduler
-        scheduler = decaying(optimizer, decay, self.trainer) if isinstance(decay, str) else decay(optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def fingerprint(self) -> dict[str, object]:
-        """What was trained and how, to record beside a result."""
-        checkpoints = {side: getattr(self.pretrained, side) for side in ("aligned", "base", "start")}
-        return {"method": type(self).__name__, **checkpoints}
-
-    def on_train_end(self) -> None:
-        """A signal that came while the end was at work is not swallowed."""
-        end_where_told(self.trainer)

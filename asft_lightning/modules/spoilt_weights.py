@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from asft_lightning.errors import TrainingError
 from asft_lightning.runtime.reading import is_finite
+from asft_lightning.runtime.sharding import own_part
 
 
 def first_spoilt(weights: Iterable[tuple[str, Tensor]]) -> str | None:
@@ -15,7 +15,7 @@ def first_spoilt(weights: Iterable[tuple[str, Tensor]]) -> str | None:
     Args:
         weights: Names and tensors.
     """
-    return next((name for name, weight in weights if not is_finite(_own_part(weight))), None)
+    return next((name for name, weight in weights if not is_finite(own_part(weight))), None)
 
 
 def spoilt_weights(step: int, name: str | None) -> TrainingError:
@@ -31,7 +31,3 @@ def spoilt_weights(step: int, name: str | None) -> TrainingError:
         "large. No adapter or checkpoint was written of them. Lower the learning rate or set trainer.gradient_clip_val, "
         "then go on from the last checkpoint."
     )
-
-
-def _own_part(weight: Tensor) -> Tensor:
-    return weight.to_local() if isinstance(weight, DTensor) else weight

@@ -6,9 +6,8 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from asft_lightning.runtime.sharding import SumOverRanks, mesh_of, put_together, sharded_like
+from asft_lightning.runtime.sharding import SumOverRanks, mesh_of, own_part, put_together, sharded_like
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class SwitchPoint:
         """
         drifts = [parameter - self.weights[name] for name, parameter in parameters.items()]
         meshes = [mesh_of(drift) for drift in drifts]
-        local = torch.stack([_local(drift).square().sum() for drift in drifts]).sum()
+        local = torch.stack([own_part(drift).square().sum() for drift in drifts]).sum()
         mesh = meshes[0]
         return local if mesh is None else local + (SumOverRanks(mesh)(local.detach()) - local.detach())
 
@@ -45,7 +44,3 @@ class SwitchPoint:
     def from_state(cls, state: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> Self:
         """What :meth:`state` gave, where and as the parameters are."""
         return cls({name: sharded_like(state[name].to(p.device, p.dtype), p) for name, p in parameters.items()})
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -76,6 +76,11 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def model(self) -> Path:
+        """The whole model as Transformers keeps it, a folder; where its own weights were trained."""
+        return self.path / "model"
+
+    @property
     def anchors(self) -> Path:
         """What the run was protected with."""
         return self.path / ANCHORS
@@ -127,6 +132,7 @@ class RunFolder:
             self.checkpoints,
             *self.path.glob("hpc_ckpt_*.ckpt"),
             self.adapter,
+            self.model,
         )  # the second are Lightning's, of SLURM
         told = (self.summary, self.data, self.anchors, self.answers, self.projection, self.scored)
         audited = (self.audit, self.audited_rows, self.audit_picture)

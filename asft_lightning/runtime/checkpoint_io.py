@@ -68,7 +68,7 @@ def keep_checkpoints_whole(strategy: Strategy) -> None:
 
 
 def require_same_weights(trained: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another adapter.
+    """Refuse a checkpoint of other trained weights.
 
     Args:
         trained: What the module trains, by name.
@@ -79,6 +79,6 @@ def require_same_weights(trained: Mapping[str, Any], given: Mapping[str, Any]) -
     """
     if different := sorted(trained.keys() ^ given.keys()):
         raise ConfigurationError(
-            "a checkpoint must hold exactly the trained weights of this module, and differs in "
-            f"{len(different)} of them, e.g. {different[0]}. Resume with the lora and answers settings it was made with."
+            f"a checkpoint must hold exactly the trained weights of this module, and differs in {len(different)} of them, "
+            f"e.g. {different[0]}. Resume with the lora and answers settings it was made with, or its targets."
         )

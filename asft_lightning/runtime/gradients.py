@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+
+from asft_lightning.runtime.sharding import own_part
 
 
 @torch.no_grad()
 def gradient_vector(parameters: Sequence[Tensor]) -> Tensor:
     """A copy of the gradients (n,), one after the other; 0 where a parameter has none."""
-    return torch.cat([_own(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+    return torch.cat([own_part(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
 
 
 @torch.no_grad()
@@ -19,10 +20,6 @@ def set_gradient(parameters: Sequence[Tensor], vector: Tensor) -> None:
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    own = [_own(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    own = [own_part(parameter.grad) for parameter in parameters if parameter.grad is not None]
     for gradient, part in zip(own, torch.split(vector, [gradient.numel() for gradient in own]), strict=True):
         gradient.copy_(part.view_as(gradient))
-
-
-def _own(gradient: Tensor) -> Tensor:
-    return gradient.to_local() if isinstance(gradient, DTensor) else gradient

@@ -1,4 +1,4 @@
-"""FSDP2: a LoRA model sharded over ranks, each rank's piece of its factors, and sums over the pieces."""
+"""FSDP2: a model sharded over ranks, each rank's piece of what is trained of it, and sums over the pieces."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
@@ -10,18 +10,19 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.utils._pytree import tree_map_only
+from transformers import PreTrainedModel
 
 from asft_lightning.errors import ConfigurationError
 
 T = TypeVar("T")
 
 
-def shard(model: PeftModel, mesh: DeviceMesh) -> None:
-    """Shard a LoRA model over a mesh of one dimension: block by block, and what is left with the base model as the root.
+def shard(model: PreTrainedModel | PeftModel, mesh: DeviceMesh) -> None:
+    """Shard a model over a mesh of one dimension: block by block, and what is left with the plain model as the root.
 
-    What is trained starts as it is on the first rank, as under DDP: each rank draws its own.
+    What is trained starts as it is on the first rank, as under DDP: each rank draws its own LoRA factors.
     """
-    base = model.get_base_model()
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     first = torch.distributed.get_global_rank(mesh.get_group(), 0)
     for parameter in base.parameters():
         if parameter.requires_grad:
@@ -71,7 +72,7 @@ def sharded_like(value: Any, other: Any) -> Any:
 
 
 def mesh_of(factor: Tensor) -> DeviceMesh | None:
-    """The ranks over which a factor is sharded by rows, as ``fully_shard`` does; None where each rank has all of it.
+    """The ranks over which a factor or weight is sharded by rows, as ``fully_shard`` does; None where each has all of it.
 
     Raises:
         ConfigurationError: If it is distributed in another way.
@@ -80,10 +81,15 @@ def mesh_of(factor: Tensor) -> DeviceMesh | None:
         return None
     if factor.device_mesh.ndim != 1 or factor.placements != (Shard(0),):
         raise ConfigurationError(
-            f"LoRA factors must be sharded by rows over one axis of ranks, got {factor.placements} over "
+            f"what is trained must be sharded by rows over one axis of ranks, got {factor.placements} over "
             f"{factor.device_mesh}. Use asft_lightning.FSDP2Strategy, or fully_shard over a mesh of one dimension."
         )
     return factor.device_mesh
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor; the tensor itself where each has all of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def stacked_shards(factors: Sequence[Tensor], width: int, dtype: torch.dtype) -> Tensor:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.plugins import BitsandbytesPrecision, HalfPrecision, Precision, TransformerEnginePrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
@@ -104,4 +105,20 @@ def require_known_strategy(strategy: Strategy, load_in_4bit: bool = False) -> No
         raise ConfigurationError(
             "weights that are sharded must not be packed, and pretrained.load_in_4bit packs them into bytes without rows. "
             "Use DDP (--config trainer/ddp), for which they are small enough, or leave load_in_4bit out."
+        )
+
+
+def require_whole_weights(plugin: Precision) -> None:
+    """Refuse a precision that turns whole modules to fewer bits, where their own weights are trained.
+
+    Args:
+        plugin: The trainer's.
+
+    Raises:
+        ConfigurationError: If it does.
+    """
+    if isinstance(plugin, HalfPrecision | BitsandbytesPrecision | TransformerEnginePrecision):
+        raise ConfigurationError(
+            "weights that are trained themselves must be float32 or wider, or small steps are lost, and trainer.precision "
+            f"{plugin.precision} rounds them. Use bf16-mixed, which computes in bfloat16 and keeps them, or 32-true."
         )

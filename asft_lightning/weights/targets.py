@@ -107,13 +107,36 @@ def require_only_bound_trainable(model: nn.Module, factors: Iterable[LoRAFactors
     Raises:
         UnpenalisedError: If there are any and it does not.
     """
-    bound = {id(parameter) for factor in factors for parameter in (factor.a, factor.b)}
-    free = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in bound]
+    bound = [parameter for factor in factors for parameter in (factor.a, factor.b)]
+    freezing = "(bias='none', no lora_bias, no modules_to_save)"
+    return require_all_bound(model, bound, allow_unpenalised, "LoRA factors", freezing)
+
+
+def require_all_bound(
+    model: nn.Module, bound: Iterable[nn.Parameter], allow_unpenalised: bool, what: str, freezing: str
+) -> list[str]:
+    """What is trainable must be exactly the bound parameters.
+
+    Args:
+        model: The model.
+        bound: What a penalty sees.
+        allow_unpenalised: Let others pass.
+        what: What they are, for an error.
+        freezing: How to freeze others, likewise.
+
+    Returns:
+        The names of others, where ``allow_unpenalised`` lets them pass.
+
+    Raises:
+        UnpenalisedError: If there are any and it does not.
+    """
+    known = {id(parameter) for parameter in bound}
+    free = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in known]
     if free and not allow_unpenalised:
         shown = ", ".join(free[:3]) + (f" and {len(free) - 3} more" if len(free) > 3 else "")
         raise UnpenalisedError(
-            f"what is trained must be exactly the penalised LoRA factors, but {shown} would be trained as well, unseen "
-            "by the penalty. Freeze them (bias='none', no lora_bias, no modules_to_save), or pass allow_unpenalised=True."
+            f"what is trained must be exactly the penalised {what}, but {shown} would be trained as well, unseen "
+            f"by the penalty. Freeze them {freezing}, or pass allow_unpenalised=True."
         )
     return free
 

@@ -165,9 +165,9 @@ def test_no_anchor_at_all_is_refused():
         build(with_lora(tiny_model()), None, None, [])
 
 
-def test_a_model_without_lora_is_refused():
+def test_a_model_of_which_nothing_is_trained_is_refused():
     with pytest.raises(UnpenalisedError, match=r"LlamaForCausalLM has none\. Wrap it with peft\.get_peft_model"):
-        build(tiny_model(), None, None, [Shrinkage()])
+        build(tiny_model().requires_grad_(False), None, None, [Shrinkage()])
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):
