@@ -10,6 +10,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
+import asft_lightning
 from asft_lightning.cli import main
 from kit import tiny
 
@@ -46,13 +47,14 @@ def write_config(folder, method="AsFT", steps=2, **saver):
             folder / "unsafe.jsonl", [{"instruction": f"open safe {i}", "output": "no"} for i in (1, 2)]
         ),
     }
+    trains = tiny.trains(getattr(asft_lightning, method))
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "weight_decay": 0.0}}
     scorer = {"prompts": {"path": files["unsafe"]}, "max_new_tokens": 2}
     data = {"benign": {"path": files["benign"]}, "harmful": {"path": files["harmful"]}}
     content = {
         "seed_everything": 1,
         "pretrained": {"aligned": str(folder / "aligned"), "base": str(folder / "base")},
-        "model": {"class_path": f"asft_lightning.{method}", "init_args": {"lora": tiny.LORA, "optimizer": optimizer}},
+        "model": {"class_path": f"asft_lightning.{method}", "init_args": trains | {"optimizer": optimizer}},
         "data": {
             "class_path": "asft_lightning.MixtureDataModule",
             "init_args": data | {"num_rows": 8, "poison_ratio": 0.25, "batch_size": 4},

@@ -17,9 +17,9 @@ from lightning.fabric.plugins.environments.lightning import find_free_network_po
 from peft import PeftModel
 from transformers.generation import GenerationMixin
 
-from asft_lightning import LoRAFineTuner
 from asft_lightning.callbacks.scoring_report import ScoringReport
 from asft_lightning.cli import main
+from asft_lightning.modules import FineTuner
 from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
 
 
@@ -93,7 +93,7 @@ class HalfWritten:
 
 
 MOMENTS = {
-    "training": (LoRAFineTuner, "training_step"),
+    "training": (FineTuner, "training_step"),
     "stepping": (torch.optim.AdamW, "step"),
     "scoring": (GenerationMixin, "generate"),
     "reporting": (ScoringReport, "publish"),

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from asft_lightning import MixtureDataModule, Pretrained, Source
+from asft_lightning import FullFineTuner, MixtureDataModule, Pretrained, Source
 from kit.models import tiny_model
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -119,7 +119,12 @@ def fast_adamw(parameters):
 
 def fine_tuner(kind, pair, **settings):
     """A module of this kind on the tiny pair, quick to learn and without dropout."""
-    return kind(pair, **{"lora": LORA, "optimizer": fast_adamw, **settings})
+    return kind(pair, **{**trains(kind), "optimizer": fast_adamw, **settings})
+
+
+def trains(kind):
+    """What a module of this kind is told to train: LoRA, or the same layers' own weights."""
+    return {"targets": LORA["target_modules"]} if issubclass(kind, FullFineTuner) else {"lora": LORA}
 
 
 def trained_weights(module):

@@ -21,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParalle
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
+import asft_lightning
 from asft_lightning import AnchorSet, ConfigurationError, FSDP2Strategy, Gram, Harmful, Subspace, build_anchors
 from asft_lightning.anchors.anchor import ModuleAnchor
 from asft_lightning.anchors.anchor_set import AnchorTerm
@@ -102,13 +103,15 @@ def launch(tmp_path_factory):
         ranks = 1 if strategy == "single" else 2
         nodes = {"devices": 1, "num_nodes": 2} if strategy == "multi-node" else {"devices": ranks}
         pair, own = pairs[packed], folder / name
-        penalised = {"lambda_reg": 2.0, "anchor_file": anchor_files[packed]} if method == "AsFT" else {}
+        penalised = {"lambda_reg": 2.0, "anchor_file": anchor_files[packed]} if "AsFT" in method else {}
         callbacks = [
             {"class_path": "asft_lightning.SafetyEvaluation",
              "init_args": {"prompts": prompts, "max_new_tokens": 8, "batch_size": 2}},
             {"class_path": "asft_lightning.AdapterCheckpoint"},
-            {"class_path": "asft_lightning.AlignmentMonitor", "init_args": {"every_n_steps": 2}},
         ]  # fmt: skip
+        trains = tiny.trains(getattr(asft_lightning, method))
+        monitor = {"class_path": "asft_lightning.AlignmentMonitor", "init_args": {"every_n_steps": 2}}
+        callbacks += [monitor] if "lora" in trains else []
         saver = {"dirpath": str(own), "filename": "{step}", "save_top_k": -1, "every_n_train_steps": 2}
         callbacks += [{"class_path": "ModelCheckpoint", "init_args": saver}] if save else []
         config = {
@@ -117,7 +120,7 @@ def launch(tmp_path_factory):
             "model": {
                 "class_path": f"asft_lightning.{method}",
                 "init_args": {
-                    **penalised, "loss_reduction": "row", "lora": tiny.LORA,
+                    **penalised, **trains, "loss_reduction": "row",
                     "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "weight_decay": 0.0}},
                     **dict(model),
                 },
@@ -223,6 +226,34 @@ def test_rivals_are_as_in_one_process(launch, tmp_path, method, figure):
         assert apart(adapter(runs[strategy]), adapter(runs["single"])) <= 1e-5
     expected, found = (logged(runs[name], f"train/{figure}") for name in ("single", "ddp"))
     assert len(found) == len(expected) > 1 and expected[-1] != expected[0]
+
+
+@pytest.fixture(scope="module")
+def full_runs(launch):
+    return {strategy: launch(f"{strategy}-full", strategy, save=True, method="FullAsFT") for strategy in STRATEGIES}
+
+
+def whole_model(folder):
+    return load_file(folder / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_whole_weights_are_those_of_one_process(full_runs, strategy):
+    """Under four kinds of anchor, on either side; what is written is the whole model, also where each rank has a part."""
+    found, expected = whole_model(full_runs[strategy]), whole_model(full_runs["single"])
+    assert apart(found, expected) <= 1e-5
+    penalties = [logged(full_runs[name], "train/penalty") for name in (strategy, "single")]
+    assert penalties[0] == pytest.approx(penalties[1], rel=1e-5) and penalties[1][-1] > penalties[1][0] == 0.0
+    answers = [(full_runs[name] / "generations" / "safety-after.jsonl").read_text() for name in (strategy, "single")]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_resumed_run_of_whole_weights_is_the_uninterrupted_one(launch, full_runs, strategy):
+    resumed = {"ckpt_path": full_runs[strategy] / "step=2.ckpt"}
+    again = launch(f"{strategy}-full-again", strategy, method="FullAsFT", **resumed)
+    expected, found = whole_model(full_runs[strategy]), whole_model(again)
+    assert all(torch.equal(found[key], weight) for key, weight in expected.items())
 
 
 def test_two_machines_are_as_one(launch, runs):
