@@ -6,7 +6,7 @@ import pytest
 import yaml
 from kit.parsing import fit_parser, parsed
 
-from asft_lightning import AsFT, Lisa, LoRAFineTuner, MixtureDataModule
+from asft_lightning import AsFT, FullFineTuner, Lisa, LoRAFineTuner, MixtureDataModule
 from asft_lightning.callbacks import ScoringCallback
 from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.plan import Plan
@@ -18,6 +18,8 @@ BEYOND = ("activation", "activation-both", "answers", "drift-budget", "protect")
 """Methods that the paper does not have."""
 RIVALS = ("constrained-sft", "sbr")
 """Other papers' methods, since, beside them."""
+FULL = ("full-asft", "full-sft")
+"""Methods that train the weights themselves."""
 KINDS = ("models", "data", "mixtures", "methods", "scoring", "trainer")
 USUAL = ("models/llama-2-7b-chat", "data/agnews", "methods/asft", "scoring/refusals", "trainer/single")
 
@@ -99,6 +101,7 @@ def test_method_of_every_config_is_built(parser, method):
     built = parser.instantiate(parsed(parser, of("models")[-1], "data/sandbox", method)).model
     paper = ("asft", "asft-subspace", "asft-alt", "shrinkage")
     assert isinstance(built, AsFT) == (stem(method) in (*paper, *BEYOND))
+    assert isinstance(built, FullFineTuner) == (stem(method) in FULL)
     assert isinstance(built, Lisa) == stem(method).startswith("lisa")
     assert stem(method) not in paper or (built.lambda_reg, built.drift_budget) == (1.0, None)
 
@@ -107,6 +110,8 @@ def test_settings_that_are_mappings_are_taken_from_the_command_line(parser):
     """As comparisons give them."""
     lora = '--model.init_args.lora={"r": 3, "lora_alpha": 6, "target_modules": ["q_proj"]}'
     for method in of("methods"):
+        if stem(method) in FULL:
+            continue
         config = parsed(parser, "models/sandbox", "data/sandbox", method, settings=[lora])
         assert parser.instantiate(config).model.lora.r == 3
 
@@ -154,5 +159,5 @@ def test_comparisons_of_the_sandbox_have_every_method():
     methods = load_comparison("compare/sandbox").methods
     beyond = {name.replace("-", "_") for name in BEYOND + RIVALS}
     assert beyond <= set(load_comparison("compare/beyond").methods)
-    known = {stem(name).replace("-", "_") for name in of("methods")} - beyond
+    known = {stem(name).replace("-", "_") for name in of("methods") if stem(name) not in FULL} - beyond
     assert {"sft", "safe_lora", "safe_instr", "bea", "lisa_base", "lisa_aligned", "asft"} <= known == set(methods)

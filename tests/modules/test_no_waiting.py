@@ -7,7 +7,7 @@ from kit.waiting import Waits
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
-from asft_lightning import Activation, Answers, AsFT, Gram, LoRAFineTuner
+from asft_lightning import Activation, Answers, AsFT, FullAsFT, Gram, LoRAFineTuner
 from asft_lightning.modules import TaskLoss
 from asft_lightning.modules.ready_batch import ready
 
@@ -43,6 +43,7 @@ METHODS = {
     "Gram": lambda prompts: (AsFT, {"anchors": [Gram()], "lambda_warmup_steps": 2}),
     "Activation": lambda prompts: (AsFT, {"anchors": [Activation(prompts=prompts)]}),
     "answers": lambda prompts: (AsFT, {"anchors": [], "answers": Answers(prompts, max_new_tokens=4, budget=0.1)}),
+    "whole weights": lambda prompts: (FullAsFT, {"anchors": [Gram(), Activation(prompts=prompts)]}),
     "gradients projected": lambda prompts: (AsFT, {"anchors": [Gram()], "conflict": "project"}),
 }
 
