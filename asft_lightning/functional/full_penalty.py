@@ -58,7 +58,7 @@ class _FullUpdatePenalty(Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         aligned, *weights = ctx.saved_tensors
         update = _update(weights, aligned)
-        gradients = _between(update, ctx.rows, ctx.inside, ctx.columns, 1.0) * (2 * upstream)[:, None, None]
+        gradients = _between(update, ctx.rows, ctx.inside, ctx.columns, 1.0).mul_((2 * upstream)[:, None, None])
         return None, None, None, None, *(g.to(w.dtype) for g, w in zip(gradients, weights, strict=True))
 
 

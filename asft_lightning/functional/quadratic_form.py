@@ -49,7 +49,8 @@ class QuadraticForm:
     def powered(self, matrix: Tensor, inside: Tensor, power: float) -> Tensor:
         """M^power F (..., d, n) of a wide matrix F (..., d, n) and its UᵀF (..., k, n): its shards' rows where it is one."""
         outside: float = self.beta**power
-        return outside * matrix + self.directions @ ((self.weights**power - outside).unsqueeze(-1) * inside)
+        found = self.directions @ ((self.weights**power - outside).unsqueeze(-1) * inside)
+        return found.add_(matrix, alpha=outside)  # in place: wide matrices are large
 
     def to(self, dtype: torch.dtype) -> "QuadraticForm":
         """The same form in another dtype."""

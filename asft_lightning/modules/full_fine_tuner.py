@@ -73,9 +73,11 @@ class FullFineTuner(FineTuner):
 
     def made_trainable(self, model: PreTrainedModel) -> PreTrainedModel:
         """``model`` in float32 or wider, with exactly ``targets`` and ``also_train`` trainable."""
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
         train_weights(model, self.targets, self.also_train)
+        for parameter in model.parameters():
+            dtype = torch.promote_types(parameter.dtype, torch.float32)
+            # What is loaded may be a mapped file: what is written to has memory of its own.
+            parameter.data = parameter.data.to(dtype, copy=parameter.requires_grad)
         return model
 
     def fingerprint(self) -> dict[str, object]:

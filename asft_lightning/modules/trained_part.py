@@ -1,4 +1,4 @@
-"""TrainedPart: a LightningModule of which a small part is trained: that is what it keeps, and keeps finite."""
+"""TrainedPart: a LightningModule of which a part is trained: that is what it keeps, and keeps finite."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -27,7 +27,7 @@ class TrainedPart(LightningModule):
         return [p for p in self.parameters() if p.requires_grad]
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """What was trained, and not the frozen model: a checkpoint of megabytes."""
+        """What was trained, and not the frozen model: of LoRA a checkpoint of megabytes."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
         trained = {prefix + name for name, parameter in self.named_parameters() if parameter.requires_grad}
@@ -68,7 +68,7 @@ class TrainedPart(LightningModule):
             raise spoilt_weights(self.global_step, spoilt)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """The trained factors stay at float32 or wider under every precision plugin; the frozen model follows it."""
+        """What is trained stays at float32 or wider under every precision plugin; the frozen model follows it."""
         trained, exact = {id(parameter) for parameter in self.trainable_parameters()}, keep_float32(fn)
         module: Self = super()._apply(lambda t: exact(t) if id(t) in trained else fn(t), recurse)  # type: ignore[no-untyped-call]
         return module

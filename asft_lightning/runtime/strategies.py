@@ -18,8 +18,9 @@ class FSDP2Strategy(ModelParallelStrategy):
     """Lightning's ``ModelParallelStrategy`` with every rank on the data-parallel axis.
 
     Its own default puts all devices of a node on the tensor-parallel axis, where each would train on the same rows.
-    A checkpoint is the file that one device or DDP writes: what is trained of a model is megabytes, so it is put together
-    and written whole, and any strategy and number of ranks goes on from any other's.
+    A checkpoint is the file that one device or DDP writes: what is trained of a model is put together and written whole, and
+    any strategy and number of ranks goes on from any other's. Of LoRA that is megabytes; of full fine-tuning every rank's
+    host holds all of it meanwhile.
 
     Args:
         process_group_backend: E.g. ``nccl`` or ``gloo``; null for what suits the device.

@@ -3,7 +3,8 @@
     python benchmarks/speed --model models/smollm2 --rows data/agnews_train_1k.json --json docs/results/speed-cpu.json
 
 Without ``--only`` it takes twenty minutes on two cores. ``--model`` (any causal LM with a chat template) and ``--rows`` are
-needed for the parts that run a model; ``answers`` runs only where it is named, and needs ``--prompts``, AdvBench's, as well.
+needed for the parts that run a model; ``full`` and ``answers`` run only where they are named, and ``answers`` needs
+``--prompts``, AdvBench's, as well.
 Ratios are what counts: both sides ran in turns on one machine.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import answers
 import building
+import full
 import generation
 import penalty
 import torch
@@ -29,6 +31,7 @@ PARTS = {
     "training": training.measure,
     "activation": training.activation,
     "generation": generation.measure,
+    "full": full.measure,
     "answers": answers.measure,
 }
 MODEL_PARTS = {"training", "activation", "generation", "answers"}
@@ -37,7 +40,9 @@ MODEL_PARTS = {"training", "activation", "generation", "answers"}
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=[part for part in PARTS if part != "answers"])
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=[part for part in PARTS if part not in ("answers", "full")]
+    )
     parser.add_argument("--model", help="a model's folder, for the parts that run one")
     parser.add_argument("--rows", type=Path, help="AG News rows, json with instruction, input, output")
     parser.add_argument("--prompts", type=Path, help="AdvBench's prompts, csv with goal, target, for the part `answers`")

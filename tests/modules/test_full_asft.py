@@ -1,6 +1,7 @@
 """Full fine-tuning with a real Trainer: what it trains, what protects it, what it writes, and what it refuses."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,7 +51,8 @@ def dense_shrinkage(module):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_by_its_targets_alone(pretrained, tmp_path, kind):
-    module = fine_tuner(kind, pretrained)
+    module, file = fine_tuner(kind, pretrained), Path(pretrained.aligned) / "model.safetensors"
+    content = file.read_bytes()
     losses = [row["train/task_loss"] for row in logged_run(module, pretrained, tmp_path, max_epochs=8)]
     assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
 
@@ -59,6 +61,7 @@ def test_it_learns_by_its_targets_alone(pretrained, tmp_path, kind):
     state = module.model.state_dict()
     changed = {name for name, value in aligned_weights().items() if not torch.equal(state[name], value)}
     assert changed == {f"model.{name}" for name in layers}
+    assert file.read_bytes() == content
 
 
 def test_by_default_all_linear_layers_but_the_head_are_trained(pretrained):
