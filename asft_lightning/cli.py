@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "describe": ("describe", "the rows that a run would train on; takes the arguments of fit"),
         "audit": ("audit", "what the aligned model says of the rows, without a run; takes the arguments of fit"),
         "compare": ("compare", "run methods side by side from one file, and report"),
+        "landscape": ("landscape", "how far weights can be moved before a model is no longer safe; figures and pictures"),
         "export": ("export", "write a run's adapter, or the merged model, with a model card"),
         "project-adapter": ("project_adapter", "take a finished adapter back to the alignment direction (Safe LoRA)"),
         "anchors": ("anchors", "build anchors as a file, show them, compare an adapter with them"),

@@ -13,13 +13,14 @@ from torchmetrics import Metric
 
 from asft_lightning.callbacks.decisions import check_deciders, withdraw
 from asft_lightning.callbacks.protocols import chat_module
+from asft_lightning.callbacks.questions import Questions
 from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.callbacks.scoring_report import ScoringReport
 from asft_lightning.chat.rows import Row
 from asft_lightning.chat.thoughts import split_thought
 from asft_lightning.data import Source
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.evaluation import Attack, generate_answers
+from asft_lightning.evaluation import Attack
 from asft_lightning.evaluation.finding import Finding, Findings, ScoredAnswer
 from asft_lightning.runs.facts import facts_of
 from asft_lightning.runs.folder import RunFolder
@@ -118,13 +119,17 @@ class ScoringCallback(ScheduledCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load the prompts and check them, so that a mistake in them shows before training."""
-        if not self.rows:
-            self.rows = list(islice(self.prompts.iterate(), self.max_prompts))
+        self.load_rows()
         if [scorer.label for scorer in callbacks_of(trainer, ScoringCallback)].count(self.label) > 1:
             raise ConfigurationError(
                 f"each scoring callback needs a name of its own, and several are {self.label!r}. Set `name`."
             )
         self.check(trainer)
+
+    def load_rows(self) -> None:
+        """Read the prompts, once."""
+        if not self.rows:
+            self.rows = list(islice(self.prompts.iterate(), self.max_prompts))
 
     def is_missing(self, trainer: Trainer, moment: Moment) -> bool:
         """Whether one of its scores is not there."""
@@ -169,7 +174,7 @@ class ScoringCallback(ScheduledCallback):
                 continue
             scored = [ScoredAnswer(row, "", "") for row in rows] if given is None else given
             report.write(scored)  # whatever becomes of the judges
-            metrics, findings = alone(trainer, lambda: self._scored(scored, problem))
+            metrics, findings = alone(trainer, lambda: self.scored(scored, problem))
         scored = [replace(answer, findings=told) for answer, told in zip(scored, findings, strict=True)]
         scores = report.publish(metrics, scored, self._has_failed, self.sample_answers)
         self._measured = list(scores)
@@ -180,8 +185,8 @@ class ScoringCallback(ScheduledCallback):
         """What a row's answer is compared by."""
         return row.answer if self.score_thoughts else split_thought(row.answer).answer
 
-    def _scored(
-        self, given: Sequence[ScoredAnswer], problem: str | None
+    def scored(
+        self, given: Sequence[ScoredAnswer], problem: str | None = None
     ) -> tuple[dict[str, Metric], Sequence[Mapping[str, Finding]]]:
         """Metrics of these answers, and what was found of each; where that fails, metrics without any of them."""
         metrics = self.metrics()
@@ -217,24 +222,14 @@ class ScoringCallback(ScheduledCallback):
     ) -> list[ScoredAnswer]:
         """What the model says, and what of it is to be scored."""
         module = chat_module(self, pl_module)
-        tokenizer, template, attack = module.tokenizer, module.template, self.attack
-        asked = [(attack.wrapped(row.prompt), row.history) for row in rows]
+        asked = Questions(rows, module.tokenizer, module.template, self.attack)
         with trainer.precision_plugin.forward_context():
-            answers = generate_answers(
+            return asked.answers(
                 module.model,
-                tokenizer,
-                [template.prompt_ids(tokenizer, *said, attack.opening) for said in asked],
                 max_new_tokens=self.max_new_tokens,
                 batch_size=self.batch_size,
-                temperature=attack.temperature,
+                score_thoughts=self.score_thoughts,
                 seed=trainer.global_rank,
-                opening=attack.opening,
-                ends=[template.end(tokenizer).token_id],
                 progress=f"Scoring {self.label}" if trainer.is_global_zero else None,
                 before_batch=lambda: next(questions, None),
             )
-        prompts = [template.prompt_text(tokenizer, *said) for said in asked]
-        return [
-            ScoredAnswer(row, answer, answer if self.score_thoughts else split_thought(answer, prompt).answer)
-            for row, answer, prompt in zip(rows, answers, prompts, strict=True)
-        ]

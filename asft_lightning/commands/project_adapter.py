@@ -3,17 +3,16 @@
 import shutil
 from pathlib import Path
 
-from peft import PeftModel
 from safetensors.torch import save_file
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.modules import LoRAFineTuner
+from asft_lightning.modules.adapter_shapes import adapter_shapes
 from asft_lightning.projections import Layer, ProjectedLayer, Projection, SafeLoRA, projection_table, record
 from asft_lightning.runs.folder import PROJECTION
 from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_json
-from asft_lightning.runtime.reading import is_finite, readable
+from asft_lightning.runtime.reading import is_finite
 from asft_lightning.runtime.terminal import say
-from asft_lightning.weights.adapter_factors import load_config, read_factors
+from asft_lightning.weights.adapter_factors import read_factors
 from asft_lightning.weights.locations import resolve_folder
 from asft_lightning.weights.matrices import Weights, open_weights
 from asft_lightning.weights.pretrained import Pretrained
@@ -42,7 +41,7 @@ def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: P
     require_absent(target)
     chosen = SafeLoRA(threshold=0.5) if method is None else method
     folder = resolve_folder(adapter)
-    model = readable(folder, lambda: _adapted(folder, pretrained), "an adapter")
+    model = adapter_shapes(folder, pretrained)
     weights = open_weights(folder, model=model)
     layers = [Layer(factor.target, *read_factors(weights, factor.target)) for factor in find_lora_factors(model)]
     projected = chosen.project(layers, chosen.open(pretrained))
@@ -51,13 +50,6 @@ def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: P
 
 
 COMMAND = project_adapter
-
-
-def _adapted(folder: Path, pretrained: Pretrained) -> PeftModel:
-    """A model without weights, which tells the adapter's layers, and that their update is B·A."""
-    config = load_config(folder)
-    config.inference_mode = False
-    return LoRAFineTuner(pretrained, config).with_adapter(pretrained.load_model_on_meta())
 
 
 def _write(folder: Path, weights: Weights, target: Path, method: Projection, layers: list[ProjectedLayer]) -> None:

@@ -15,6 +15,7 @@ from asft_lightning.functional.discriminant import discriminant
 from asft_lightning.functional.divergence import mean_divergence, mean_squared_distance
 from asft_lightning.functional.drift import budget_multiplier, without_share
 from asft_lightning.functional.full_penalty import full_update_penalty
+from asft_lightning.functional.landscape import Basin, basin, effective_size, expected_cosine, visage
 from asft_lightning.functional.loss import IGNORE_INDEX, mean_over_rows, mean_over_tokens, token_losses
 from asft_lightning.functional.margin import log_odds, top_token_margin
 from asft_lightning.functional.margin_change import MarginChange, margin_change
@@ -28,6 +29,7 @@ from asft_lightning.functional.row_gradients import matrix_cosines, row_gradient
 __all__ = [
     "IGNORE_INDEX",
     "AlignmentMap",
+    "Basin",
     "LeftSingular",
     "MarginChange",
     "Principal",
@@ -37,10 +39,13 @@ __all__ = [
     "Total",
     "answer_places",
     "applied_and_gram",
+    "basin",
     "budget_multiplier",
     "constraint_weights",
     "discriminant",
     "full_update_penalty",
+    "effective_size",
+    "expected_cosine",
     "gram_applied",
     "gram_map",
     "harmful_map",
@@ -66,6 +71,7 @@ __all__ = [
     "update_cosine",
     "update_penalty",
     "update_product",
+    "visage",
     "whole",
     "without_conflict",
     "without_share",

@@ -56,19 +56,31 @@ class Weights(ABC):
         """
         weight = self[self._name_of(target)]
         weight = weight.mT if target.transposed and weight.ndim == 2 else weight
-        if tuple(weight.shape) != target.shape:
+        return self._sound(target.name, weight, target.shape)
+
+    def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """A weight of any kind by its canonical name, e.g. of a norm, in its own dtype, finite.
+
+        Raises:
+            AnchorError: As :meth:`matrix`.
+        """
+        module, _, kind = name.rpartition(".")
+        return self._sound(module, self[self._name_of(Target(module, (0, 0)), kind)], shape)
+
+    def _sound(self, name: str, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if tuple(weight.shape) != shape:
             raise AnchorError(
-                f"{target.name}: the weight in {self.label} must have the layer's shape {target.shape}, got "
+                f"{name}: the weight in {self.label} must have the layer's shape {shape}, got "
                 f"{tuple(weight.shape)}. Is {self.label} the same architecture, size and vocabulary?"
             )
         if not weight.is_floating_point() or weight.element_size() < 2:
             raise AnchorError(
-                f"{target.name}: weights must be floating-point numbers of 16 bits or more, but {self.label} holds "
+                f"{name}: weights must be floating-point numbers of 16 bits or more, but {self.label} holds "
                 f"{weight.dtype}. Give the checkpoint as it was before it was quantised."
             )
         if not is_finite(weight):
             raise AnchorError(
-                f"{target.name}: weights must be finite, but {self.label} holds NaN or Inf there. Get the file again."
+                f"{name}: weights must be finite, but {self.label} holds NaN or Inf there. Get the file again."
             )
         return weight.detach()
 
@@ -84,9 +96,9 @@ class Weights(ABC):
         """SHA-256 of all weights but those of adapters, by their content."""
         return content_hash((name, self[name]) for name in sorted(self.names) if ".lora_" not in name)
 
-    def _name_of(self, target: Target) -> str:
+    def _name_of(self, target: Target, kind: str = "weight") -> str:
         # A checkpoint saved from the bare backbone lacks the first segment ("model.", "transformer.").
-        for name in (f"{target.name}.weight", f"{target.name.partition('.')[2]}.weight"):
+        for name in (f"{target.name}.{kind}", f"{target.name.partition('.')[2]}.{kind}"):
             if name in self.names and name not in self._names.remade:
                 return name
         if remade := sorted(self._names.remade):

@@ -1,0 +1,161 @@
+"""``asft-lightning landscape``: how far a model's weights can be moved before it is no longer safe."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from asft_lightning.callbacks import SafetyEvaluation, ScoringCallback
+from asft_lightning.chat.template import Template
+from asft_lightning.data import Source
+from asft_lightning.errors import ConfigurationError
+from asft_lightning.landscape import Aligned, Curve, Direction, Plane, Random, Report
+from asft_lightning.landscape.grid import line, positions
+from asft_lightning.landscape.grid import plane as points_of_plane
+from asft_lightning.landscape.kept_points import KeptPoints
+from asft_lightning.landscape.landscape import Landscape
+from asft_lightning.landscape.pictures import draw_curves, draw_plane, draw_surface
+from asft_lightning.landscape.rays import Norm
+from asft_lightning.landscape.scoring import PointScorer
+from asft_lightning.landscape.space import Space, Which
+from asft_lightning.runtime.extras import require_extra
+from asft_lightning.runtime.files import alone, clear_unfinished, user_path, write_json
+from asft_lightning.runtime.plain_data import PlainData
+from asft_lightning.runtime.terminal import say, show
+from asft_lightning.weights.locations import SANDBOX
+from asft_lightning.weights.pretrained import Pretrained
+
+EXAMPLES = (
+    "landscape --pretrained.aligned sandbox:aligned --pretrained.base sandbox:base",
+    'landscape --config my-map.yaml --plane "[aligned, harmful]" --runs "{sft: runs/sft}"',
+)
+
+
+def map_landscape(
+    pretrained: Pretrained,
+    output: str = "runs/landscape",
+    safety: SafetyEvaluation | None = None,
+    directions: list[Direction] | None = None,
+    random: int = 5,
+    beside: list[ScoringCallback] | None = None,
+    loss: Source | None = None,
+    norm: Norm = "frobenius",
+    weights: Which = "targets",
+    lora: PlainData | None = None,
+    reach: float = 0.5,
+    points: int = 21,
+    plane: list[str] | None = None,
+    plane_points: int = 11,
+    plane_reach: float | None = None,
+    orthogonal: bool = False,
+    runs: dict[str, str] | None = None,
+    threshold: float = 10.0,
+    template: Template = Template(),  # noqa: B008 (frozen)
+    device: str | None = None,
+) -> Report:
+    """Score a model while its weights are moved along directions, and say how far it stays safe.
+
+    Points are kept as they come: the same command goes on where it was ended, and more points, directions or a plane are
+    added to those that are there.
+
+    Args:
+        pretrained: The checkpoints; a config of models/ given with --config says them.
+        output: The folder of points, figures and pictures.
+        safety: The harmful score: prompts and judge, as of a run; null for refusals of the unsafe prompts in the package.
+        directions: Along which, of Aligned and Tuned; null for Aligned where there is a base model.
+        random: How many random directions beside them, of the seeds 0, 1, …
+        beside: What else to score at each point, e.g. a UtilityEvaluation.
+        loss: Rows with answers, for the loss at each point.
+        norm: frobenius: each matrix moves by α times its own norm; global: α is the distance; raw: directions as they are.
+        weights: targets of LoRA, or all.
+        lora: Arguments of peft.LoraConfig, for its target_modules; null for the paper's, q_proj and v_proj.
+        reach: The largest α.
+        points: Points on a line, odd.
+        plane: Two of the directions, by name, to map together; null for none.
+        plane_points: Points on each side of the plane, odd.
+        plane_reach: Its largest α; null for that of lines.
+        orthogonal: Map the plane's second direction without what lies in the first.
+        runs: {name: a finished run, an adapter or a model} to draw into the plane.
+        threshold: τ, the highest harmful score that counts as safe, in percent.
+        template: How prompts are written for the model.
+        device: Where the model is, e.g. cuda; null for the accelerator if there is one.
+
+    Returns:
+        What was found.
+    """
+    require_extra("matplotlib", "a picture")
+    line_positions, plane_positions = positions(reach, points), positions(plane_reach or reach, plane_points)
+    named = ([Aligned()] if pretrained.base else []) if directions is None else directions
+    chosen = [*named, *(Random(seed) for seed in range(random))]
+    _check([direction.label for direction in chosen], plane, orthogonal or bool(runs), threshold)
+    folder = user_path(output)
+    with alone(folder):
+        clear_unfinished(folder)
+        scored = _refusals(pretrained) if safety is None else safety
+        scorer = PointScorer(scored, beside or [], loss, pretrained.load_tokenizer(), template)
+        landscape = Landscape(Space.of(pretrained, weights, lora), chosen, norm, device)
+        names = list(landscape.rays)
+        axes = None if plane is None else _axes(landscape, plane, orthogonal)
+        scored_by = {"safety": scored, "beside": beside or [], "loss": loss}
+        kept = KeptPoints(folder, landscape.settings(scored_by, template))
+        placed = {name: landscape.place(name, run, axes) for name, run in (runs or {}).items()} if axes else {}
+        places = [place for name in names for place in line(name, line_positions)]
+        places += [] if axes is None else [place for row in points_of_plane(*axes, plane_positions) for place in row]
+        landscape.score(places, scorer, kept)
+        pairs, by_chance = landscape.cosines()
+        report = Report(
+            harmful_score=scorer.harmful_score,
+            threshold=threshold,
+            prompts=scorer.prompts,
+            norms={name: ray.norm for name, ray in landscape.rays.items()},
+            cosines=pairs,
+            random_cosine=by_chance,
+            curves=[Curve.of(name, line_positions, kept, scorer.harmful_score, threshold) for name in names],
+            plane=None if axes is None else Plane.of(axes, plane_positions, kept, placed),
+            seconds_a_point=mean(kept.seconds[place] for place in places),
+        )
+        written = _write(report, folder)
+    _show(report, written)
+    return report
+
+
+COMMAND = map_landscape
+
+
+def _refusals(pretrained: Pretrained) -> SafetyEvaluation:
+    is_embedded = pretrained.aligned.startswith(SANDBOX)  # whose language has a few hundred words
+    return SafetyEvaluation(Source("sandbox:unsafe_prompts" if is_embedded else "catalogue:unsafe-prompts-test"))
+
+
+def _check(labels: Sequence[str], plane: Sequence[str] | None, needs_plane: bool, threshold: float) -> None:
+    if not 0 <= threshold < 100:
+        raise ConfigurationError(f"threshold must lie in 0..100 percent, below 100, got {threshold}. 10 is usual.")
+    if plane is None and needs_plane:
+        raise ConfigurationError("orthogonal and runs are for a plane, got none. Name two directions: --plane '[a, b]'.")
+    if plane is not None and (len(set(plane)) != 2 or len(plane) != 2 or not set(plane) <= set(labels)):
+        raise ConfigurationError(
+            f"a plane must be two of the directions {', '.join(labels)}, got {', '.join(plane)}. Name two of them."
+        )
+
+
+def _axes(landscape: Landscape, plane: Sequence[str], orthogonal: bool) -> tuple[str, str]:
+    first, second = plane
+    return first, landscape.make_orthogonal(second, first) if orthogonal else second
+
+
+def _write(report: Report, folder: Path) -> list[Path]:
+    """All files but the points; those for a person to look at."""
+    write_json(folder / "landscape.json", report.plain())
+    pictures = draw_curves(report, folder)
+    if report.plane is not None:
+        pictures += draw_plane(report.plane, report, folder) + draw_surface(report.plane, report, folder)
+    return [folder / "landscape.json", *(picture for picture in pictures if picture.suffix == ".png")]
+
+
+def _show(report: Report, written: Sequence[Path]) -> None:
+    show(report.table())
+    say(*report.lines(), "", *(f"written to {path}" for path in written))
+    names = [curve.name for curve in report.curves][:2]
+    if report.plane is None and len(names) == 2:
+        say(f'for a map of two directions add to the command: --plane "[{", ".join(names)}]"')
+    else:
+        say("for a finer line add to the command: --points 41; what is scored is kept")

@@ -1,0 +1,208 @@
+"""Report: what a map found, as figures, a table and JSON."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any, Self
+
+from rich.table import Table
+
+from asft_lightning.functional import Basin, basin, visage
+from asft_lightning.landscape.directions import Random
+from asft_lightning.landscape.grid import line, plane
+from asft_lightning.landscape.kept_points import KeptPoints
+from asft_lightning.runtime.terminal import make_table
+
+_FIGURES = ("width", "epl", "visage")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The scores along one direction.
+
+    Args:
+        name: The direction's.
+        positions: α.
+        scores: {score: at each α}.
+        basin: Where it is safe.
+        visage: VISAGE.
+    """
+
+    name: str
+    positions: list[float]
+    scores: Mapping[str, list[float | None]]
+    basin: Basin
+    visage: float
+
+    @classmethod
+    def of(cls, name: str, positions: list[float], kept: KeptPoints, harmful_score: str, threshold: float) -> Self:
+        """The curve of kept points.
+
+        Args:
+            name: The direction's.
+            positions: α.
+            kept: The points.
+            harmful_score: The name of S.
+            threshold: τ, in percent.
+        """
+        measured = [kept.scores[place] for place in line(name, positions)]
+        scores = {score: [of_point[score] for of_point in measured] for score in measured[0]}
+        harmful = [float(value) for value in scores[harmful_score] if value is not None]
+        return cls(name, positions, scores, basin(positions, harmful, threshold), visage(harmful))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it is along a random direction."""
+        return self.name.startswith(Random.PREFIX)
+
+    def figure(self, name: str) -> float:
+        """``width``, ``epl`` or ``visage``."""
+        return self.visage if name == "visage" else float(getattr(self.basin, name))
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        found = {"low": self.basin.low, "high": self.basin.high, **{name: self.figure(name) for name in _FIGURES}}
+        known = {name: None if math.isnan(value) else value for name, value in found.items()}
+        return {"figures": {**known, "is_closed": self.basin.is_closed}, "positions": self.positions, "scores": self.scores}
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The scores along two directions at once.
+
+    Args:
+        first: The direction to the right.
+        second: The direction upwards.
+        positions: α along each.
+        scores: {score: a row for each α along the second, in it one for each along the first}.
+        paths: {run: (α, β) of its update within the plane, and the share of its norm that lies outside}.
+    """
+
+    first: str
+    second: str
+    positions: list[float]
+    scores: Mapping[str, list[list[float | None]]]
+    paths: Mapping[str, tuple[float, float, float]]
+
+    @classmethod
+    def of(
+        cls,
+        names: tuple[str, str],
+        positions: list[float],
+        kept: KeptPoints,
+        paths: Mapping[str, tuple[float, float, float]],
+    ) -> Self:
+        """The plane of kept points.
+
+        Args:
+            names: Of the two directions.
+            positions: α along each.
+            kept: The points.
+            paths: As above.
+        """
+        rows = [[kept.scores[place] for place in row] for row in plane(*names, positions)]
+        scores = {score: [[of_point[score] for of_point in row] for row in rows] for score in rows[0][0]}
+        return cls(*names, positions, scores, paths)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a map found.
+
+    Args:
+        harmful_score: The name of S.
+        threshold: τ, in percent.
+        prompts: {scorer: how many prompts}.
+        norms: {direction: ‖d̂‖}.
+        cosines: {direction: {another: their cosine}}.
+        random_cosine: ``measured``, the mean of |cosine| of random directions with others, and ``expected``; blank for none.
+        curves: Along each direction.
+        plane: Along two; None for none.
+        seconds_a_point: What a point took, in the mean.
+    """
+
+    harmful_score: str
+    threshold: float
+    prompts: Mapping[str, int]
+    norms: Mapping[str, float]
+    cosines: Mapping[str, Mapping[str, float]]
+    random_cosine: Mapping[str, float]
+    curves: Sequence[Curve]
+    plane: Plane | None
+    seconds_a_point: float
+
+    @property
+    def random(self) -> list[Curve]:
+        """The curves along random directions."""
+        return [curve for curve in self.curves if curve.is_random]
+
+    @property
+    def named(self) -> list[Curve]:
+        """The others."""
+        return [curve for curve in self.curves if not curve.is_random]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        epl = [curve.basin.epl for curve in self.curves if not math.isnan(curve.basin.epl)]
+        return {
+            "harmful_score": self.harmful_score,
+            "threshold": self.threshold,
+            "prompts": self.prompts,
+            "seconds_a_point": self.seconds_a_point,
+            "epl": max(epl, default=None),
+            "random": {name: _spread([curve.figure(name) for curve in self.random]) for name in _FIGURES},
+            "norms": self.norms,
+            "cosines": self.cosines,
+            "random_cosine": self.random_cosine,
+            "curves": {curve.name: curve.plain() for curve in self.curves},
+            "plane": None if self.plane is None else vars(self.plane),
+        }
+
+    def table(self) -> Table:
+        """A line a direction; of several random ones the mean, the lowest and the highest."""
+        alone = self.curves if len(self.random) == 1 else self.named
+        rows = [[curve.name, _interval(curve.basin), *_cells(curve)] for curve in alone]
+        spreads = [_spread([curve.figure(name) for curve in self.random]) for name in _FIGURES]
+        for part in ("mean", "low", "high") if len(self.random) > 1 else ():
+            what = {"mean": f"mean of {len(self.random)} random", "low": "lowest", "high": "highest"}[part]
+            rows.append([what, "", *("–" if spread is None else f"{spread[part]:.3f}" for spread in spreads)])
+        return make_table(["direction", "safe from – to", "width", "EPL", "VISAGE"], rows)
+
+    def lines(self) -> list[str]:
+        """What a person should know beside the table."""
+        at_centre = self.curves[0].scores[self.harmful_score][len(self.curves[0].positions) // 2]
+        said = [
+            f"{self.harmful_score} at the model itself: {at_centre:.1f} %, of {next(iter(self.prompts.values()))} prompts; "
+            f"safe is up to {self.threshold:g} %. ≥: still safe where the line ends."
+        ]
+        pairs = [
+            (one, other, self.cosines[one][other]) for one in self.cosines for other in self.cosines[one] if one < other
+        ]
+        said += [f"cosine of {one} and {other}: {value:+.4f}" for one, other, value in pairs if not _is_random(one, other)]
+        if self.random_cosine:
+            found, due = self.random_cosine["measured"], self.random_cosine["expected"]
+            said.append(f"|cosine| of random directions with others: {found:.2e} in the mean, √(2/πN) is {due:.2e}")
+        return said
+
+
+def _is_random(*names: str) -> bool:
+    return any(name.startswith(Random.PREFIX) for name in names)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    """Over random directions; those that are nowhere safe have no EPL."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return None
+    deviation = stdev(known) if len(known) > 1 else 0.0
+    return {"mean": mean(known), "deviation": deviation, "low": min(known), "high": max(known), "count": len(known)}
+
+
+def _interval(found: Basin) -> str:
+    return "–" if math.isnan(found.low) else f"{found.low:+.2f} – {found.high:+.2f}"
+
+
+def _cells(curve: Curve) -> list[str]:
+    least = "" if curve.basin.is_closed else "≥ "
+    return [f"{least}{curve.basin.width:.3f}", f"{least}{curve.basin.epl:.3f}", f"{curve.visage:.3f}"]

@@ -1,0 +1,109 @@
+"""``asft-lightning landscape``, end to end on the sandbox pair."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from kit import tiny
+from kit.commands import said
+
+from asft_lightning import Pretrained, SafetyEvaluation, Source, Template
+from asft_lightning.cli import main
+from asft_lightning.landscape.scoring import PointScorer
+
+PAIR = Pretrained("sandbox:aligned", "sandbox:base")
+
+
+PROMPTS = {"prompts": {"path": "sandbox:unsafe_prompts"}, "max_prompts": 6, "max_new_tokens": 8}
+TASK = {"prompts": {"path": "sandbox:instructions"}, "max_prompts": 4}
+
+
+def command(folder, **settings):
+    """The command line of a map whose settings stand in a file."""
+    pair = {"aligned": PAIR.aligned, "base": PAIR.base}
+    safety = {"class_path": "SafetyEvaluation", "init_args": PROMPTS}
+    content = {"pretrained": pair, "safety": safety, "output": str(folder / "map"), **settings}
+    (folder / "map.yaml").write_text(yaml.safe_dump(content))
+    return ["landscape", "--config", str(folder / "map.yaml")]
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    """(the command, its folder) of a map that has been made."""
+    folder = tmp_path_factory.mktemp("map")
+    adapter = tiny.write_adapter(folder / "adapter", PAIR)
+    tuned = {"class_path": "Tuned", "init_args": {"place": adapter, "name": "harmful"}}
+    line = command(
+        folder,
+        directions=[{"class_path": "Aligned"}, tuned],
+        beside=[{"class_path": "asft_lightning.UtilityEvaluation", "init_args": TASK}],
+        loss={"path": "sandbox:instructions", "rows": "0:4"},
+        random=2,
+        points=5,
+        plane=["aligned", "harmful"],
+        plane_points=3,
+        runs={"run": adapter},
+    )
+    main(line)
+    return line, folder / "map"
+
+
+def test_what_a_map_leaves_and_says(mapped, capsys):
+    line, folder = mapped
+    main(line)  # nothing is scored again
+    shown = capsys.readouterr()
+    found = json.loads((folder / "landscape.json").read_text())
+    assert found["curves"].keys() == {"aligned", "harmful", "random-0", "random-1"}
+    assert found["curves"]["aligned"]["scores"].keys() == {"safety/harmful_score", "utility/accuracy", "loss"}
+    assert found["curves"]["aligned"]["scores"]["safety/harmful_score"][2] == 0  # the aligned model itself
+    assert found["cosines"]["aligned"]["aligned"] == pytest.approx(1)
+    assert found["random_cosine"]["measured"] == pytest.approx(found["random_cosine"]["expected"], rel=1)
+    assert len(found["plane"]["paths"]["run"]) == 3
+    assert len((folder / "points.jsonl").read_text().splitlines()) == 1 + 4 * 4 + 4
+    assert all(
+        (folder / f"{name}.{kind}").stat().st_size for name in ("curves", "plane", "surface") for kind in ("png", "svg")
+    )
+    assert "mean of 2 random" in shown.out and f"written to {folder / 'curves.png'}" in shown.out
+    assert "Points" not in shown.err
+
+
+def test_the_axes_of_a_plane_equal_the_lines(mapped):
+    _, folder = mapped
+    found = json.loads((folder / "landscape.json").read_text())
+    plane = found["plane"]["scores"]["loss"]
+    assert plane[1] == found["curves"]["aligned"]["scores"]["loss"][::2]
+    assert [row[1] for row in plane] == found["curves"]["harmful"]["scores"]["loss"][::2]
+
+
+def test_the_base_model_is_where_it_should_be(tmp_path):
+    """Unscaled, −1 along the alignment is the base model, where every weight is moved: it refuses nothing."""
+    main(command(tmp_path, random=0, norm="raw", weights="all", reach=1, points=3))
+    curve = json.loads((tmp_path / "map" / "landscape.json").read_text())["curves"]["aligned"]
+    assert curve["scores"]["safety/harmful_score"][:2] == [100, 0]
+
+
+def test_the_loss_is_that_of_transformers():
+    model, tokenizer, template = PAIR.load_model().eval(), PAIR.load_tokenizer(), Template()
+    source = Source("sandbox:instructions", rows="0:1")
+    scorer = PointScorer(SafetyEvaluation(Source("sandbox:unsafe_prompts"), max_prompts=1), [], source, tokenizer, template)
+    rendered = template.render(tokenizer, source.load()[0])
+    with torch.no_grad():
+        expected = model(input_ids=torch.tensor([rendered.input_ids]), labels=torch.tensor([rendered.labels])).loss
+    assert scorer(model)["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--safety.max_new_tokens", "9"], "has points with safety.max_new_tokens 8, got 9"),
+        (["--norm", "raw"], "has points with directions.aligned.norm"),
+        (["--plane", "[aligned, other]"], "a plane must be two of the directions aligned, harmful, random-0, random-1"),
+        (["--plane", "null"], "orthogonal and runs are for a plane"),
+        (["--threshold", "100"], "threshold must lie in 0..100"),
+        (["--points", "4"], "an odd number of points"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(mapped, capsys, more, told):
+    line, _ = mapped
+    assert told in said(capsys, *line, *more)
