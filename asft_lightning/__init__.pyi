@@ -1,4 +1,4 @@
-from . import anchors, callbacks, data, evaluation, functional, metrics, modules, penalty, projections
+from . import anchors, callbacks, data, evaluation, functional, landscape, metrics, modules, penalty, projections
 from .anchors import (
     Activation,
     Anchor,
@@ -25,6 +25,7 @@ from .callbacks import (
 from .chat.rows import Row, Turn
 from .chat.template import Template
 from .chat.thoughts import split_thought
+from .commands.landscape import map_landscape
 from .commands.protect import protect
 from .data import CATALOGUE, Audit, MixtureDataModule, Source
 from .errors import (
@@ -137,6 +138,8 @@ __all__ = [
     "evaluation",
     "functional",
     "generate_answers",
+    "landscape",
+    "map_landscape",
     "metrics",
     "modules",
     "penalty",

@@ -97,7 +97,7 @@ def map_landscape(
         axes = None if plane is None else _axes(landscape, plane, orthogonal)
         scored_by = {"safety": scored, "beside": beside or [], "loss": loss}
         kept = KeptPoints(folder, landscape.settings(scored_by, template))
-        placed = {name: landscape.place(name, run, axes) for name, run in (runs or {}).items()} if axes else {}
+        paths = {name: landscape.path(name, run, axes) for name, run in (runs or {}).items()} if axes else {}
         places = [place for name in names for place in line(name, line_positions)]
         places += [] if axes is None else [place for row in points_of_plane(*axes, plane_positions) for place in row]
         landscape.score(places, scorer, kept)
@@ -110,7 +110,7 @@ def map_landscape(
             cosines=pairs,
             random_cosine=by_chance,
             curves=[Curve.of(name, line_positions, kept, scorer.harmful_score, threshold) for name in names],
-            plane=None if axes is None else Plane.of(axes, plane_positions, kept, placed),
+            plane=None if axes is None else Plane.of(axes, plane_positions, kept, paths),
             seconds_a_point=mean(kept.seconds[place] for place in places),
         )
         written = _write(report, folder)

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -107,7 +107,7 @@ class Tuned(Direction):
         own = RunFolder(user_path(self.place)).adapter
         folder = own if own.is_dir() else resolve_folder(self.place)
         if (folder / "adapter_config.json").is_file():
-            return _update(folder, space)
+            return adapter_update(folder, space)
         location, revision = space.pretrained.origin
         return _difference(open_weights(folder, model=space.model), open_weights(location, revision, space.model), space)
 
@@ -153,16 +153,17 @@ def orthogonal(parts: Parts, other: Parts) -> Parts:
     return part
 
 
-def _difference(there: Weights, here: Weights, space: Space) -> Parts:
-    def part(name: str) -> Tensor:
-        ends = (weights.weight(name, space.shapes[name]) for weights in (there, here))
-        there_wide, here_wide = (end.to(torch.promote_types(end.dtype, torch.float32)) for end in ends)
-        return there_wide - here_wide
+def adapter_update(folder: Path, space: Space, factors: Mapping[str, Tensor] | None = None) -> Parts:
+    """ΔW = (α/r)·BA of an adapter.
 
-    return part
+    Args:
+        folder: The adapter's, in PEFT's format.
+        space: The weights that are moved.
+        factors: {name: factor} in place of the folder's own, as they were earlier.
 
-
-def _update(folder: Path, space: Space) -> Parts:
+    Raises:
+        ConfigurationError: If it cannot be read, does not fit, or changes other weights too.
+    """
     shapes = adapter_shapes(folder, space.pretrained)
     targets = {f"{factor.target.name}.weight": factor.target for factor in find_lora_factors(shapes)}
     if outside := [name for name in targets if name not in space.shapes]:
@@ -170,7 +171,8 @@ def _update(folder: Path, space: Space) -> Parts:
             f"an adapter's update must lie in the weights that are moved, and {folder} changes {outside[0]}, which is not "
             "among them. Set lora.target_modules to the adapter's, or weights to all."
         )
-    weights, config = open_weights(folder, model=shapes), shapes.peft_config["default"]
+    config = shapes.peft_config["default"]
+    weights = open_weights(folder, model=shapes) if factors is None else open_weights(factors)
 
     def part(name: str) -> Tensor | None:
         if name not in targets:
@@ -179,5 +181,14 @@ def _update(folder: Path, space: Space) -> Parts:
         a, b = (factor.to(torch.promote_types(factor.dtype, torch.float32)) for factor in read_factors(weights, target))
         update = update_scaling(config, target.name, len(a)) * (b @ a)
         return update.mT if target.transposed else update
+
+    return part
+
+
+def _difference(there: Weights, here: Weights, space: Space) -> Parts:
+    def part(name: str) -> Tensor:
+        ends = (weights.weight(name, space.shapes[name]) for weights in (there, here))
+        there_wide, here_wide = (end.to(torch.promote_types(end.dtype, torch.float32)) for end in ends)
+        return there_wide - here_wide
 
     return part

@@ -9,7 +9,7 @@ import torch
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.functional import effective_size, expected_cosine
-from asft_lightning.landscape.directions import Direction, Parts, Random, Tuned, orthogonal
+from asft_lightning.landscape.directions import Direction, Parts, Random, orthogonal
 from asft_lightning.landscape.grid import Point
 from asft_lightning.landscape.kept_points import KeptPoints, described
 from asft_lightning.landscape.mapping import score_points
@@ -17,7 +17,7 @@ from asft_lightning.landscape.perturbation import Perturbation
 from asft_lightning.landscape.rays import Norm, Ray, cosines
 from asft_lightning.landscape.scoring import PointScorer
 from asft_lightning.landscape.space import Space
-from asft_lightning.landscape.trail import projected
+from asft_lightning.landscape.trail import projected, trail
 
 
 class Landscape:
@@ -75,17 +75,17 @@ class Landscape:
         """Score what is not kept yet; afterwards the model is as it was."""
         score_points(self.model, self._perturbation, self.rays, points, scorer, kept)
 
-    def place(self, name: str, run: str, plane: tuple[str, str]) -> tuple[float, float, float]:
-        """Where a finished run, an adapter or a model stands, see :func:`projected`.
+    def path(self, name: str, run: str, plane: tuple[str, str]) -> list[tuple[float, float, float]]:
+        """Where the checkpoints of a run stand, and last the run, an adapter or a model, see :func:`projected`.
 
         Args:
             name: What to call it.
             run: Its place, as of :class:`Tuned`.
             plane: The two directions.
         """
-        update = Ray.of(name, Tuned(run, name).open(self.space), self._perturbation.originals, "raw")
+        updates = [Ray.of(name, parts, self._perturbation.originals, "raw") for parts in trail(run, name, self.space)]
         first, second = (self.rays[axis] for axis in plane)
-        return projected(update, first, second, list(self.space.shapes))
+        return [projected(update, first, second, list(self.space.shapes)) for update in updates]
 
     def cosines(self) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         """{direction: {direction: cosine}} of all that are not random, and what they are with random ones.

@@ -51,9 +51,11 @@ def draw_plane(plane: Plane, report: Report, folder: Path) -> list[Path]:
     axis.contour(plane.positions, plane.positions, values, levels=[report.threshold], colors="red", linewidths=1.8)
     _bar(figure, filled, axis, report)
     axis.plot(0, 0, "*", color="white", mec="black", ms=12)
-    for i, (name, (x, y, outside)) in enumerate(plane.paths.items()):
-        axis.plot([0, x], [0, y], "-", color=f"C{i + 1}", lw=1.6)
-        axis.plot(x, y, "o", color=f"C{i + 1}", mec="black", ms=6, label=f"{name} ({outside:.0%} of it outside the plane)")
+    for i, (name, path) in enumerate(plane.paths.items()):
+        across, up, outside = zip(*path, strict=True)
+        axis.plot([0, *across], [0, *up], ".-", color=f"C{i + 1}", lw=1.6, ms=4)
+        label = f"{name} ({outside[-1]:.0%} of it outside the plane)"
+        axis.plot(across[-1], up[-1], "o", color=f"C{i + 1}", mec="black", ms=7, label=label)
     axis.set(xlabel=f"α along {plane.first}", ylabel=f"β along {plane.second}")
     if plane.paths:
         figure.legend(loc="outside lower center", ncols=1, fontsize=8, frameon=False)

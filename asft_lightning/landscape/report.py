@@ -76,14 +76,15 @@ class Plane:
         second: The direction upwards.
         positions: α along each.
         scores: {score: a row for each α along the second, in it one for each along the first}.
-        paths: {run: (α, β) of its update within the plane, and the share of its norm that lies outside}.
+        paths: {run: of each checkpoint, and last of its end, (α, β) of its update within the plane, and the share of its
+            norm that lies outside}.
     """
 
     first: str
     second: str
     positions: list[float]
     scores: Mapping[str, list[list[float | None]]]
-    paths: Mapping[str, tuple[float, float, float]]
+    paths: Mapping[str, list[tuple[float, float, float]]]
 
     @classmethod
     def of(
@@ -91,7 +92,7 @@ class Plane:
         names: tuple[str, str],
         positions: list[float],
         kept: KeptPoints,
-        paths: Mapping[str, tuple[float, float, float]],
+        paths: Mapping[str, list[tuple[float, float, float]]],
     ) -> Self:
         """The plane of kept points.
 

@@ -1,11 +1,36 @@
-"""Where a fine-tuned model stands in a plane of two directions."""
+"""Where a fine-tuned model stands in a plane of two directions, and how it came there."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from asft_lightning.landscape.directions import Parts, Tuned, adapter_update
 from asft_lightning.landscape.rays import Ray, cosines
+from asft_lightning.landscape.space import Space
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runtime.files import user_path
+from asft_lightning.runtime.reading import readable
+
+
+def trail(run: str, name: str, space: Space) -> Iterator[Parts]:
+    """The updates of a run's checkpoints from the first on, and that at its end; of an adapter or a model that alone.
+
+    Args:
+        run: Its place, as of :class:`Tuned`.
+        name: What to call it.
+        space: The weights that are moved.
+
+    Raises:
+        ConfigurationError: If something cannot be read, or does not fit.
+    """
+    folder = RunFolder(user_path(run))
+    states = [_state(path) for path in folder.checkpoints.glob("*.ckpt")] if folder.adapter.is_dir() else []
+    for step in sorted(found := dict(states)):
+        yield adapter_update(folder.adapter, space, found[step])
+    yield Tuned(run, name).open(space)
 
 
 def projected(update: Ray, first: Ray, second: Ray, names: Sequence[str]) -> tuple[float, float, float]:
@@ -27,3 +52,14 @@ def projected(update: Ray, first: Ray, second: Ray, names: Sequence[str]) -> tup
     within = min(float(unit @ along), 1.0)
     alpha, beta = (unit * update.norm / torch.tensor([first.norm, second.norm], dtype=torch.float64)).tolist()
     return alpha, beta, math.sqrt(1.0 - max(within, 0.0))
+
+
+def _state(path: Path) -> tuple[int, dict[str, Tensor]]:
+    """The step and the factors of one of Lightning's checkpoints, named as PEFT writes them."""
+
+    def read() -> tuple[int, dict[str, Tensor]]:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        factors = {name.replace(".default.", "."): value for name, value in content["state_dict"].items()}
+        return int(content["global_step"]), factors
+
+    return readable(path, read, "a checkpoint")

@@ -59,7 +59,7 @@ def test_what_a_map_leaves_and_says(mapped, capsys):
     assert found["curves"]["aligned"]["scores"]["safety/harmful_score"][2] == 0  # the aligned model itself
     assert found["cosines"]["aligned"]["aligned"] == pytest.approx(1)
     assert found["random_cosine"]["measured"] == pytest.approx(found["random_cosine"]["expected"], rel=1)
-    assert len(found["plane"]["paths"]["run"]) == 3
+    assert len(found["plane"]["paths"]["run"]) == 1
     assert len((folder / "points.jsonl").read_text().splitlines()) == 1 + 4 * 4 + 4
     assert all(
         (folder / f"{name}.{kind}").stat().st_size for name in ("curves", "plane", "surface") for kind in ("png", "svg")
