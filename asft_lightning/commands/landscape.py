@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
+from typing import Any
 
 from asft_lightning.callbacks import SafetyEvaluation, ScoringCallback
 from asft_lightning.chat.template import Template
 from asft_lightning.data import Source
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.landscape import Aligned, Curve, Direction, Plane, Random, Report
-from asft_lightning.landscape.grid import line, positions
-from asft_lightning.landscape.grid import plane as points_of_plane
+from asft_lightning.landscape import Aligned, Direction, Random, Report
+from asft_lightning.landscape.grid import Grid, positions
 from asft_lightning.landscape.kept_points import KeptPoints
 from asft_lightning.landscape.landscape import Landscape
 from asft_lightning.landscape.pictures import draw_curves, draw_plane, draw_surface
@@ -83,36 +82,22 @@ def map_landscape(
         What was found.
     """
     require_extra("matplotlib", "a picture")
-    line_positions, plane_positions = positions(reach, points), positions(plane_reach or reach, plane_points)
+    line_positions = positions(reach, points)
+    plane_positions = positions(reach if plane_reach is None else plane_reach, plane_points)
     named = ([Aligned()] if pretrained.base else []) if directions is None else directions
     chosen = [*named, *(Random(seed) for seed in range(random))]
-    _check([direction.label for direction in chosen], plane, orthogonal or bool(runs), threshold)
+    _check([direction.label for direction in chosen], random, plane, orthogonal or bool(runs), threshold)
     folder = user_path(output)
     with alone(folder):
         clear_unfinished(folder)
-        scored = _refusals(pretrained) if safety is None else safety
-        scorer = PointScorer(scored, beside or [], loss, pretrained.load_tokenizer(), template)
+        scored_by: dict[str, Any] = {"safety": safety or _refusals(pretrained), "beside": beside or [], "loss": loss}
+        scorer = PointScorer(**scored_by, tokenizer=pretrained.load_tokenizer(), template=template)
         landscape = Landscape(Space.of(pretrained, weights, lora), chosen, norm, device)
-        names = list(landscape.rays)
+        lines = list(landscape.rays)
         axes = None if plane is None else _axes(landscape, plane, orthogonal)
-        scored_by = {"safety": scored, "beside": beside or [], "loss": loss}
         kept = KeptPoints(folder, landscape.settings(scored_by, template))
-        paths = {name: landscape.path(name, run, axes) for name, run in (runs or {}).items()} if axes else {}
-        places = [place for name in names for place in line(name, line_positions)]
-        places += [] if axes is None else [place for row in points_of_plane(*axes, plane_positions) for place in row]
-        landscape.score(places, scorer, kept)
-        pairs, by_chance = landscape.cosines()
-        report = Report(
-            harmful_score=scorer.harmful_score,
-            threshold=threshold,
-            prompts=scorer.prompts,
-            norms={name: ray.norm for name, ray in landscape.rays.items()},
-            cosines=pairs,
-            random_cosine=by_chance,
-            curves=[Curve.of(name, line_positions, kept, scorer.harmful_score, threshold) for name in names],
-            plane=None if axes is None else Plane.of(axes, plane_positions, kept, paths),
-            seconds_a_point=mean(kept.seconds[place] for place in places),
-        )
+        grid = Grid(lines, line_positions, axes, plane_positions)
+        report = landscape.map(grid, scorer, kept, threshold, runs or {})
         written = _write(report, folder)
     _show(report, written)
     return report
@@ -126,7 +111,9 @@ def _refusals(pretrained: Pretrained) -> SafetyEvaluation:
     return SafetyEvaluation(Source("sandbox:unsafe_prompts" if is_embedded else "catalogue:unsafe-prompts-test"))
 
 
-def _check(labels: Sequence[str], plane: Sequence[str] | None, needs_plane: bool, threshold: float) -> None:
+def _check(labels: Sequence[str], random: int, plane: Sequence[str] | None, needs_plane: bool, threshold: float) -> None:
+    if random < 0:
+        raise ConfigurationError(f"random must be 0 directions or more, got {random}. 20 tell a mean.")
     if not 0 <= threshold < 100:
         raise ConfigurationError(f"threshold must lie in 0..100 percent, below 100, got {threshold}. 10 is usual.")
     if plane is None and needs_plane:

@@ -1,6 +1,7 @@
 """Grids of points: where along which directions a model is scored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from asft_lightning.errors import ConfigurationError
@@ -47,3 +48,26 @@ def line(name: str, alphas: list[float]) -> list[Point]:
 def plane(first: str, second: str, alphas: list[float]) -> list[list[Point]]:
     """The points along two: a row for each α along the second, in it those along the first."""
     return [[point({first: x, second: y}) for x in alphas] for y in alphas]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a model is scored.
+
+    Args:
+        lines: The directions that are gone along, each by itself.
+        positions: α along each.
+        axes: Two directions that are gone along together; None for none.
+        plane_positions: α along each of those.
+    """
+
+    lines: Sequence[str]
+    positions: list[float]
+    axes: tuple[str, str] | None
+    plane_positions: list[float]
+
+    @property
+    def points(self) -> list[Point]:
+        """All of them, line by line, then the plane."""
+        rows = [] if self.axes is None else plane(*self.axes, self.plane_positions)
+        return [place for places in [*(line(name, self.positions) for name in self.lines), *rows] for place in places]

@@ -1,6 +1,6 @@
 """Landscape: a model that can be moved along directions, and what it is scored by."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -10,14 +10,16 @@ from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.functional import effective_size, expected_cosine
 from asft_lightning.landscape.directions import Direction, Parts, Random, orthogonal
-from asft_lightning.landscape.grid import Point
+from asft_lightning.landscape.grid import Grid
 from asft_lightning.landscape.kept_points import KeptPoints, described
 from asft_lightning.landscape.mapping import score_points
 from asft_lightning.landscape.perturbation import Perturbation
 from asft_lightning.landscape.rays import Norm, Ray, cosines
+from asft_lightning.landscape.report import Curve, Plane, Report
 from asft_lightning.landscape.scoring import PointScorer
 from asft_lightning.landscape.space import Space
 from asft_lightning.landscape.trail import projected, trail
+from asft_lightning.runtime.devices import usable_device
 
 
 class Landscape:
@@ -40,8 +42,9 @@ class Landscape:
         if len(set(labels)) < len(labels) or not labels:
             raise ConfigurationError(f"a map needs directions, each with a name of its own, got {labels}. Set their `name`.")
         self.space, self.norm = space, norm
+        where = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = space.pretrained.load_model().eval()
-        self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model.to(where)
         self._perturbation = Perturbation(self.model, space.shapes)
         self._directions = dict(zip(labels, directions, strict=True))
         self._parts: dict[str, Parts] = {name: direction.open(space) for name, direction in self._directions.items()}
@@ -71,9 +74,31 @@ class Landscape:
             **{name: described(value) for name, value in scored_by.items()},
         }
 
-    def score(self, points: Iterable[Point], scorer: PointScorer, kept: KeptPoints) -> None:
-        """Score what is not kept yet; afterwards the model is as it was."""
-        score_points(self.model, self._perturbation, self.rays, points, scorer, kept)
+    def map(self, grid: Grid, scorer: PointScorer, kept: KeptPoints, threshold: float, runs: Mapping[str, str]) -> Report:
+        """Score what is not kept yet, and say what all of it comes to; afterwards the model is as it was.
+
+        Args:
+            grid: Where.
+            scorer: By what.
+            kept: Where points are kept.
+            threshold: τ, in percent.
+            runs: {name: place} to find in the grid's plane.
+        """
+        axes, score = grid.axes, scorer.harmful_score
+        paths = {} if axes is None else {name: self.path(name, run, axes) for name, run in runs.items()}
+        score_points(self.model, self._perturbation, self.rays, grid.points, scorer, kept)
+        pairs, by_chance = self.cosines()
+        return Report(
+            harmful_score=score,
+            threshold=threshold,
+            prompts=scorer.prompts,
+            norms={name: ray.norm for name, ray in self.rays.items()},
+            cosines=pairs,
+            random_cosine=by_chance,
+            curves=[Curve.of(name, grid.positions, kept, score, threshold) for name in grid.lines],
+            plane=None if axes is None else Plane.of(axes, grid.plane_positions, kept, paths),
+            seconds_a_point=mean(kept.seconds[place] for place in grid.points),
+        )
 
     def path(self, name: str, run: str, plane: tuple[str, str]) -> list[tuple[float, float, float]]:
         """Where the checkpoints of a run stand, and last the run, an adapter or a model, see :func:`projected`.

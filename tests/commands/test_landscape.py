@@ -101,6 +101,8 @@ def test_the_loss_is_that_of_transformers():
         (["--plane", "[aligned, other]"], "a plane must be two of the directions aligned, harmful, random-0, random-1"),
         (["--plane", "null"], "orthogonal and runs are for a plane"),
         (["--threshold", "100"], "threshold must lie in 0..100"),
+        (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
+        (["--random", "-1"], "random must be 0 directions or more"),
         (["--points", "4"], "an odd number of points"),
     ],
 )

@@ -1,12 +1,10 @@
 """``asft-lightning anchors build``: a file of anchors, from two checkpoints."""
 
-import torch
-
 from asft_lightning.anchors import Anchor, Gram, build_anchors_of
 from asft_lightning.chat.template import Template
 from asft_lightning.commands.anchors.show import show_with_picture, writable
-from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import LoRAFineTuner
+from asft_lightning.runtime.devices import usable_device
 from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.pretrained import Pretrained
@@ -33,7 +31,7 @@ def build(
         png: Where to write a picture of the spectra as well.
     """
     file, picture = writable(output), None if png is None else writable(png)
-    where = _usable(device)
+    where = None if device is None else usable_device(device)
     fine_tuner = LoRAFineTuner(pretrained, lora)
     built = build_anchors_of(
         pretrained,
@@ -49,13 +47,3 @@ def build(
 
 
 COMMAND = build
-
-
-def _usable(device: str | None) -> torch.device | None:
-    if device is None:
-        return None
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"device {device!r} cannot be used here: {reason}. Leave it out for the CPU.") from error
