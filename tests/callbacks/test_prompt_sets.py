@@ -158,7 +158,7 @@ def test_model_that_cannot_answer_at_the_end_is_no_end(run, prompts, tmp_path, m
     def no_memory(*args, **kwargs):
         raise torch.OutOfMemoryError("no memory left")
 
-    monkeypatch.setattr("asft_lightning.callbacks.scoring.generate_answers", no_memory)
+    monkeypatch.setattr("asft_lightning.callbacks.questions.generate_answers", no_memory)
     with pytest.warns(UserWarning, match="answering failed .*no memory left"):
         _, summary = run(SafetyEvaluation(prompts, at_start=False), AdapterCheckpoint())
     score = summary["safety/harmful_score"]
