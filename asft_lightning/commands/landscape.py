@@ -145,4 +145,5 @@ def _show(report: Report, written: Sequence[Path]) -> None:
     if report.plane is None and len(names) == 2:
         say(f'for a map of two directions add to the command: --plane "[{", ".join(names)}]"')
     else:
-        say("for a finer line add to the command: --points 41; what is scored is kept")
+        finer = 2 * len(report.curves[0].positions) - 1
+        say(f"for finer lines add to the command: --points {finer}; what is scored is kept")

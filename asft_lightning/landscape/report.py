@@ -167,7 +167,9 @@ class Report:
         spreads = [_spread([curve.figure(name) for curve in self.random]) for name in _FIGURES]
         for part in ("mean", "low", "high") if len(self.random) > 1 else ():
             what = {"mean": f"mean of {len(self.random)} random", "low": "lowest", "high": "highest"}[part]
-            rows.append([what, "", *("–" if spread is None else f"{spread[part]:.3f}" for spread in spreads)])
+            cells = ["–" if spread is None else f"{spread[part]:.3f}" for spread in spreads]
+            least = "" if all(curve.basin.is_closed for curve in self.random) else "≥ "
+            rows.append([what, "", *(f"{least}{cell}" for cell in cells[:-1]), cells[-1]])
         return make_table(["direction", "safe from – to", "width", "EPL", "VISAGE"], rows)
 
     def lines(self) -> list[str]:

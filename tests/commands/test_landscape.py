@@ -76,6 +76,16 @@ def test_the_axes_of_a_plane_equal_the_lines(mapped):
     assert [row[1] for row in plane] == found["curves"]["harmful"]["scores"]["loss"][::2]
 
 
+def test_a_plane_of_orthogonal_directions_is_added_to_what_is_there(mapped):
+    line, folder = mapped
+    count = len((folder / "points.jsonl").read_text().splitlines())
+    main([*line, "--orthogonal", "true", "--runs", "null"])
+    found = json.loads((folder / "landscape.json").read_text())
+    assert found["plane"]["second"] == "harmful (orthogonal)"
+    assert found["cosines"]["aligned"]["harmful (orthogonal)"] == pytest.approx(0, abs=1e-6)
+    assert len((folder / "points.jsonl").read_text().splitlines()) == count + 2 + 4  # the second axis, and the corners
+
+
 def test_the_base_model_is_where_it_should_be(tmp_path):
     """Unscaled, −1 along the alignment is the base model, where every weight is moved: it refuses nothing."""
     main(command(tmp_path, random=0, norm="raw", weights="all", reach=1, points=3))
