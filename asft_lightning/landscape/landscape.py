@@ -63,14 +63,15 @@ class Landscape:
             scored_by: The scorers' settings.
             template: How prompts are written.
         """
-        norms = {name: {"norm": ray.norm} for name, ray in self.rays.items()}
+        measured = {name: {"norm": ray.norm, "length": ray.length} for name, ray in self.rays.items()}
         told = {name: described(direction) for name, direction in self._directions.items()}
         return {
             "pretrained": described(self.space.pretrained),
             "template": described(template),
             "norm": self.norm,
+            "centre": Ray.of("centre", self._perturbation.originals.__getitem__, self._perturbation.originals, "raw").length,
             "weights": list(self.space.shapes),
-            "directions": {name: told.get(name, {}) | norms[name] for name in self.rays},
+            "directions": {name: told.get(name, {}) | measured[name] for name in self.rays},
             **{name: described(value) for name, value in scored_by.items()},
         }
 
@@ -123,10 +124,10 @@ class Landscape:
         others = [*named, *random[:1]]
         names = list(self.space.shapes)
         pairs = {ray.name: _by_name(named, row) for ray, row in zip(named, cosines(named, named, names), strict=True)}
-        if not random or len(others) + len(random) < 3:
-            return pairs, {}
         found = [_by_name(others, row) for row in cosines(random, others, names)]
         by_chance = [abs(c) for ray, row in zip(random, found, strict=True) for name, c in row.items() if name != ray.name]
+        if not by_chance:
+            return pairs, {}
         sizes = {name: self._perturbation.originals[name].numel() for name in random[0].squares}
         size = effective_size(sizes, random[0].squares)
         return pairs, {"measured": mean(by_chance), "expected": expected_cosine(size), "size": sum(sizes.values())}

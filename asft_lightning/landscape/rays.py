@@ -25,12 +25,14 @@ class Ray:
         parts: Its parts as they came.
         factors: By which each weight's part is multiplied; of other weights the part is 0.
         squares: The square of the norm of each weight's part, scaled.
+        length: The norm of all parts as they came: scaled ones may be alike where directions are not.
     """
 
     name: str
     parts: Parts
     factors: Mapping[str, float]
     squares: Mapping[str, float]
+    length: float
 
     @classmethod
     def of(cls, name: str, parts: Parts, weights: Mapping[str, Tensor], norm: Norm = "frobenius") -> Self:
@@ -54,7 +56,8 @@ class Ray:
                 "it change others, or lie wholly in the one that it was made orthogonal to?"
             )
         factors = _NORMS[norm]({weight: square for weight, square in squares.items() if square}, weights)
-        return cls(name, parts, factors, {weight: factor**2 * squares[weight] for weight, factor in factors.items()})
+        scaled = {weight: factor**2 * squares[weight] for weight, factor in factors.items()}
+        return cls(name, parts, factors, scaled, math.sqrt(total))
 
     @property
     def norm(self) -> float:

@@ -147,6 +147,7 @@ class Report:
         """As JSON has it."""
         epl = [curve.basin.epl for curve in self.curves if not math.isnan(curve.basin.epl)]
         return {
+            "version": 1,
             "harmful_score": self.harmful_score,
             "threshold": self.threshold,
             "prompts": self.prompts,

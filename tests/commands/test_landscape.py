@@ -86,6 +86,15 @@ def test_a_plane_of_orthogonal_directions_is_added_to_what_is_there(mapped):
     assert len((folder / "points.jsonl").read_text().splitlines()) == count + 2 + 4  # the second axis, and the corners
 
 
+def test_an_adapter_that_was_trained_anew_is_noticed(mapped, capsys):
+    line, folder = mapped
+    tiny.write_adapter(folder.parent / "adapter", PAIR, seed=1)
+    try:
+        assert "has points with directions.harmful.length" in said(capsys, *line)
+    finally:
+        tiny.write_adapter(folder.parent / "adapter", PAIR)
+
+
 def test_the_base_model_is_where_it_should_be(tmp_path):
     """Unscaled, −1 along the alignment is the base model, where every weight is moved: it refuses nothing."""
     main(command(tmp_path, random=0, norm="raw", weights="all", reach=1, points=3))

@@ -58,7 +58,7 @@ def test_an_interruption_while_weights_are_moved_puts_back_those_that_were(model
             raise KeyboardInterrupt
         return ray.parts(name)
 
-    broken = Ray("broken", part, ray.factors, ray.squares)
+    broken = Ray("broken", part, ray.factors, ray.squares, ray.length)
     with pytest.raises(KeyboardInterrupt), Perturbation(model, names(model)).at({broken: 1.0}):
         pass
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
