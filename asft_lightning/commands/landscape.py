@@ -1,6 +1,6 @@
 """``asft-lightning landscape``: how far a model's weights can be moved before it is no longer safe."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def map_landscape(
     weights: Which = "targets",
     lora: PlainData | None = None,
     reach: float = 0.5,
+    reaches: dict[str, float] | None = None,
     points: int = 21,
     plane: list[str] | None = None,
     plane_points: int = 11,
@@ -68,6 +69,7 @@ def map_landscape(
         weights: targets of LoRA, or all.
         lora: Arguments of peft.LoraConfig, for its target_modules; null for the paper's, q_proj and v_proj.
         reach: The largest α.
+        reaches: {direction: its own largest α}, for those along which the model changes much sooner.
         points: Points on a line, odd.
         plane: Two of the directions, by name, to map together; null for none.
         plane_points: Points on each side of the plane, odd.
@@ -82,21 +84,21 @@ def map_landscape(
         What was found.
     """
     require_extra("matplotlib", "a picture")
-    line_positions = positions(reach, points)
     plane_positions = positions(reach if plane_reach is None else plane_reach, plane_points)
     named = ([Aligned()] if pretrained.base else []) if directions is None else directions
     chosen = [*named, *(Random(seed) for seed in range(random))]
-    _check([direction.label for direction in chosen], random, plane, orthogonal or bool(runs), threshold)
+    labels = [direction.label for direction in chosen]
+    lines = {name: positions((reaches or {}).get(name, reach), points) for name in labels}
+    _check(labels, random, reaches or {}, plane, orthogonal or bool(runs), threshold)
     folder = user_path(output)
     with alone(folder):
         clear_unfinished(folder)
         scored_by: dict[str, Any] = {"safety": safety or _refusals(pretrained), "beside": beside or [], "loss": loss}
         scorer = PointScorer(**scored_by, tokenizer=pretrained.load_tokenizer(), template=template)
         landscape = Landscape(Space.of(pretrained, weights, lora), chosen, norm, device)
-        lines = list(landscape.rays)
         axes = None if plane is None else _axes(landscape, plane, orthogonal)
         kept = KeptPoints(folder, landscape.settings(scored_by, template))
-        grid = Grid(lines, line_positions, axes, plane_positions)
+        grid = Grid(lines, axes, plane_positions)
         report = landscape.map(grid, scorer, kept, threshold, runs or {})
         written = _write(report, folder)
     _show(report, written)
@@ -111,11 +113,21 @@ def _refusals(pretrained: Pretrained) -> SafetyEvaluation:
     return SafetyEvaluation(Source("sandbox:unsafe_prompts" if is_embedded else "catalogue:unsafe-prompts-test"))
 
 
-def _check(labels: Sequence[str], random: int, plane: Sequence[str] | None, needs_plane: bool, threshold: float) -> None:
+def _check(
+    labels: Sequence[str],
+    random: int,
+    reaches: Collection[str],
+    plane: Sequence[str] | None,
+    needs_plane: bool,
+    threshold: float,
+) -> None:
     if random < 0:
         raise ConfigurationError(f"random must be 0 directions or more, got {random}. 20 tell a mean.")
     if not 0 <= threshold < 100:
         raise ConfigurationError(f"threshold must lie in 0..100 percent, below 100, got {threshold}. 10 is usual.")
+    named = [label for label in labels if not label.startswith(Random.PREFIX)]  # random ones are drawn as one band
+    if unknown := sorted(set(reaches) - set(named)):
+        raise ConfigurationError(f"reaches are of the directions {', '.join(named)}, got {unknown[0]!r}. Name one of them.")
     if plane is None and needs_plane:
         raise ConfigurationError("orthogonal and runs are for a plane, got none. Name two directions: --plane '[a, b]'.")
     if plane is not None and (len(set(plane)) != 2 or len(plane) != 2 or not set(plane) <= set(labels)):

@@ -1,6 +1,6 @@
 """Grids of points: where along which directions a model is scored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -55,14 +55,12 @@ class Grid:
     """Where a model is scored.
 
     Args:
-        lines: The directions that are gone along, each by itself.
-        positions: α along each.
+        lines: {direction that is gone along by itself: α}.
         axes: Two directions that are gone along together; None for none.
         plane_positions: α along each of those.
     """
 
-    lines: Sequence[str]
-    positions: list[float]
+    lines: Mapping[str, list[float]]
     axes: tuple[str, str] | None
     plane_positions: list[float]
 
@@ -70,4 +68,6 @@ class Grid:
     def points(self) -> list[Point]:
         """All of them, line by line, then the plane."""
         rows = [] if self.axes is None else plane(*self.axes, self.plane_positions)
-        return [place for places in [*(line(name, self.positions) for name in self.lines), *rows] for place in places]
+        return [
+            place for places in [*(line(name, alphas) for name, alphas in self.lines.items()), *rows] for place in places
+        ]

@@ -96,7 +96,7 @@ class Landscape:
             norms={name: ray.norm for name, ray in self.rays.items()},
             cosines=pairs,
             random_cosine=by_chance,
-            curves=[Curve.of(name, grid.positions, kept, score, threshold) for name in grid.lines],
+            curves=[Curve.of(name, alphas, kept, score, threshold) for name, alphas in grid.lines.items()],
             plane=None if axes is None else Plane.of(axes, grid.plane_positions, kept, paths),
             seconds_a_point=mean(kept.seconds[place] for place in grid.points),
         )

@@ -121,6 +121,7 @@ def test_the_loss_is_that_of_transformers():
         (["--plane", "null"], "orthogonal and runs are for a plane"),
         (["--threshold", "100"], "threshold must lie in 0..100"),
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
+        (["--reaches", "{other: 0.1}"], "reaches are of the directions aligned, harmful, got 'other'"),
         (["--random", "-1"], "random must be 0 directions or more"),
         (["--points", "4"], "an odd number of points"),
     ],
