@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 """{command: (its file in commands/, what it does)}."""
 
 _LIGHTNING = ("fit", "validate", "test")
+_KEPT = "; what is scored is kept, and the same command goes on"
 _EXAMPLES = (
     "protect sandbox:aligned sandbox:benign",
     "fit --config models/qwen-2-7b-instruct --config data/agnews --config methods/asft "
@@ -50,9 +51,10 @@ def main(args: Sequence[str] | None = None) -> None:
     if arguments[0] == "--version":
         sys.stdout.write(f"asft-lightning {_version()}\n")
         return
-    from asft_lightning.runtime.exits import ending_in_one_line
+    from asft_lightning.runtime.exits import GO_ON, ending_in_one_line
 
-    with ending_in_one_line(goes_on=arguments[0] in (*_LIGHTNING, "protect")):
+    going_on = {**dict.fromkeys((*_LIGHTNING, "protect"), GO_ON), "landscape": _KEPT}
+    with ending_in_one_line(going_on.get(arguments[0], "")):
         _run(arguments)
 
 

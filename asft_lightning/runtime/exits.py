@@ -13,7 +13,7 @@ from asft_lightning.errors import error_of_ours
 from asft_lightning.runtime.files import unwritable
 from asft_lightning.runtime.plain import plain, plain_channels
 
-_GO_ON = "; with --ckpt_path auto it goes on from the last checkpoint"
+GO_ON = "; with --ckpt_path auto it goes on from the last checkpoint"
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """A disk that is full or must not be written to, where the file is not one of ours: a logger's, a config."""
 
@@ -48,11 +48,11 @@ class Exit(NamedTuple):
 
 
 @contextmanager
-def ending_in_one_line(goes_on: bool = True) -> Iterator[None]:
+def ending_in_one_line(go_on: str = GO_ON) -> Iterator[None]:
     """Run a command: without third parties' noise, and where it fails with one line and an exit status.
 
     Args:
-        goes_on: Whether the command can go on where it was ended.
+        go_on: How to go on where the command was ended; blank where it cannot.
     """
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
@@ -62,7 +62,7 @@ def ending_in_one_line(goes_on: bool = True) -> Iterator[None]:
         with plain_channels():
             yield
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        end = explain(error, _GO_ON if goes_on else "")
+        end = explain(error, go_on)
         if end is None:
             raise
         if end.status == 128 + signal.SIGINT:
@@ -71,7 +71,7 @@ def ending_in_one_line(goes_on: bool = True) -> Iterator[None]:
         sys.exit(end.status)
 
 
-def explain(error: BaseException, go_on: str = _GO_ON) -> Exit | None:
+def explain(error: BaseException, go_on: str = GO_ON) -> Exit | None:
     """How to end on an error; None where a traceback is due.
 
     Args:

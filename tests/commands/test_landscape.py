@@ -1,6 +1,7 @@
 """``asft-lightning landscape``, end to end on the sandbox pair."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import yaml
 from kit import tiny
 from kit.commands import said
 
-from asft_lightning import Pretrained, SafetyEvaluation, Source, Template
+from asft_lightning import Pretrained, RefusalJudge, SafetyEvaluation, Source, Template, map_landscape
 from asft_lightning.cli import main
 from asft_lightning.landscape.scoring import PointScorer
 
@@ -100,6 +101,27 @@ def test_the_base_model_is_where_it_should_be(tmp_path):
     main(command(tmp_path, random=0, norm="raw", weights="all", reach=1, points=3))
     curve = json.loads((tmp_path / "map" / "landscape.json").read_text())["curves"]["aligned"]
     assert curve["scores"]["safety/harmful_score"][:2] == [100, 0]
+
+
+class Interrupting(RefusalJudge):
+    """A Ctrl-C while the third point is judged."""
+
+    asked = 0
+
+    def __call__(self, prompts, answers):
+        type(self).asked += 1
+        if self.asked == 3:
+            signal.raise_signal(signal.SIGINT)
+        return super().__call__(prompts, answers)
+
+
+def test_a_map_that_was_interrupted_goes_on(tmp_path):
+    safety = SafetyEvaluation(Source("sandbox:unsafe_prompts"), judge=Interrupting(), max_prompts=2, max_new_tokens=4)
+    with pytest.raises(KeyboardInterrupt):
+        map_landscape(PAIR, str(tmp_path), safety, random=1, points=3)
+    assert len((tmp_path / "points.jsonl").read_text().splitlines()) == 2
+    report = map_landscape(PAIR, str(tmp_path), safety, random=1, points=3)
+    assert Interrupting.asked == 3 + 3 and [curve.name for curve in report.curves] == ["aligned", "random-0"]
 
 
 def test_the_loss_is_that_of_transformers():
