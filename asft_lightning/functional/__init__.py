@@ -3,6 +3,12 @@
 from asft_lightning.functional.alignment import AlignmentMap, Spectrum, gram_map, harmful_map, split_factor, subspace_map
 from asft_lightning.functional.conflict import without_conflict
 from asft_lightning.functional.constraint import answer_places, constraint_weights
+from asft_lightning.functional.contrastive import (
+    intra_label_contrastive,
+    jaccard_contrastive,
+    stepwise_contrastive,
+    strict_contrastive,
+)
 from asft_lightning.functional.decomposition import (
     LeftSingular,
     leading_left_singular,
@@ -49,6 +55,8 @@ __all__ = [
     "gram_applied",
     "gram_map",
     "harmful_map",
+    "intra_label_contrastive",
+    "jaccard_contrastive",
     "leading_left_singular",
     "left_singular",
     "left_singular_of_square",
@@ -64,6 +72,8 @@ __all__ = [
     "row_gradients",
     "shrunk",
     "split_factor",
+    "stepwise_contrastive",
+    "strict_contrastive",
     "subspace_map",
     "token_losses",
     "top_token_margin",

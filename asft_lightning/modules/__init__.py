@@ -7,6 +7,7 @@ from asft_lightning.modules.full_asft import FullAsFT
 from asft_lightning.modules.full_fine_tuner import FullFineTuner
 from asft_lightning.modules.lisa import Lisa
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
+from asft_lightning.modules.multi_label_loss import ClassifierOutputs, ContrastiveLoss, MultiLabelLoss
 from asft_lightning.modules.sbr import SBR
 from asft_lightning.modules.task_loss import TaskLoss
 
@@ -19,5 +20,11 @@ __all__ = [
     "FullFineTuner",
     "Lisa",
     "LoRAFineTuner",
+    "ClassifierOutputs",
+    "ConstrainedSFT",
+    "ContrastiveLoss",
+    "Lisa",
+    "LoRAFineTuner",
+    "MultiLabelLoss",
     "TaskLoss",
 ]

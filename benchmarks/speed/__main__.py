@@ -17,6 +17,7 @@ from pathlib import Path
 import answers
 import building
 import full
+import contrastive
 import generation
 import penalty
 import torch
@@ -28,6 +29,7 @@ from transformers.utils import logging
 PARTS = {
     "penalty": penalty.measure,
     "build": building.measure,
+    "contrastive": contrastive.measure,
     "training": training.measure,
     "activation": training.activation,
     "generation": generation.measure,
