@@ -1,4 +1,7 @@
-"""GroupedMetric: sums kept for all answers and for each of a closed list of groups (categories of harm, tasks, sources)."""
+"""GroupedMetric: sums kept for all answers and for each of a closed list of groups (categories of harm, tasks, sources).
+
+SummedMetric, below it, is any metric of ours whose states are sums.
+"""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -42,30 +45,12 @@ def membership(groups: Sequence[Collection[str]] | None, names: Sequence[str], c
     return members
 
 
-class GroupedMetric(Metric):
-    """What :class:`Share` and :class:`RubricScore` have in common; every state's first dimension is (all, *groups).
-
-    Args:
-        groups: The closed, ordered list of groups to report on.
-        kwargs: Those of ``torchmetrics.Metric``.
-
-    Raises:
-        ConfigurationError: If ``groups`` is a string or has a name twice.
-    """
+class SummedMetric(Metric):
+    """A metric whose states are sums over answers, and which says more of them than ``compute`` does."""
 
     is_differentiable = False
     full_state_update = False
     plot_lower_bound = 0.0
-    plot_upper_bound = 100.0
-
-    def __init__(self, groups: Sequence[str] = (), **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if isinstance(groups, str) or len(set(groups)) < len(groups):
-            raise ConfigurationError(f"groups must be a list of different names, got {groups!r}. Name each group once.")
-        self.groups = tuple(groups)
-
-    def _members(self, groups: Sequence[Collection[str]] | None, count: int) -> Tensor:
-        return membership(groups, self.groups, count)
 
     def _add(self, state: str, amount: Tensor) -> None:
         setattr(self, state, getattr(self, state) + amount.to(self.device))
@@ -79,3 +64,26 @@ class GroupedMetric(Metric):
             return [getattr(self, state).clone() for state in states]
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
             return [getattr(self, state).clone() for state in states]
+
+
+class GroupedMetric(SummedMetric):
+    """What :class:`Share` and :class:`RubricScore` have in common; every state's first dimension is (all, *groups).
+
+    Args:
+        groups: The closed, ordered list of groups to report on.
+        kwargs: Those of ``torchmetrics.Metric``.
+
+    Raises:
+        ConfigurationError: If ``groups`` is a string or has a name twice.
+    """
+
+    plot_upper_bound = 100.0
+
+    def __init__(self, groups: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if isinstance(groups, str) or len(set(groups)) < len(groups):
+            raise ConfigurationError(f"groups must be a list of different names, got {groups!r}. Name each group once.")
+        self.groups = tuple(groups)
+
+    def _members(self, groups: Sequence[Collection[str]] | None, count: int) -> Tensor:
+        return membership(groups, self.groups, count)

@@ -25,13 +25,13 @@ class GroupShare(NamedTuple):
     """Answers that belong to the group."""
 
 
-def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(hits: float, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a share, in percent.
 
     It stays within 0 to 100 and keeps a width at 0 and at ``total`` hits, where the usual ± standard error has none.
 
     Args:
-        hits: 0 to ``total``.
+        hits: 0 to ``total``; a sum of scores from 0 to 1 as well, for which the interval is rather too wide.
         total: Number of answers.
         confidence: Between 0 and 1.
 
@@ -184,7 +184,7 @@ def _percent(hits: int, total: int) -> float:
     return 100.0 * hits / total if total else math.nan
 
 
-def _lower(hits: int, total: int, z: float) -> float:
+def _lower(hits: float, total: int, z: float) -> float:
     """Smaller root of (p − x)² = z² x (1 − x) / n, as the roots' product over the larger: nothing cancels, 0 at p = 0."""
     p, s = hits / total, z * z / total
     return p * p / (p + s / 2 + math.sqrt(s * (p * (1 - p) + s / 4)))

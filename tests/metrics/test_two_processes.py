@@ -5,7 +5,7 @@ import torch
 from kit.ranks import on_ranks
 
 from asft_lightning import AnswerAccuracy, HarmfulScore
-from asft_lightning.metrics import RefusalRate, RubricScore, Share
+from asft_lightning.metrics import RefusalRate, RubricScore, Share, WiScore
 
 GROUPS = ["a", "b", "never"]
 HITS = [1, 0, 0, 0, 0, 1]
@@ -78,3 +78,15 @@ def test_uneven_shares(tmp_path, case):
             assert [before, after, synced] == [pytest.approx(expected, nan_ok=True)] * 3
             assert all(torch.equal(left[name], kept[name]) for name in kept)
         assert local == [50.0 + 50.0 * rank, 2, 100.0 * rank, 100.0 * rank]  # sync_on_compute=False, and forward
+
+
+def wiscores_of(rank):
+    """Six images on two ranks, of which one on both."""
+    metric = WiScore("verified")
+    ids = torch.tensor([[1, 2, 401, 402], [1, 3]][rank])
+    metric.update(torch.tensor([[[1], [1], [0], [1]], [[0], [0]]][rank]), ids)
+    return [figure for field in metric.by_field().values() for figure in (field.mean, field.rated)][:4]
+
+
+def test_wiscore_over_ranks(tmp_path):
+    assert on_ranks(wiscores_of, 2, tmp_path) == [[pytest.approx(0.5), 3, 0.5, 2]] * 2
