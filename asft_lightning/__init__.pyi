@@ -54,6 +54,8 @@ from .evaluation import (
 )
 from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore
 from .modules import SBR, AsFT, ConstrainedSFT, FullAsFT, FullFineTuner, Lisa, LoRAFineTuner
+from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore, WiScore
+from .modules import SBR, AsFT, ConstrainedSFT, Lisa, LoRAFineTuner
 from .penalty.answer_budget import AnswerBudget
 from .penalty.answer_penalty import AnswerPenalty
 from .penalty.drift_budget import DriftBudget
@@ -131,6 +133,7 @@ __all__ = [
     "UpdatePenalty",
     "UtilityEvaluation",
     "Verdict",
+    "WiScore",
     "anchors",
     "build_anchors",
     "callbacks",

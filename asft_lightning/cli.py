@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "landscape": ("landscape", "how far weights can be moved before a model is no longer safe; figures and pictures"),
         "export": ("export", "write a run's adapter, or the merged model, with a model card"),
         "project-adapter": ("project_adapter", "take a finished adapter back to the alignment direction (Safe LoRA)"),
+        "wise": ("wise", "WISE's score of a folder of images, by a vision model behind a server"),
         "anchors": ("anchors", "build anchors as a file, show them, compare an adapter with them"),
         "configs": ("configs", "list the package's configs, and copy one to change it"),
         "env": ("env", "versions, devices and folders, for a report of a fault"),

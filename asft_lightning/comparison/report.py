@@ -1,8 +1,6 @@
 """Report: the results as JSON, CSV, pictures, one HTML page, and a table in the terminal."""
 
 import base64
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -18,8 +16,8 @@ from asft_lightning.comparison.series import axes_but_poison, by_poison, poison_
 from asft_lightning.comparison.spec import Comparison
 from asft_lightning.comparison.tuning import Choice, rule
 from asft_lightning.comparison.update_picture import draw_update_parts
+from asft_lightning.runtime.csv_text import as_csv
 from asft_lightning.runtime.files import write_atomically, write_json
-from asft_lightning.runtime.plain import plain
 from asft_lightning.runtime.terminal import make_table, say, show
 
 COLUMNS = {
@@ -36,10 +34,6 @@ PICTURES = {
     "steps.png": "HS while training.",
     "update.png": "The update by layer: its size, and its aligned and orthogonal parts.",
 }
-
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
-"""What a spreadsheet takes for the beginning of a formula."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +79,8 @@ class Report:
         """Write everything into the comparison's folder; returns the page."""
         folder = self.comparison.folder
         write_json(folder / "results.json", self.record())
-        write_atomically(folder / "runs.csv", _csv([result.flat() for result in self.results]))
-        write_atomically(folder / "table.csv", _csv([_flat(cell.record()) for cell in self.cells]))
+        write_atomically(folder / "runs.csv", as_csv([result.flat() for result in self.results]))
+        write_atomically(folder / "table.csv", as_csv([_flat(cell.record()) for cell in self.cells]))
         page = folder / "report.html"
         write_atomically(page, self._html(folder, self._draw(folder)))
         return page
@@ -188,23 +182,6 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
         is_figure = isinstance(value, Mapping) and set(value) == {"mean", "deviation"}
         flat |= {name: value["mean"], f"{name}_deviation": value["deviation"]} if is_figure else {name: value}
     return flat
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    headings = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.writer(text, lineterminator="\n")
-    lines: list[list[Any]] = [headings, *([row.get(name) for name in headings] for row in rows)]
-    writer.writerows([_no_formula(cell) for cell in line] for line in lines)
-    return text.getvalue()
-
-
-def _no_formula(cell: Any) -> Any:
-    """A text that a spreadsheet would compute, behind the apostrophe that makes it one; numbers stay numbers."""
-    if not isinstance(cell, str):
-        return cell
-    text = plain(cell)  # a lone end of a line would end the row
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _data_uri(path: Path) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -16,6 +16,9 @@ from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation.settings import check_at_least, shortened
 from asft_lightning.runtime.extras import require_extra
 from asft_lightning.runtime.undisturbed import undisturbed
+
+Conversation = list[dict[str, Any]]
+"""Messages as OpenAI's protocol has them: a role each, and a content, which is text or a list of texts and images."""
 
 _SHORTEST_KEY = 6
 """Characters; a shorter one is a placeholder for a local server, e.g. ``EMPTY``, and may well stand in a reply."""
@@ -83,15 +86,21 @@ class Endpoint:
         check_at_least(0.001, timeout=self.timeout)
         _openai()
 
-    def ask(self, conversations: Sequence[list[dict[str, str]]], max_tokens: int) -> list[Reply]:
+    def ask(
+        self,
+        conversations: Sequence[Conversation],
+        max_tokens: int,
+        on_reply: Callable[[int, Reply], None] | None = None,
+    ) -> list[Reply]:
         """The greedy replies, in order. A server that fails raises nothing, and leaves every global RNG as it was.
 
         After as many failures in a row as there are requests at a time, or four, the rest are not made: a server that is
         down would take ``retries`` pauses, or timeouts, for each.
 
         Args:
-            conversations: What is asked.
+            conversations: What is asked; each is fetched when it is its turn, and not kept.
             max_tokens: Longest reply that is needed, where the endpoint's own setting does not say.
+            on_reply: Told each reply as it comes, with the place of its conversation; from a thread of its own.
         """
         longest = max_tokens if self.max_tokens is None else self.max_tokens
         from anyio.from_thread import start_blocking_portal  # comes with openai
@@ -99,7 +108,7 @@ class Endpoint:
         # Pauses between retries have a random length, from Python's global generator. A loop in a thread of its own: a
         # notebook's thread has one already.
         with undisturbed(nn.Identity()), start_blocking_portal() as portal:
-            done = portal.call(_Asking(self, longest).replies, conversations)
+            done = portal.call(_Asking(self, longest, on_reply).replies, conversations)
         if done and all(reply.lost for reply in done):
             return [reply._replace(problem=f"no request to {self.url} succeeded: {reply.problem}") for reply in done]
         return done
@@ -108,15 +117,16 @@ class Endpoint:
 class _Asking:
     """One round of requests: its client, and how many of them have failed in a row."""
 
-    def __init__(self, endpoint: Endpoint, max_tokens: int) -> None:
+    def __init__(self, endpoint: Endpoint, max_tokens: int, on_reply: Callable[[int, Reply], None] | None = None) -> None:
         self.endpoint = endpoint
         self.max_tokens = max_tokens
+        self.on_reply = on_reply
         self.key = os.environ.get(endpoint.api_key_env, "").strip()
         self.patience = max(4, endpoint.concurrency)
         self.failures = 0
         self.turns = asyncio.Semaphore(endpoint.concurrency)
 
-    async def replies(self, conversations: Sequence[list[dict[str, str]]]) -> list[Reply]:
+    async def replies(self, conversations: Sequence[Conversation]) -> list[Reply]:
         """The server's reply to each conversation, in order."""
         from asft_lightning.evaluation.guarded_client import GuardedClient
 
@@ -129,18 +139,21 @@ class _Asking:
         )
         with tqdm(desc="Endpoint", total=len(conversations), leave=False, disable=few) as bar:
             async with client:
-                return await asyncio.gather(*(self._in_turn(client, conversation, bar) for conversation in conversations))
+                turns = (self._in_turn(client, conversations, place, bar) for place in range(len(conversations)))
+                return await asyncio.gather(*turns)
 
-    async def _in_turn(self, client: Any, conversation: list[dict[str, str]], bar: Any) -> Reply:
+    async def _in_turn(self, client: Any, conversations: Sequence[Conversation], place: int, bar: Any) -> Reply:
         async with self.turns:
             if self.failures >= self.patience:
                 return Reply(None, f"not asked after {self.patience} failures in a row", lost=True)
-            reply = await self._reply(client, conversation)
+            reply = await self._reply(client, conversations[place])
             self.failures = self.failures + 1 if reply.lost else 0
+            if self.on_reply is not None:
+                self.on_reply(place, reply)
             bar.update()
             return reply
 
-    async def _reply(self, client: Any, conversation: list[dict[str, str]]) -> Reply:
+    async def _reply(self, client: Any, conversation: Conversation) -> Reply:
         openai = _openai()
         settings = {"model": self.endpoint.model, "max_tokens": self.max_tokens, "temperature": 0}
         try:

@@ -97,7 +97,7 @@ class EndpointRater:
     def _rating(self, reply: Reply) -> Rating:
         if reply.text is None:
             return Rating(None, reply.problem)
-        scores = _first_object(reply.text)
+        scores = first_object(reply.text)
         if scores is None:
             return Rating(None, f"said no JSON object, but {shortened(reply.text)!r}")
         wrong = [name for name in self.axes if not self._in_range(scores.get(name))]
@@ -110,14 +110,14 @@ class EndpointRater:
         return isinstance(value, int | float) and not isinstance(value, bool) and self.lowest <= value <= self.highest
 
 
-def _first_object(text: str) -> dict[str, Any] | None:
+def first_object(text: str) -> dict[str, Any] | None:
     """The first JSON object in a text, whatever stands around it."""
     decoder, start = json.JSONDecoder(), text.find("{")
     while start >= 0:
         try:
-            first_object: dict[str, Any] = decoder.raw_decode(text, start)[0]
+            found: dict[str, Any] = decoder.raw_decode(text, start)[0]
         except (ValueError, RecursionError):  # a brace that opens no JSON, or ever more of them
             start = text.find("{", start + 1)
         else:
-            return first_object
+            return found
     return None
