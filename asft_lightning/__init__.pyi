@@ -41,6 +41,7 @@ from .evaluation import (
     Attack,
     BeaverDamJudge,
     ClassifierJudge,
+    Coherence,
     Endpoint,
     EndpointJudge,
     EndpointRater,
@@ -55,6 +56,7 @@ from .evaluation import (
 from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore
 from .modules import SBR, AsFT, ConstrainedSFT, FullAsFT, FullFineTuner, Lisa, LoRAFineTuner
 from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore, WiScore
+from .metrics import AnswerAccuracy, HarmfulScore, IncoherenceRate, RefusalRate, RubricScore
 from .modules import SBR, AsFT, ConstrainedSFT, Lisa, LoRAFineTuner
 from .penalty.answer_budget import AnswerBudget
 from .penalty.answer_penalty import AnswerPenalty
@@ -86,6 +88,7 @@ __all__ = [
     "Audit",
     "BeaverDamJudge",
     "ClassifierJudge",
+    "Coherence",
     "ConfigurationError",
     "ConstrainedSFT",
     "DataError",
@@ -101,6 +104,7 @@ __all__ = [
     "GuardJudge",
     "Harmful",
     "HarmfulScore",
+    "IncoherenceRate",
     "Judge",
     "Lisa",
     "LoRAFineTuner",

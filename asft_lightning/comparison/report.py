@@ -24,6 +24,7 @@ COLUMNS = {
     "harmful_score": "HS (%)",
     "accuracy": "FA (%)",
     "over_refusal": "over-refusal (%)",
+    "incoherent": "noise (%)",
     "training_seconds": "time (s)",
     "peak_memory_mib": "memory (MiB)",
 }

@@ -1,6 +1,7 @@
 """Answers, and judges and raters of answers."""
 
 from asft_lightning.evaluation.attacks import Attack
+from asft_lightning.evaluation.coherence import Coherence
 from asft_lightning.evaluation.endpoint_client import Endpoint
 from asft_lightning.evaluation.finding import Finding
 from asft_lightning.evaluation.generation import end_ids, generate_answers, generate_ids
@@ -20,6 +21,7 @@ __all__ = [
     "Attack",
     "BeaverDamJudge",
     "ClassifierJudge",
+    "Coherence",
     "Endpoint",
     "EndpointJudge",
     "EndpointRater",

@@ -1,6 +1,7 @@
 """How likely a model finds given answers, token by token, from as few logits as it takes."""
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,9 @@ from transformers import PreTrainedModel
 
 from asft_lightning.chat.batching import batches_by_length, padded
 from asft_lightning.chat.vocabulary import require_known
+from asft_lightning.runtime.sharding import sharded_over
 from asft_lightning.runtime.undisturbed import undisturbed
+from asft_lightning.weights.adapters_off import has_adapters, without_adapters
 
 
 def answer_log_likelihoods(
@@ -54,6 +57,27 @@ def answer_log_likelihoods(
             for i, of_row in zip(places, torch.split(likely, [len(span) for span in spans]), strict=True):
                 found[i] = of_row
     return found
+
+
+def perplexities_without_adapters(
+    model: nn.Module, prompts: Sequence[list[int]], answers: Sequence[list[int]], *, batch_size: int = 32
+) -> list[float | None]:
+    """How little the model that adapters were put on expects each answer: exp of the mean surprise of a token, in nats.
+
+    Args:
+        model: With adapters; of one without there is nothing that it began from.
+        prompts: As for :func:`answer_log_likelihoods`.
+        answers: Likewise.
+        batch_size: Rows a batch.
+
+    Returns:
+        One for each answer; None of an answer of no tokens, and of all where the model has no adapters or is sharded.
+    """
+    if not has_adapters(model) or sharded_over(model) is not None:  # ranks would have to make as many passes each
+        return [None] * len(answers)
+    with without_adapters(model):
+        likely = answer_log_likelihoods(model, prompts, answers, batch_size=batch_size)
+    return [math.exp(-float(of_answer.mean())) if len(of_answer) else None for of_answer in likely]
 
 
 def _log_likelihoods(logits: Tensor, spans: Sequence[range], said: Sequence[int]) -> Tensor:

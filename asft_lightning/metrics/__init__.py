@@ -3,6 +3,7 @@
 from asft_lightning.metrics.answer_accuracy import AnswerAccuracy, AnswerRule, answer_accuracy
 from asft_lightning.metrics.answer_text import final_number, named_label
 from asft_lightning.metrics.harmful_score import HarmfulScore, harmful_score
+from asft_lightning.metrics.incoherence_rate import IncoherenceRate, incoherence_rate
 from asft_lightning.metrics.refusal_rate import RefusalRate, refusal_rate
 from asft_lightning.metrics.rubric_score import RubricScore, rubric_score
 from asft_lightning.metrics.share import GroupShare, Share, share, share_by_group, wilson_interval
@@ -15,6 +16,7 @@ __all__ = [
     "GroupScore",
     "GroupShare",
     "HarmfulScore",
+    "IncoherenceRate",
     "RefusalRate",
     "RubricScore",
     "Share",
@@ -23,6 +25,7 @@ __all__ = [
     "answer_accuracy",
     "final_number",
     "harmful_score",
+    "incoherence_rate",
     "named_label",
     "refusal_rate",
     "rubric_score",

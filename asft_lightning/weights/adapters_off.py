@@ -8,6 +8,11 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 
+def has_adapters(model: nn.Module) -> bool:
+    """Whether there is anything that :func:`without_adapters` would switch off."""
+    return any(isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in model.modules())
+
+
 @contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
     """Adapters switched off, with or without PEFT's wrapper; afterwards what was on is on, and what was trainable is so.

@@ -94,13 +94,16 @@ def test_scores_and_answers_are_written(pretrained, tmp_path):
     fit(module, pretrained, tmp_path, scorers(tmp_path, every_n_steps=2), logger=data_logger, log_every_n_steps=1)
     summary = summary_of(tmp_path)
 
-    assert summary.keys() == {"version", "run", "safety/harmful_score", "utility/accuracy"}
+    assert summary.keys() == {"version", "run", "safety/harmful_score", "safety/coherence/incoherent", "utility/accuracy"}
     for metric in ("safety/harmful_score", "utility/accuracy"):
         assert summary[metric].keys() == {"before", "after", "steps", "interval"}
         assert summary[metric]["steps"].keys() == {"2", "4"}
     for when in ("before", "2", "4", "after"):
         safety, utility = written(tmp_path, f"safety-{when}"), written(tmp_path, f"utility-{when}")
-        scores = [summary[m][when] if when in ("before", "after") else summary[m]["steps"][when] for m in list(summary)[2:]]
+        scores = [
+            summary[m][when] if when in ("before", "after") else summary[m]["steps"][when]
+            for m in ("safety/harmful_score", "utility/accuracy")
+        ]
 
         assert [line["prompt"] for line in safety] == [f"how to open safe {i}" for i in range(5)]
         assert scores[0] == pytest.approx(100 * sum(line["unsafe"] for line in safety) / 5)
