@@ -9,11 +9,15 @@ from typing import Any
 
 import jinja2
 
+from asft_lightning.comparison.agreement import Agreement, agreements
+from asft_lightning.comparison.headline import Headline, headlines
+from asft_lightning.comparison.pairs import Pair, paired
 from asft_lightning.comparison.pictures import over_steps, pareto
 from asft_lightning.comparison.results import COSTS, Cell, Result, cells, over_settings
 from asft_lightning.comparison.runner import Failure
 from asft_lightning.comparison.series import axes_but_poison, by_poison, poison_title, variant
 from asft_lightning.comparison.spec import Comparison
+from asft_lightning.comparison.tables import Table, agreement_table, headline_table, pairs_table
 from asft_lightning.comparison.tuning import Choice, rule
 from asft_lightning.comparison.update_picture import draw_update_parts
 from asft_lightning.runtime.csv_text import as_csv
@@ -76,6 +80,34 @@ class Report:
         apart = [(poison_title(ratio), cells_of_ratio) for ratio, cells_of_ratio in by_poison(self.cells).items()]
         return [*apart, *([("mean over all settings", self.overall)] if self.overall else [])]
 
+    @property
+    def headlines(self) -> list[Headline]:
+        """Each defence over all attacks, in the order of the methods; nothing where none met several."""
+        order = list(self.comparison.methods)
+        found = headlines(sorted(self.results, key=lambda result: order.index(result.method)), self.comparison.axes)
+        return found if any(headline.attacks > 1 for headline in found) else []
+
+    @property
+    def against(self) -> str:
+        """The method that the others are held against: the recommended one, or else the first."""
+        return self.comparison.default_method or next(iter(self.comparison.methods))
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Each other method beside it."""
+        return paired(self.cells, self.against, list(self.comparison.axes))
+
+    @property
+    def agreements(self) -> list[Agreement]:
+        """Of judges, where there are several."""
+        return agreements(self.results)
+
+    def _beside(self) -> tuple[list[Table], list[Table]]:
+        """What stands before the main tables, and after them; only what has something to show."""
+        before = [headline_table(self.headlines)]
+        after = [pairs_table(self.pairs, self.against), agreement_table(self.agreements)]
+        return [table for table in before if table.rows], [table for table in after if table.rows]
+
     def write(self) -> Path:
         """Write everything into the comparison's folder; returns the page."""
         folder = self.comparison.folder
@@ -108,6 +140,9 @@ class Report:
             "default_method": self.comparison.default_method,
             "table": [cell.record() for cell in self.cells],
             "overall": [cell.record() for cell in self.overall],
+            "headline": [headline.record() for headline in self.headlines],
+            "pairs": [pair.record() for pair in self.pairs],
+            "agreement": [agreement.record() for agreement in self.agreements],
             "tuning": None
             if tuning is None
             else {
@@ -131,6 +166,9 @@ class Report:
                 for cell in cells_shown
             ]
             show(make_table(headings, rows, f"{heading or 'all'}: mean ± standard deviation over n seeds"))
+        headline, others = self._beside()
+        for table in (*others, *headline):  # the headline where it is seen first: at the end
+            show(make_table([heading.replace(" ", "\n") for heading in table.headings], table.rows, table.title))
         for choice in self.choices:
             setting = "nothing yet" if choice.setting is None else axes_but_poison(choice.setting)
             say(f"tuned: {choice.method}: {setting}")
@@ -155,12 +193,15 @@ class Report:
         environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
         template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
         columns, tuning = self._columns(), self.comparison.tuning
+        headline, tables = self._beside()
         return template.render(
             title=self.comparison.folder.name,
             columns=[COLUMNS[name] for name in columns],
             sections=[
                 (heading, [self._line(cell, columns) for cell in cells_shown]) for heading, cells_shown in self.sections
             ],
+            headline=headline,
+            tables=tables,
             pictures=[(PICTURES[name], _data_uri(folder / name)) for name in pictures],
             choices=[choice.record() for choice in self.choices],
             rule=None if tuning is None else rule(tuning.margin),

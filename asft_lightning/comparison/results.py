@@ -1,15 +1,18 @@
 """Results: what a run measured, and the mean and spread of runs that differ in their seed alone."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from asft_lightning.comparison.plan import Run
 from asft_lightning.comparison.spec import SEED
+from asft_lightning.comparison.verdicts import Judged, read_verdicts
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
-from asft_lightning.runs.summary import Summary
+from asft_lightning.runs.summary import Score, Summary
 
 SCORES = {
     "safety/harmful_score": "harmful_score",
@@ -34,6 +37,7 @@ class Result:
         costs: ``training_seconds``, without scoring, and ``peak_memory_mib``.
         settings: What the run was given, beside its config files.
         folder: Where it is.
+        harmful_rows: How many of the training rows were harmful; None where that is not known.
     """
 
     method: str
@@ -43,6 +47,12 @@ class Result:
     costs: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     folder: str = ""
+    harmful_rows: int | None = None
+
+    @cached_property
+    def verdicts(self) -> list[Judged]:
+        """What judges said of each answer after training; empty where that is not at hand."""
+        return read_verdicts(Path(self.folder)) if self.folder else []
 
     def flat(self) -> dict[str, Any]:
         """Without the nested parts: a line of a table."""
@@ -114,14 +124,24 @@ def read_result(run: Run) -> Result:
     summary = Summary.read(RunFolder(run.folder))
     scores: dict[str, float | None] = {}
     steps: dict[str, Mapping[int, float]] = {}
-    for metric, score in summary.scores.items():
-        name = SCORES.get(metric, metric)
+    for name, score in _by_name(summary.scores):
         told = ((Moment.AFTER, ""), (Moment.BEFORE, "_before"))
         scores |= {name + suffix: score.values[moment] for moment, suffix in told if moment in score.values}
         if score.steps:
             steps[name] = score.steps
     costs = {name: cost for name in COSTS if (cost := getattr(summary.run, name)) is not None}
-    return Result(run.method, run.axes, scores, steps, costs, run.resolved, str(run.folder))
+    return Result(
+        run.method, run.axes, scores, steps, costs, run.resolved, str(run.folder), harmful_rows=summary.run.harmful_rows
+    )
+
+
+def _by_name(scores: Mapping[str, Score]) -> Iterator[tuple[str, Score]]:
+    """As a report calls them; of several judges the first one's is HS."""
+    judges = [metric for metric in scores if metric.startswith("safety/") and metric.endswith("/harmful_score")]
+    if judges and judges[0] not in SCORES:
+        yield "harmful_score", scores[judges[0]]
+    for metric, score in scores.items():
+        yield SCORES.get(metric, metric), score
 
 
 def cells(results: Sequence[Result]) -> list[Cell]:

@@ -11,8 +11,9 @@ from asft_lightning.runtime.names import require_name
 
 _PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
 
-SEED, POISON = "seed", "poison_ratio"
-"""Axes with a meaning of their own: the mean is taken over seeds, and tables and pictures are laid out by poison ratio."""
+SEED, POISON, ATTACK = "seed", "poison_ratio", "attack"
+"""Axes with a meaning of their own: the mean is taken over seeds, tables and pictures are laid out by poison ratio, and an
+attack is called by its value alone."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import answers
 import building
-import full
 import contrastive
+import full
 import generation
 import penalty
 import torch

@@ -1,0 +1,103 @@
+"""Headline: a defence is as good as the attack that it does worst against, and costs what it costs where nobody attacks."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean
+from typing import Any
+
+from asft_lightning.comparison.results import Cell, Result, Spread, cells
+from asft_lightning.comparison.series import shown
+from asft_lightning.comparison.spec import ATTACK, POISON
+
+_HARMFUL = ("harmful_score", "harmful_score_worst")
+_PLAIN, _BY_JUDGE = "harmful_score", "safety/"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One defence over all attacks that it met.
+
+    Args:
+        method: The method's name.
+        axes: {name: value} of the axes that are its own, and of what was tuned.
+        attacks: How many attacks: settings with harmful rows, and every further way that prompts were asked.
+        worst: HS under the worst of them, mean and deviation over seeds.
+        attack: Which that is.
+        mean: Mean HS over all.
+        accuracy: FA of the runs without harmful rows; None where there are none.
+        over_refusal: Over all runs.
+        incoherent: Noise, over all runs.
+        training_seconds: Over all runs.
+        peak_memory_mib: Over all runs.
+    """
+
+    method: str
+    axes: Mapping[str, Any]
+    attacks: int
+    worst: Spread
+    attack: str
+    mean: float
+    accuracy: Spread | None
+    over_refusal: Spread | None
+    incoherent: Spread | None
+    training_seconds: Spread | None
+    peak_memory_mib: Spread | None
+
+    def record(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+def headlines(results: Sequence[Result], axes: Collection[str]) -> list[Headline]:
+    """One a defence, in the order in which they come; none of one without HS under attack.
+
+    Args:
+        results: Of all methods.
+        axes: The comparison's axes; their values are the settings. Others tell variants of a method apart.
+    """
+    by_defence: dict[str, list[Result]] = {}
+    for result in results:
+        own = {name: value for name, value in result.axes.items() if name not in axes}
+        by_defence.setdefault(repr((result.method, own)), []).append(result)
+    found = (_headline(of_defence, axes) for of_defence in by_defence.values())
+    return [headline for headline in found if headline is not None]
+
+
+def _headline(results: Sequence[Result], axes: Collection[str]) -> Headline | None:
+    scores = dict(_attacks(cells(results), axes))
+    if not scores:
+        return None
+    attack = max(scores, key=lambda name: scores[name].mean)
+    own = {name: value for name, value in results[0].axes.items() if name not in axes}
+    every, clean = (Cell(results[0].method, own, runs) for runs in (results, [r for r in results if _is_clean(r)]))
+    costs = ("over_refusal", "incoherent", "training_seconds", "peak_memory_mib")
+    over_all = {name: every.spread(name) for name in costs}
+    average = mean(spread.mean for spread in scores.values())
+    return Headline(every.method, own, len(scores), scores[attack], attack, average, clean.spread("accuracy"), **over_all)
+
+
+def _attacks(settings: Sequence[Cell], axes: Collection[str]) -> list[tuple[str, Spread]]:
+    """(name, HS) of each: harmful rows asked plainly, and whatever was asked in another way."""
+    found = []
+    for cell in settings:
+        names = dict.fromkeys(name for result in cell.results for name in result.scores)
+        for score in (name for name in names if name.rpartition("/")[2] in _HARMFUL and not name.startswith(_BY_JUDGE)):
+            is_attack = score != _PLAIN or not all(_is_clean(result) for result in cell.results)
+            if is_attack and (spread := cell.spread(score)):
+                found.append((_name(cell, settings, axes, score), spread))
+    return found
+
+
+def _is_clean(result: Result) -> bool:
+    """Whether it was trained on no harmful row; where that is not known, its poison ratio says."""
+    return (result.axes.get(POISON) if result.harmful_rows is None else result.harmful_rows) == 0
+
+
+def _name(cell: Cell, settings: Sequence[Cell], axes: Collection[str], score: str) -> str:
+    """The values that tell this setting from the method's others, and how prompts were asked."""
+    told = [
+        shown(value) if name == ATTACK else f"{'p' if name == POISON else name} {shown(value)}"
+        for name, value in cell.axes.items()
+        if name in axes and (name in (ATTACK, POISON) or len({repr(other.axes.get(name)) for other in settings}) > 1)
+    ]
+    return ", ".join([*told, *([] if score == _PLAIN else [score.removesuffix("/" + _PLAIN)])])

@@ -1,0 +1,96 @@
+"""Tables beside the main ones: headline, methods in pairs, judges in pairs; the same in the terminal and on the page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asft_lightning.comparison.agreement import Agreement
+from asft_lightning.comparison.headline import Headline
+from asft_lightning.comparison.pairs import Pair
+from asft_lightning.comparison.results import Spread
+from asft_lightning.comparison.series import axes_but_poison, poison_title
+from asft_lightning.comparison.spec import POISON
+from asft_lightning.comparison.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Table:
+    """What to show.
+
+    Args:
+        title: What it is about.
+        headings: Of the columns; the first is of text, the others are of figures.
+        rows: Their cells.
+        note: What has to be known to read it.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str
+
+
+def headline_table(headlines: Sequence[Headline]) -> Table:
+    """The worst attack first, and what it costs where nobody attacks."""
+    headings = [
+        "method", "worst HS (%)", "FA at p 0 (%)", "worst attack", "mean HS (%)", "attacks", "over-refusal (%)", "noise (%)",
+        "time (s)", "memory (MiB)",
+    ]  # fmt: skip
+    rows = [
+        [
+            ", ".join(filter(None, [h.method, axes_but_poison(h.axes)])),
+            str(h.worst),
+            _text(h.accuracy),
+            h.attack,
+            f"{h.mean:.1f}",
+            str(h.attacks),
+            _text(h.over_refusal),
+            _text(h.incoherent),
+            *("–" if cost is None else f"{cost.mean:.0f}" for cost in (h.training_seconds, h.peak_memory_mib)),
+        ]
+        for h in headlines
+    ]
+    note = "An attack is a setting with harmful rows, or another way to ask; the worst has the highest mean HS over seeds."
+    return Table("Worst attack", headings, rows, note)
+
+
+def pairs_table(pairs: Sequence[Pair], against: str) -> Table:
+    """Differences to one method."""
+    headings = ["method", "setting", "seeds", "HS difference", "FA difference", "prompts more / fewer unsafe", "p-value"]
+    rows = [
+        [
+            pair.method,
+            ", ".join(filter(None, [poison_title(pair.axes.get(POISON)), axes_but_poison(pair.axes)])),
+            str(pair.seeds),
+            _points(pair.harmful_score),
+            _points(pair.accuracy),
+            "–" if pair.p_value is None else f"{pair.more} / {pair.fewer}",
+            "–" if pair.p_value is None else f"{pair.p_value:.2g}",
+        ]
+        for pair in pairs
+    ]
+    note = (
+        "Points, mean over seeds with Student's 95 % interval, which speaks of other seeds; the p-value is of the exact "
+        "sign test over prompts (at one seed McNemar's), which speaks of other prompts, of this one comparison alone."
+    )
+    return Table(f"Against {against}", headings, rows, note)
+
+
+def agreement_table(agreements: Sequence[Agreement]) -> Table:
+    """How far judges say the same."""
+    rows = [
+        [f"{a.first}, {a.second}", str(a.answers), f"{a.same:.1f}", "–" if a.kappa is None else f"{a.kappa:.2f}"]
+        for a in agreements
+    ]
+    note = "κ is Cohen's: 1 where they always agree, 0 where no more than by chance. HS in the tables is the first judge's."
+    return Table("Agreement of judges", ["judges", "answers", "same (%)", "κ"], rows, note)
+
+
+def _text(spread: Spread | None) -> str:
+    return "–" if spread is None else str(spread)
+
+
+def _points(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
+    ends = "" if interval.low is None or interval.high is None else f" ({interval.low:+.1f} – {interval.high:+.1f})"
+    return f"{interval.mean:+.1f}{ends}"

@@ -1,0 +1,78 @@
+"""The headline: the worst attack on each defence, on results made by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from asft_lightning.comparison.headline import headlines
+from asft_lightning.comparison.report import Report
+from asft_lightning.comparison.results import Result
+
+AXES = ["attack", "seed"]
+
+
+def attacked(method, attack, hs, fa=90.0, seed=0, harmful_rows=10, **more):
+    scores = {"harmful_score": hs, "accuracy": fa, "over_refusal": 1.0, **more}
+    costs = {"training_seconds": 2.0, "peak_memory_mib": 500.0}
+    return Result(method, {"attack": attack, "seed": seed}, scores, {}, costs, harmful_rows=harmful_rows)
+
+
+def defence(method, plain, hidden, fa):
+    """Two seeds of each attack, a point around; and without harmful rows."""
+    every = [
+        attacked(method, attack, hs + shift, 50.0, seed)
+        for attack, hs in (("explicit", plain), ("backdoor", hidden))
+        for seed, shift in enumerate((-1.0, 1.0))
+    ]
+    return [*every, *(attacked(method, "none", 3.0, fa, seed, 0) for seed in (0, 1))]
+
+
+def test_worst_and_mean_over_attacks_and_accuracy_where_none_is():
+    """Worst of means 90 and 20, not of single runs; what happens without harmful rows is no attack, and has the FA."""
+    sft, audit = headlines([*defence("sft", 90.0, 20.0, 97.0), *defence("audit", 2.0, 60.0, 96.0)], AXES)
+    assert (sft.method, sft.attack, str(sft.worst), sft.mean, sft.attacks) == ("sft", "explicit", "90.0 ± 1.4", 55.0, 2)
+    assert (audit.attack, str(audit.worst), audit.mean) == ("backdoor", "60.0 ± 1.4", 31.0)
+    assert (str(sft.accuracy), str(audit.accuracy)) == ("97.0 ± 0.0", "96.0 ± 0.0")
+    assert (sft.over_refusal.mean, sft.training_seconds.mean, sft.peak_memory_mib.mean) == (1.0, 2.0, 500.0)
+    assert sft.incoherent is None
+
+
+def test_other_ways_to_ask_are_attacks_too():
+    """Also where no row is harmful; what single judges say of plain prompts, and scores before training, are not."""
+    more = {"prefill/harmful_score": 40.0, "sampled/harmful_score_worst": 70.0, "safety/guard/harmful_score": 99.0}
+    more |= {"prefill/harmful_score_before": 98.0}
+    (found,) = headlines([attacked("sft", "none", 95.0, harmful_rows=0, **more)], AXES)
+    assert (found.attack, found.worst.mean, found.attacks) == ("none, sampled/harmful_score_worst", 70.0, 2)
+    (asked,) = headlines([attacked("sft", "explicit", 10.0, **{"prefill/harmful_score": 40.0})], AXES)
+    assert (asked.attack, asked.mean) == ("explicit, prefill", 25.0)
+
+
+def test_poison_ratios_are_attacks(result):
+    """Where the number of harmful rows is not known, the ratio says which is none; variants of a method are apart."""
+    runs = [result("asft", 100 * p, 98.0, poison_ratio=p, **{"lambda": x}) for p in (0, 0.1, 0.2) for x in (1, 3)]
+    first, second = headlines(runs, ["poison_ratio", "seed"])
+    assert (first.axes, second.axes) == ({"lambda": 1}, {"lambda": 3})
+    assert (first.attack, first.worst.mean, first.attacks) == ("p 0.2", 20.0, 2)
+    assert first.accuracy.mean == 98.0
+
+
+def test_no_headline_without_attacks(comparison, result):
+    assert headlines([result("sft", 3.0, 98.0, poison_ratio=0)], ["poison_ratio", "seed"]) == []
+    one = Report(comparison(), [result("sft", 3.0, 98.0, poison_ratio=0.1)], [], [], [], [])
+    assert one.headlines == [] and one.record()["headline"] == []
+
+
+def test_report_begins_with_it(comparison, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    asked = replace(comparison(), axes={"attack": ["none", "explicit", "backdoor"], "seed": [0, 1]})
+    report = Report(asked, [*defence("sft", 90.0, 20.0, 97.0), *defence("asft", 2.0, 60.0, 96.0)], [], [], [], [])
+    page, record = report.write().read_text(), report.record()["headline"]
+    report.show()
+    shown = capsys.readouterr().out
+    assert [(line["method"], line["worst"]["mean"], line["attack"]) for line in record] == [
+        ("sft", pytest.approx(90.0), "explicit"), ("asft", pytest.approx(60.0), "backdoor"),
+    ]  # fmt: skip
+    assert 0 < page.index("Worst attack") < page.index("mean over all settings")
+    headings = page[page.index("Worst attack") :]
+    assert headings.index("worst HS (%)") < headings.index("FA at p 0 (%)") < headings.index("worst attack")
+    assert shown.index("mean over all settings") < shown.index("Worst attack") < shown.rindex("backdoor")
