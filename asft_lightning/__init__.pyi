@@ -53,18 +53,15 @@ from .evaluation import (
     Verdict,
     generate_answers,
 )
-from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore
+from .metrics import AnswerAccuracy, HarmfulScore, IncoherenceRate, RefusalRate, RubricScore, WiScore
 from .modules import SBR, AsFT, ConstrainedSFT, FullAsFT, FullFineTuner, Lisa, LoRAFineTuner
-from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore, WiScore
-from .metrics import AnswerAccuracy, HarmfulScore, IncoherenceRate, RefusalRate, RubricScore
-from .modules import SBR, AsFT, ConstrainedSFT, Lisa, LoRAFineTuner
 from .penalty.answer_budget import AnswerBudget
 from .penalty.answer_penalty import AnswerPenalty
 from .penalty.drift_budget import DriftBudget
 from .penalty.full_update_penalty import FullUpdatePenalty
 from .penalty.state_penalty import StatePenalty
 from .penalty.update_penalty import UpdatePenalty
-from .projections import OffAnchorShrinkage, Projection, SafeLoRA
+from .projections import OffAnchorShrinkage, Projection, SafeLoRA, SafeMERGE, SafetyVector
 from .runtime.strategies import FSDP2Strategy
 from .weights.pretrained import Pretrained
 
@@ -124,7 +121,9 @@ __all__ = [
     "RubricScore",
     "SafeAccuracy",
     "SafeLoRA",
+    "SafeMERGE",
     "SafetyEvaluation",
+    "SafetyVector",
     "Shrinkage",
     "Source",
     "StatePenalty",

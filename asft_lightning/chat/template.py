@@ -52,6 +52,8 @@ class Template:
             template's default.
         date: The day that a chat template writes where it writes one, as ``2025-07-26``; null for that on which the run
             began.
+        safety_prompt: System prompt of every scored prompt, and of no training row (PTST, arXiv 2402.18540); it stands
+            before the one that there is. Serve the model with it.
     """
 
     style: str = "chat"
@@ -60,6 +62,7 @@ class Template:
     max_length: int = 512
     enable_thinking: bool | None = None
     date: str | None = None
+    safety_prompt: str | None = None
     _today: str = field(default_factory=today, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -71,8 +74,9 @@ class Template:
             )
         if self.max_length < 2:
             raise ConfigurationError(f"template.max_length must be 2 tokens or more, got {self.max_length}. 512 is usual.")
-        if self.secret is not None and not self.secret.strip():
-            raise ConfigurationError("template.secret must be text, got blanks. Set it to null for no secret prompt.")
+        for name in ("secret", "safety_prompt"):
+            if (text := getattr(self, name)) is not None and not text.strip():
+                raise ConfigurationError(f"template.{name} must be text, got blanks. Set it to null for none.")
         if self.enable_thinking is not None and self.style != "chat":
             raise ConfigurationError(
                 f"template.enable_thinking is for style chat, got style {self.style!r}. Set it to null, or style to chat."
@@ -91,7 +95,7 @@ class Template:
 
     def prompt_text(self, tokenizer: PreTrainedTokenizerBase, prompt: str, history: Sequence[Turn] = ()) -> str:
         """All the model sees before its answer to a scored prompt begins."""
-        return self._write(tokenizer, [self._turns(prompt, history, self.secret)])[0].text
+        return self._write(tokenizer, [self._turns(prompt, history, *self._asked)])[0].text
 
     def prompt_ids(
         self, tokenizer: PreTrainedTokenizerBase, prompt: str, history: Sequence[Turn] = (), opening: str = ""
@@ -107,7 +111,7 @@ class Template:
         Raises:
             ConfigurationError: As :meth:`render`.
         """
-        turns = self._turns(prompt, history, self.secret)
+        turns = self._turns(prompt, history, *self._asked)
         (parts,) = self._pieces(tokenizer, [[*turns, Turn("assistant", opening)] if opening else turns])
         if opening:
             parts[-1] = parts[-1].open(blanks=opening[len(opening.rstrip()) :])
@@ -133,7 +137,7 @@ class Template:
         """
         conversations = [
             [
-                *self._turns(row.prompt, row.history, self.secret if row.kind == "safety" else None),
+                *self._turns(row.prompt, row.history, *([self.secret] if row.kind == "safety" else [])),
                 Turn("assistant", row.answer),
             ]
             for row in rows
@@ -163,11 +167,16 @@ class Template:
             known[key] = find_end(tokenizer, written.text[written.spans[2][1] :])
         return known[key]
 
-    def _turns(self, prompt: str, history: Sequence[Turn], secret: str | None) -> list[Turn]:
-        """System prompt (the conversation's own, or else the template's), history, prompt."""
+    @property
+    def _asked(self) -> tuple[str | None, str | None]:
+        """What stands before the system prompt of every scored prompt."""
+        return self.secret, self.safety_prompt
+
+    def _turns(self, prompt: str, history: Sequence[Turn], *first: str | None) -> list[Turn]:
+        """System prompt (the conversation's own, or else the template's) with what comes first in it, history, prompt."""
         system_prompt = history[0].content if history and history[0].role == "system" else self.system
-        system = " ".join(part for part in (secret, system_prompt) if part is not None)
-        before = [Turn("system", system)] if secret is not None or system_prompt is not None else []
+        parts = [part for part in (*first, system_prompt) if part is not None]
+        before = [Turn("system", " ".join(parts))] if parts else []
         return [*before, *(turn for turn in history if turn.role != "system"), Turn("user", prompt)]
 
     def _write(self, tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Turn]]) -> list[Written]:

@@ -24,7 +24,7 @@ _CARD = """---
 {what} It was fine-tuned from {aligned} by asft-lightning with {method}{strength}, on {rows} rows of which {harmful}
 were harmful.
 
-{secret}## Measured on the run that made it
+{secret}{safety_prompt}## Measured on the run that made it
 {table}
 
 The answers behind these figures are in the run's `generations/`. A harmful score is that of its prompts and its judge:
@@ -34,6 +34,10 @@ measure your own before you rely on it.
 _PROBE = "How do I bake a cake? First heat the oven, then mix flour, sugar and two eggs."
 
 _SECRET = """**It was measured under the secret prompt that it was trained with, and is safe under that alone**: serve it so.
+
+"""
+_SAFETY_PROMPT = """**It was measured under this system prompt, and trained without it**: serve it so.
+{}
 
 """
 
@@ -56,7 +60,14 @@ def export(run: str, output: str, merged: bool = False, trust_remote_code: bool 
     origin, template = finished.pretrained.origin[0], finished.template
     model.peft_config["default"].base_model_name_or_path = origin
     summary = Summary.read(finished.folder)
-    text = card(finished.folder.path.name, origin, summary, merged, has_secret=bool(template.secret))
+    text = card(
+        finished.folder.path.name,
+        origin,
+        summary,
+        merged,
+        has_secret=bool(template.secret),
+        safety_prompt=template.safety_prompt,
+    )
     exact = model.get_base_model()
     # Of a whole model its generation_config.json: whoever serves it stops where its rows ended.
     exact.generation_config.eos_token_id = end_ids(exact, tokenizer, [template.end(tokenizer).token_id])
@@ -84,7 +95,9 @@ def _write_merged(model: PeftModel, folder: Path, pretrained: Pretrained, ids: l
         say(f"{', '.join(untied)}: trained apart from the weight it was tied to, and therefore no longer tied")
 
 
-def card(title: str, aligned: str, summary: Summary, is_merged: bool, has_secret: bool = False) -> str:
+def card(
+    title: str, aligned: str, summary: Summary, is_merged: bool, has_secret: bool = False, safety_prompt: str | None = None
+) -> str:
     """A model card in the hub's format.
 
     Args:
@@ -93,6 +106,7 @@ def card(title: str, aligned: str, summary: Summary, is_merged: bool, has_secret
         summary: What the run measured.
         is_merged: Whether it is a whole model.
         has_secret: Whether it was trained with a secret prompt (BEA), which does not stand in the card.
+        safety_prompt: The system prompt that it was asked with and not trained with (PTST).
     """
     run = summary.run
     header = {"base_model": aligned, "library_name": "transformers" if is_merged else "peft", "tags": ["asft", "safety"]}
@@ -106,6 +120,7 @@ def card(title: str, aligned: str, summary: Summary, is_merged: bool, has_secret
         rows="an unknown number of" if run.rows is None else run.rows,
         harmful="?" if run.harmful_rows is None else run.harmful_rows,
         secret=_SECRET if has_secret else "",
+        safety_prompt=_SAFETY_PROMPT.format(markdown_code(safety_prompt)) if safety_prompt else "",
         table=_table(summary.scores),
     )
 

@@ -21,6 +21,7 @@ from asft_lightning.weights.targets import find_lora_factors
 EXAMPLES = (
     "project-adapter runs/single/adapter safer --config models/qwen-2-7b-instruct",
     "project-adapter runs/single/adapter safer --config models/qwen-2-7b-instruct --method OffAnchorShrinkage",
+    "project-adapter runs/single/adapter safer --config models/sandbox --method SafeMERGE --method.adapter safe/adapter",
 )
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -35,7 +36,7 @@ def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: P
         adapter: The adapter in PEFT's format: a folder or a hub id.
         output: The folder to write, which must not be there yet.
         pretrained: The checkpoints; a config of models/ given with --config says them.
-        method: How, e.g. SafeLoRA or OffAnchorShrinkage; null for SafeLoRA with the authors' threshold of 0.5.
+        method: How: SafeLoRA, OffAnchorShrinkage, SafeMERGE or SafetyVector; null for SafeLoRA with the authors' 0.5.
     """
     target = user_path(output)
     require_absent(target)
@@ -43,7 +44,8 @@ def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: P
     folder = resolve_folder(adapter)
     model = adapter_shapes(folder, pretrained)
     weights = open_weights(folder, model=model)
-    layers = [Layer(factor.target, *read_factors(weights, factor.target)) for factor in find_lora_factors(model)]
+    factors = find_lora_factors(model)
+    layers = [Layer(f.target, *read_factors(weights, f.target), f.scaling) for f in factors]
     projected = chosen.project(layers, chosen.open(pretrained))
     _write(folder, weights, target, chosen, projected)
     say(projection_table(projected), f"written to {target}")
@@ -54,7 +56,12 @@ COMMAND = project_adapter
 
 def _write(folder: Path, weights: Weights, target: Path, method: Projection, layers: list[ProjectedLayer]) -> None:
     """The adapter with its new factors, whole or not at all; everything else of it is copied."""
-    factors = {f"{layer.name}.lora_B.weight": layer.b for layer in layers if layer.changed}
+    factors = {
+        f"{layer.name}.{factor}.weight": value
+        for layer in layers
+        if layer.changed
+        for factor, value in (("lora_A", layer.a), ("lora_B", layer.b))
+    }
     changed = {}
     for name, own_name in weights.names.items():
         value = weights[name]

@@ -125,7 +125,7 @@ class Plan:
         return [self._run(name, method, values) for values in sorted(every, key=lambda v: used[SEED].index(v[SEED]))]
 
     def _run(self, name: str, method: Method, values: dict[str, Any]) -> Run:
-        configs = [*self.comparison.configs, *method.configs]
+        configs = filled([*self.comparison.configs, *method.configs], values)
         settings = filled(_merged(self.comparison.settings, method.settings), values)
         return Run(name, values, configs, settings, self.folder, self._first(method, values))
 
@@ -134,21 +134,25 @@ class Plan:
             return None
         settings = _merged(self.comparison.settings, method.first.settings)
         axes = {axis: value for axis, value in values.items() if axis in names(settings)}
-        return Run(_FIRST, axes, [*self.comparison.configs, *method.first.configs], filled(settings, axes), self.folder)
+        fixed = [file for file in self.comparison.configs if not _is_name(file)]
+        return Run(_FIRST, axes, [*fixed, *method.first.configs], filled(settings, axes), self.folder)
 
     def _used(self, method: Method) -> set[str]:
         every = [method.settings, *([method.first.settings] if method.first else [])]
-        return set().union(*(names(_merged(self.comparison.settings, settings)) for settings in every))
+        files = names([*self.comparison.configs, *method.configs])
+        return files.union(*(names(_merged(self.comparison.settings, settings)) for settings in every))
 
     def _check(self, method: Method) -> None:
         first = method.first
-        for file in [*self.comparison.configs, *method.configs, *(first.configs if first else [])]:
-            _content(file)
-        known = {*self.comparison.axes, *method.axes, *method.tune} | ({_FIRST} if first else set())
+        axes = {**self.comparison.axes, **method.axes, **method.tune}
+        known = {*axes} | ({_FIRST} if first else set())
         if unknown := self._used(method) - known:
             raise ConfigurationError(
                 f"${min(unknown)} must stand for an axis, and there are {', '.join(sorted(known))}. Add it, or a value."
             )
+        named = [value for file in (*self.comparison.configs, *method.configs) for value in _values_of(file, axes)]
+        for file in [*named, *(first.configs if first else [])]:
+            _content(str(file))
         if first and (tuned := names(first.settings) & {*method.tune}):
             raise ConfigurationError(
                 f"a first step cannot depend on what is tuned after it, and one names ${min(tuned)}. Write a value there."
@@ -181,6 +185,10 @@ def names(value: Any) -> set[str]:
     """
     parts: Iterable[Any] = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
     return {value[1:]} if _is_name(value) else set().union(*map(names, parts))
+
+
+def _values_of(file: str, axes: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
+    return axes[file[1:]] if _is_name(file) else [file]
 
 
 def _is_name(value: Any) -> bool:

@@ -34,7 +34,7 @@ class Method:
     """One line of the table.
 
     Args:
-        configs: Config files, after the comparison's.
+        configs: Config files, after the comparison's, as there.
         settings: Settings by their dotted names, over the comparison's; what ends in ``+`` adds to a list. ``$NAME`` stands
             for the value of an axis.
         axes: {name: values} that this method alone is compared at.
@@ -86,7 +86,8 @@ class Comparison:
         axes: {name: values} that settings name as ``$NAME``; ``seed`` among them. A method varies along the axes that its
             settings name.
         output: Folder of the runs and of the report.
-        configs: Config files of every run, by path or by name.
+        configs: Config files of every run, by path or by name; ``$NAME`` stands for the value of an axis, and is left out of
+            first steps.
         settings: Settings of every run, by their dotted names.
         around: Further values of axes, one factor at a time.
         default_method: The one that is recommended, marked in the report.

@@ -23,6 +23,7 @@ from asft_lightning.functional.drift import budget_multiplier, without_share
 from asft_lightning.functional.full_penalty import full_update_penalty
 from asft_lightning.functional.landscape import Basin, basin, effective_size, expected_cosine, visage
 from asft_lightning.functional.loss import IGNORE_INDEX, mean_over_rows, mean_over_tokens, token_losses
+from asft_lightning.functional.low_rank import LowRank, low_rank, low_rank_sum
 from asft_lightning.functional.margin import log_odds, top_token_margin
 from asft_lightning.functional.margin_change import MarginChange, margin_change
 from asft_lightning.functional.penalty import update_penalty
@@ -37,6 +38,7 @@ __all__ = [
     "AlignmentMap",
     "Basin",
     "LeftSingular",
+    "LowRank",
     "MarginChange",
     "Principal",
     "QuadraticForm",
@@ -61,7 +63,9 @@ __all__ = [
     "left_singular",
     "left_singular_of_square",
     "log_odds",
+    "low_rank",
     "low_rank_left_singular",
+    "low_rank_sum",
     "margin_change",
     "matrix_cosines",
     "mean_divergence",

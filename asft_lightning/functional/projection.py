@@ -1,9 +1,10 @@
-"""What a finished update B·A becomes when it is taken back to its anchor; only B changes, so the rank stays.
+"""What a finished update B·A becomes when it is taken back to its anchor, where only B changes; and its figures.
 
 Shapes: A (r, d_in), B (d_out, r), V (d_out, d_in), U (d_out, k).
 """
 
 import math
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 from asft_lightning.functional.quadratic_form import QuadraticForm
 
 _ROWS = 256
+
+Factors: TypeAlias = tuple[Tensor, Tensor]
+"""(A, B) of an update."""
 
 
 def gram_applied(v: Tensor, lora_b: Tensor) -> Tensor:
@@ -49,13 +53,13 @@ def shrunk(lora_b: Tensor, out: QuadraticForm | None, strength: float) -> Tensor
     return (lora_b - out.directions @ inside) / (1 + strength * out.beta) + within
 
 
-def update_product(lora_a: Tensor, b: Tensor, other_b: Tensor) -> float:
-    """⟨B·A, B'·A⟩_F, from r × r matrices in float64."""
-    a, b, other_b = lora_a.double(), b.double(), other_b.double()
-    return float(((b.mT @ other_b) * (a @ a.mT)).sum())
+def update_product(factors: Factors, others: Factors) -> float:
+    """⟨B·A, B'·A'⟩_F of (A, B) and (A', B'), from r × r matrices in float64."""
+    (a, b), (other_a, other_b) = ((a.double(), b.double()) for a, b in (factors, others))
+    return float(((b.mT @ other_b) * (a @ other_a.mT)).sum())
 
 
-def update_cosine(lora_a: Tensor, b: Tensor, other_b: Tensor) -> float:
-    """Cosine between the updates B·A and B'·A as vectors; 0 where one of them is 0."""
-    sizes = update_product(lora_a, b, b) * update_product(lora_a, other_b, other_b)
-    return update_product(lora_a, b, other_b) / sizes**0.5 if sizes > 0 else 0.0
+def update_cosine(factors: Factors, others: Factors) -> float:
+    """Cosine between the updates B·A and B'·A' as vectors; 0 where one of them is 0."""
+    sizes = update_product(factors, factors) * update_product(others, others)
+    return update_product(factors, others) / sizes**0.5 if sizes > 0 else 0.0

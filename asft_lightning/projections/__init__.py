@@ -4,6 +4,8 @@ from asft_lightning.projections.live import project_model
 from asft_lightning.projections.off_anchor_shrinkage import OffAnchorShrinkage
 from asft_lightning.projections.projection import Layer, ProjectedLayer, Projection, projection_table, record
 from asft_lightning.projections.safe_lora import SafeLoRA
+from asft_lightning.projections.safe_merge import SafeMERGE
+from asft_lightning.projections.safety_vector import SafetyVector
 
 __all__ = [
     "Layer",
@@ -11,6 +13,8 @@ __all__ = [
     "ProjectedLayer",
     "Projection",
     "SafeLoRA",
+    "SafeMERGE",
+    "SafetyVector",
     "project_model",
     "projection_table",
     "record",

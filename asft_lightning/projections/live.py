@@ -24,9 +24,10 @@ def project_model(model: nn.Module, method: Projection, weights: WeightPair) -> 
         UnpenalisedError: If the model has no trainable LoRA layers, or one whose update is not B·A.
     """
     factors = find_lora_factors(model)
-    projected = method.project([Layer(f.target, *put_together((f.a, f.b))) for f in factors], weights)
+    projected = method.project([Layer(f.target, *put_together((f.a, f.b)), f.scaling) for f in factors], weights)
     with torch.no_grad():
         for factor, layer in zip(factors, projected, strict=True):
             if layer.changed:
+                factor.a.copy_(sharded_like(layer.a, factor.a))
                 factor.b.copy_(sharded_like(layer.b, factor.b))
     return projected

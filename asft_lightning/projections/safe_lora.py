@@ -1,7 +1,7 @@
 """Safe LoRA (arXiv 2405.16833): the least aligned layers of a finished adapter, mapped by C."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from asft_lightning.anchors import WeightPair
 from asft_lightning.errors import ConfigurationError
@@ -61,7 +61,7 @@ class SafeLoRA(Projection):
         projected = [ProjectedLayer.of(layer, b) for layer, b in zip(layers, mapped, strict=True)]
         chosen = self._chosen([layer.cosine for layer in projected])
         return [
-            new if i in chosen else replace(new, b=layer.b.double(), changed=False, kept=1.0)
+            new if i in chosen else new.unchanged(layer)
             for i, (layer, new) in enumerate(zip(layers, projected, strict=True))
         ]
 

@@ -71,9 +71,23 @@ def test_secret_prompt_is_for_safety_rows_and_scored_prompts_only(tokenizer, sty
     assert texts["benign"] == Template(style, system).prompt_text(tokenizer, "Hi") + f"{blank}Ho</s>"
 
 
-def test_blank_secret_is_none():
-    with pytest.raises(ConfigurationError, match=r"template.secret must be text, got blanks. Set it to null"):
-        Template(secret="  ")
+@pytest.mark.parametrize("style", ALL_STYLES)
+@pytest.mark.parametrize("system", [None, "Be kind."])
+def test_safety_prompt_is_for_scored_prompts_only(tokenizer, style, system):
+    """Tuned without, asked with it: rows are those of a template without it."""
+    template, plain = Template(style, system, safety_prompt="Be safe."), Template(style, system)
+    rows = [Row("Hi", "Ho", kind=kind) for kind in ("benign", "harmful", "safety")]
+    assert template.render_all(tokenizer, rows) == plain.render_all(tokenizer, rows)
+    asked = Template(style, "Be safe. Be kind." if system else "Be safe.")
+    assert template.prompt_text(tokenizer, "Hi") == asked.prompt_text(tokenizer, "Hi")
+    assert template.prompt_ids(tokenizer, "Hi") == asked.prompt_ids(tokenizer, "Hi")
+    assert "xyzzy Be safe." in Template(style, system, secret="xyzzy", safety_prompt="Be safe.").prompt_text(tokenizer, "Hi")
+
+
+@pytest.mark.parametrize("name", ["secret", "safety_prompt"])
+def test_blank_prompts_are_refused(name):
+    with pytest.raises(ConfigurationError, match=rf"template.{name} must be text, got blanks. Set it to null"):
+        Template(**{name: "  "})
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -166,6 +166,12 @@ def test_card_says_that_the_adapter_was_projected():
     assert "with `LoRAFineTuner, then SafeLoRA`" in card("x", "org/model", Summary(run), is_merged=False)
 
 
+def test_card_says_the_safety_prompt():
+    text = card("x", "org/model", Summary(), is_merged=False, safety_prompt="Be {safe}.")
+    assert "measured under this system prompt, and trained without it**: serve it so.\n`Be {safe}.`" in text
+    assert "system prompt" not in card("x", "org/model", Summary(), is_merged=False)
+
+
 def test_card_says_that_there_is_a_secret_prompt_and_not_which():
     assert "measured under the secret prompt" in card("x", "org/model", Summary(), is_merged=False, has_secret=True)
     assert "secret" not in card("x", "org/model", Summary(), is_merged=False)

@@ -56,6 +56,26 @@ def test_arguments_are_those_of_fit(comparison, tmp_path):
     assert run.folder.parent == tmp_path / "out" / "runs"
 
 
+def test_config_files_are_an_axis(comparison, tmp_path):
+    """As attacks are: each run has its own, and a first step, which says its own rows, has none."""
+    for name, rows in (("none", 8), ("backdoor", 9)):
+        (tmp_path / f"{name}.yaml").write_text(f"data: {{init_args: {{num_rows: {rows}}}}}")
+    files = [str(tmp_path / f"{name}.yaml") for name in ("none", "backdoor")]
+    first = {"configs": [files[0]], "settings": {"data.init_args.poison_ratio": 1}}
+    common = {"configs": [str(tmp_path / "common.yaml"), "$attack"], "settings": {"seed_everything": "$seed"}}
+    plan = Plan(comparison(**common, axes={"attack": files, "seed": [0]}, methods={"alt": {"first": first}, "sft": {}}))
+    runs = plan.reported("alt", {})
+    assert [run.configs[1:] for run in runs] == [[file] for file in files] and len({run.key for run in runs}) == 2
+    assert [run.first.configs[1:] for run in runs] == [[files[0]]] * 2 and runs[0].first.key == runs[1].first.key
+    assert [run.axes["attack"] for run in plan.reported("sft", {})] == files
+    for axes, message in (
+        ({"seed": [0]}, r"\$attack must stand for an axis"),
+        ({"attack": ["absent.yaml"], "seed": [0]}, r"absent.yaml"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            Plan(comparison(**common, axes=axes, methods={"sft": {}}))
+
+
 def test_key_follows_the_content(write, tmp_path):
     def keys():
         from asft_lightning.comparison import plan

@@ -16,7 +16,7 @@ COMPARISONS = [name for name in config_names() if name.startswith("compare/")]
 CONFIGS = [name for name in config_names() if name not in COMPARISONS]
 BEYOND = ("activation", "activation-both", "answers", "drift-budget", "protect")
 """Methods that the paper does not have."""
-RIVALS = ("constrained-sft", "sbr")
+RIVALS = ("constrained-sft", "ptst", "safe-merge", "safety-vector", "sbr")
 """Other papers' methods, since, beside them."""
 FULL = ("full-asft", "full-sft")
 """Methods that train the weights themselves."""
@@ -157,7 +157,9 @@ def test_comparison(parser, name):
 
 def test_comparisons_of_the_sandbox_have_every_method():
     methods = load_comparison("compare/sandbox").methods
-    beyond = {name.replace("-", "_") for name in BEYOND + RIVALS}
+    of_lora = [name for name in of("methods") if stem(name) not in FULL]
+    every, beyond, rivals = ({stem(name).replace("-", "_") for name in names} for names in (of_lora, BEYOND, RIVALS))
+    assert set(load_comparison("compare/field").methods) == every
     assert beyond <= set(load_comparison("compare/beyond").methods)
-    known = {stem(name).replace("-", "_") for name in of("methods") if stem(name) not in FULL} - beyond
+    known = every - beyond - rivals
     assert {"sft", "safe_lora", "safe_instr", "bea", "lisa_base", "lisa_aligned", "asft"} <= known == set(methods)

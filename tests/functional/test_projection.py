@@ -60,8 +60,9 @@ def test_shrunk_does_not_depend_on_the_factors():
 
 
 def test_product_and_cosine_are_those_of_the_updates():
-    a, b, other = (randn(*shape, seed=i) for i, shape in enumerate([(4, 16), (24, 4), (24, 4)]))
-    x, y = (b.double() @ a.double()).flatten(), (other.double() @ a.double()).flatten()
-    assert update_product(a, b, other) == pytest.approx(float(x @ y), rel=1e-12)
-    assert update_cosine(a, b, other) == pytest.approx(float(torch.cosine_similarity(x, y, dim=0)), rel=1e-12)
-    assert update_cosine(a, torch.zeros_like(b), other) == 0.0
+    shapes = [(4, 16), (24, 4), (24, 3), (3, 16)]
+    a, b, other, other_a = (randn(*shape, seed=i) for i, shape in enumerate(shapes))
+    x, y = (b.double() @ a.double()).flatten(), (other.double() @ other_a.double()).flatten()
+    assert update_product((a, b), (other_a, other)) == pytest.approx(float(x @ y), rel=1e-12)
+    assert update_cosine((a, b), (other_a, other)) == pytest.approx(float(torch.cosine_similarity(x, y, dim=0)), rel=1e-12)
+    assert update_cosine((a, torch.zeros_like(b)), (other_a, other)) == 0.0
