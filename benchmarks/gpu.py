@@ -25,6 +25,7 @@ from gpu_checks import CHECKS, SANDBOX
 from tqdm import tqdm
 
 from asft_lightning import Source
+from asft_lightning.runtime.files import write_json
 
 HERE = Path(__file__).parent
 PARTS = ("penalty", "training", "activation", "generation")
@@ -60,7 +61,7 @@ def main() -> int:
         print("The figures were left out: they need a GPU and --model.")
     if options.json:
         content = {"machine": _machine(options.device), "checks": results}
-        options.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(options.json, content)
     return int(any(found["outcome"] == "failed" for found in results.values()))
 
 

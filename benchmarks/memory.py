@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Pretra
 
 from asft_lightning import Pretrained
 from asft_lightning.modules.lora_config import PAPER_LORA
+from asft_lightning.runtime.files import write_json
 from asft_lightning.runtime.sharding import shard
 
 DIRECTIONS = 64
@@ -152,7 +153,7 @@ def main() -> None:
     results = {"computed": {name: computed(config()) for name, config in MODELS.items()}}
     if arguments.model:
         results["measured"] = measured(arguments.model)
-    Path("docs/results/memory.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_json(Path("docs/results/memory.json"), results)
     for name, row in results["computed"].items():
         cells = [f"{row[key] / 2**30:.2f}" for key in row if key not in ("parameters", "checkpoint")]
         print("|", name, "|", " | ".join(cells), "|", f"{row['checkpoint'] / 2**20:.0f}", "|")

@@ -1,7 +1,6 @@
 """Where files are kept, and writing them so that an interruption never leaves half of one."""
 
 import errno
-import json
 import os
 import re
 import secrets
@@ -15,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from asft_lightning.errors import ConfigurationError, StorageError
+from asft_lightning.runtime.json_text import as_json
 from asft_lightning.runtime.locks import lock
 
 _UNFINISHED = ".asft-unfinished"
@@ -208,5 +208,5 @@ def append(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    """Write ``value`` as JSON (:func:`as_json`), atomically."""
+    write_atomically(path, as_json(value) + "\n")

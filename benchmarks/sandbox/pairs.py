@@ -13,6 +13,7 @@ from typing import Any
 from asft_lightning.commands.fit import launch
 from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.compare import Compare
+from asft_lightning.runtime.files import write_json
 from asft_lightning.runtime.terminal import make_table, show
 from asft_lightning.sandbox import build_sandbox
 from asft_lightning.sandbox.parts import file_hashes
@@ -48,7 +49,7 @@ def main() -> None:
             build_sandbox(folder, seed)
         sha256 = file_hashes(folder)["aligned/model.safetensors"]
         pairs.append({"seed": seed, "sha256": sha256, "runs": on_pair(folder, arguments.output / f"runs-{seed}")})
-    RESULTS.write_text(json.dumps({"pairs": pairs}, indent=2) + "\n", encoding="utf-8")
+    write_json(RESULTS, {"pairs": pairs})
     methods = list(dict.fromkeys(run["method"] for run in pairs[0]["runs"]))
     show(
         make_table(

@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from asft_lightning.runtime.files import write_json
+
 METRICS = {
     "safety/harmful_score": "HS",
     "utility/accuracy": "FA",
@@ -36,7 +38,7 @@ def main(folder: Path, out: Path | None) -> None:
         figures = [run[f"{metric} {when}"] for metric in shown for when in ("before", "after")]
         print(f"| {run['run']} | {' | '.join('–' if value is None else f'{value:.1f}' for value in figures)} |")
     if out:
-        out.write_text(json.dumps({"runs": rows}, indent=1) + "\n")
+        write_json(out, {"runs": rows})
 
 
 if __name__ == "__main__":

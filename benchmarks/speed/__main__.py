@@ -9,7 +9,6 @@ Ratios are what counts: both sides ran in turns on one machine.
 """
 
 import argparse
-import json
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,8 @@ import training
 from figures import HEADER, Figure
 from tqdm import tqdm
 from transformers.utils import logging
+
+from asft_lightning.runtime.files import write_json
 
 PARTS = {
     "penalty": penalty.measure,
@@ -73,7 +74,7 @@ def main() -> None:
             "cpu": platform.machine(),
         }
         content = {"machine": machine, "figures": [{**asdict(figure), "ratio": figure.ratio} for figure in figures]}
-        options.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_json(options.json, content)
 
 
 if __name__ == "__main__":

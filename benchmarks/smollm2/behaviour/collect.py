@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from asft_lightning.runtime.files import write_json
+
 SETS = {
     "advbench": "safety/harmful_score",
     "questions": "questions/harmful_score",
@@ -59,8 +61,7 @@ def main(folder: Path, out: Path) -> None:
         "over_refusal_before": before_training["over_refusal/refusal_rate"]["test"],
         "hs_before": before,
     }
-    lines = ",\n".join(json.dumps(run) for run in ordered)
-    out.write_text(json.dumps({**whole, "runs": []}, indent=1).replace('"runs": []', f'"runs": [\n{lines}\n]') + "\n")
+    write_json(out, {**whole, "runs": ordered})
     print("| task | method | p | seed | HS | FA | over-refusal |\n|---|---|---|---|---|---|---|")
     for run in ordered:
         scores = " / ".join(f"{score:.1f}" for score in run["hs"].values())
