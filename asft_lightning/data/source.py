@@ -3,16 +3,17 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from asft_lightning.chat.rows import Row
 from asft_lightning.data.catalogue import CATALOGUE, CATALOGUE_PREFIX, Entry
 from asft_lightning.data.columns import INSTRUCTIONS, Columns
 from asft_lightning.data.conversations import conversation
+from asft_lightning.data.given_rows import keep_rows
 from asft_lightning.data.readers import READERS, Record
 from asft_lightning.data.values import meaning, record_value, truth
 from asft_lightning.errors import DataError
@@ -90,6 +91,22 @@ class Source:
             raise DataError(f"{self.path}: {error}.") from error
         if self.system is not None and self.prompt is None:
             raise DataError(f"{self.path}: system must stand beside prompt, got none. Write both, with columns in braces.")
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]], **settings: Any) -> Self:
+        """A source of rows that a program has: a list of mappings, a ``datasets.Dataset`` or a ``pandas.DataFrame``.
+
+        They are kept as a file in the cache, named by its content.
+
+        Args:
+            rows: A row a mapping of columns, as in a file.
+            settings: The other arguments, e.g. ``prompt`` and ``answer``.
+
+        Raises:
+            DataError: If there are none, or one is no mapping of what JSON can say; or if a setting cannot be.
+            StorageError: If they cannot be kept.
+        """
+        return cls(str(keep_rows(rows)), **settings)
 
     @property
     def entry(self) -> Entry:
