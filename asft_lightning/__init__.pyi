@@ -16,6 +16,7 @@ from .callbacks import (
     AdapterCheckpoint,
     AdapterProjection,
     AlignmentMonitor,
+    JudgeCheckpoint,
     RefusalEvaluation,
     RubricEvaluation,
     SafeAccuracy,
@@ -27,7 +28,7 @@ from .chat.template import Template
 from .chat.thoughts import split_thought
 from .commands.landscape import map_landscape
 from .commands.protect import protect
-from .data import CATALOGUE, Audit, MixtureDataModule, Source
+from .data import CATALOGUE, Audit, LabelledDataModule, MixtureDataModule, Source
 from .errors import (
     AnchorError,
     AsFTError,
@@ -55,6 +56,8 @@ from .evaluation import (
 )
 from .metrics import AnswerAccuracy, HarmfulScore, IncoherenceRate, RefusalRate, RubricScore, WiScore
 from .modules import SBR, AsFT, ConstrainedSFT, FullAsFT, FullFineTuner, Lisa, LoRAFineTuner
+from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore, WiScore
+from .modules import SBR, AsFT, ConstrainedSFT, JudgeTrainer, Lisa, LoRAFineTuner, MultiLabelLoss
 from .penalty.answer_budget import AnswerBudget
 from .penalty.answer_penalty import AnswerPenalty
 from .penalty.drift_budget import DriftBudget
@@ -103,9 +106,13 @@ __all__ = [
     "HarmfulScore",
     "IncoherenceRate",
     "Judge",
+    "JudgeCheckpoint",
+    "JudgeTrainer",
+    "LabelledDataModule",
     "Lisa",
     "LoRAFineTuner",
     "MixtureDataModule",
+    "MultiLabelLoss",
     "OffAnchorShrinkage",
     "Pretrained",
     "Probe",

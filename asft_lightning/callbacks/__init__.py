@@ -3,6 +3,7 @@
 from asft_lightning.callbacks.adapter_checkpoint import AdapterCheckpoint
 from asft_lightning.callbacks.adapter_projection import AdapterProjection
 from asft_lightning.callbacks.alignment_monitor import AlignmentMonitor
+from asft_lightning.callbacks.judge_checkpoint import JudgeCheckpoint
 from asft_lightning.callbacks.refusal_evaluation import RefusalEvaluation
 from asft_lightning.callbacks.rubric_evaluation import RubricEvaluation
 from asft_lightning.callbacks.safe_accuracy import SafeAccuracy
@@ -14,6 +15,7 @@ __all__ = [
     "AdapterCheckpoint",
     "AdapterProjection",
     "AlignmentMonitor",
+    "JudgeCheckpoint",
     "RefusalEvaluation",
     "RubricEvaluation",
     "SafeAccuracy",

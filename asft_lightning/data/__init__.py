@@ -7,6 +7,7 @@ from asft_lightning.data.description import describe, show_description
 from asft_lightning.data.draw import Pool
 from asft_lightning.data.endless_batches import EndlessBatches
 from asft_lightning.data.example import Example
+from asft_lightning.data.labelled_data_module import LabelledDataModule, LabelledRow
 from asft_lightning.data.mixture import Mixture, harmful_count, mix
 from asft_lightning.data.mixture_data_module import MixtureDataModule
 from asft_lightning.data.source import Source
@@ -17,6 +18,8 @@ __all__ = [
     "Audit",
     "EndlessBatches",
     "Example",
+    "LabelledDataModule",
+    "LabelledRow",
     "Mixture",
     "MixtureDataModule",
     "Pool",

@@ -8,10 +8,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
-from asft_lightning.data.example import Example
 
-
-class ResumableLoader(DataLoader[Example]):
+class ResumableLoader(DataLoader[Any]):
     """A DataLoader whose state Lightning keeps in checkpoints; a plain one replays the epoch's first batches.
 
     It needs a sampler whose order follows from the epoch alone, as :func:`epoch_sampler` gives one, and draws nothing from
@@ -40,12 +38,12 @@ class ResumableLoader(DataLoader[Example]):
 
 
 def epoch_sampler(
-    examples: Sequence[Example], world: int, rank: int, seed: int, shuffle: bool, by_length: int | None = None
-) -> DistributedSampler[Example]:
+    examples: Sequence[Any], world: int, rank: int, seed: int, shuffle: bool, by_length: int | None = None
+) -> DistributedSampler[Any]:
     """Which rows a rank gets, in which order: that follows from the seed and the epoch alone.
 
     Args:
-        examples: All rows.
+        examples: All rows; with a length each, for ``by_length``.
         world: Number of ranks.
         rank: Whose sampler it is.
         seed: Of the orders.
@@ -54,8 +52,8 @@ def epoch_sampler(
     """
     if by_length is not None:
         lengths = [len(example) for example in examples]
-        sampler: DistributedSampler[Example] = DistributedLengthGroupedSampler(
+        sampler: DistributedSampler[Any] = DistributedLengthGroupedSampler(
             by_length * world, num_replicas=world, rank=rank, seed=seed, lengths=lengths
         )
         return sampler
-    return DistributedSampler(cast("Dataset[Example]", examples), world, rank, shuffle=shuffle, seed=seed)
+    return DistributedSampler(cast("Dataset[Any]", examples), world, rank, shuffle=shuffle, seed=seed)

@@ -5,6 +5,7 @@ from asft_lightning.modules.constrained_sft import ConstrainedSFT
 from asft_lightning.modules.fine_tuner import FineTuner
 from asft_lightning.modules.full_asft import FullAsFT
 from asft_lightning.modules.full_fine_tuner import FullFineTuner
+from asft_lightning.modules.judge_trainer import JudgeTrainer
 from asft_lightning.modules.lisa import Lisa
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
 from asft_lightning.modules.multi_label_loss import ClassifierOutputs, ContrastiveLoss, MultiLabelLoss
@@ -20,6 +21,7 @@ __all__ = [
     "FineTuner",
     "FullAsFT",
     "FullFineTuner",
+    "JudgeTrainer",
     "Lisa",
     "LoRAFineTuner",
     "MultiLabelLoss",

@@ -81,6 +81,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def judge(self) -> Path:
+        """The judge that was trained, a checkpoint of Transformers, a folder."""
+        return self.path / "judge"
+
+    @property
     def anchors(self) -> Path:
         """What the run was protected with."""
         return self.path / ANCHORS
@@ -133,6 +138,7 @@ class RunFolder:
             *self.path.glob("hpc_ckpt_*.ckpt"),
             self.adapter,
             self.model,
+            self.judge,
         )  # the second are Lightning's, of SLURM
         told = (self.summary, self.data, self.anchors, self.answers, self.projection, self.scored)
         audited = (self.audit, self.audited_rows, self.audit_picture)

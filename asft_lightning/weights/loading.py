@@ -60,13 +60,16 @@ def load_tokenizer(location: str, revision: str | None = None, **settings: Any) 
     return tokenizer
 
 
-def load_model(kind: Any, location: str, revision: str | None = None, **settings: Any) -> PreTrainedModel:
+def load_model(
+    kind: Any, location: str, revision: str | None = None, new_head: bool = False, **settings: Any
+) -> PreTrainedModel:
     """A model with all of its weights, which are finite numbers.
 
     Args:
         kind: One of Transformers' auto classes.
         location: Hub id, directory, or ``sandbox:`` part.
         revision: On the hub.
+        new_head: Whether what stands on top of the body, its pooler among it, may be drawn at random, to be trained.
         settings: Further arguments of its ``from_pretrained``.
 
     Raises:
@@ -80,13 +83,14 @@ def load_model(kind: Any, location: str, revision: str | None = None, **settings
     model: PreTrainedModel
     settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     model, report = load_pretrained(kind.from_pretrained, location, revision, **settings)
-    if missing := sorted(report["missing_keys"]):
+    head = {name for name, _ in model.named_parameters() if new_head and _is_above(model, name)}
+    if missing := sorted(report["missing_keys"] - head):
         raise ConfigurationError(
             f"a checkpoint must hold all of its weights, and {location!r} lacks {shown(missing)}, which would be "
             "random. Get it again, or give one that was trained for this."
         )
-    if report["mismatched_keys"]:
-        name, shape, expected = min((str(n), tuple(a), tuple(b)) for n, a, b in report["mismatched_keys"])
+    if mismatched := [(str(n), tuple(a), tuple(b)) for n, a, b in report["mismatched_keys"] if str(n) not in head]:
+        name, shape, expected = min(mismatched)
         raise ConfigurationError(
             f"{name}: the weight in {location!r} must have the shape {expected} of its config.json, got {shape}. Get both "
             "files of one version."
@@ -129,6 +133,11 @@ def shown(names: list[str], most: int = 3) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def _is_above(model: PreTrainedModel, name: str) -> bool:
+    """Whether a weight belongs to the head, not to the body that all heads of this architecture share."""
+    return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
 
 
 def _refused(location: str, place: str, error: Exception) -> ConfigurationError:

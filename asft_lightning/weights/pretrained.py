@@ -1,5 +1,6 @@
 """Which checkpoints a run is about; the one argument every module of ours takes, and the one place that loads them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -79,6 +81,24 @@ class Pretrained:
         if self.load_in_4bit:
             _keep_differentiable(model)
         return model
+
+    def load_classifier(self, labels: Sequence[str]) -> PreTrainedModel:
+        """The model to fine-tune with a new head for several labels a text, in train mode; ``auto`` is float32 here.
+
+        Raises:
+            ConfigurationError: If it cannot be had or is damaged, or has no such kind, or is to be loaded in 4 bits.
+        """
+        if self.load_in_4bit:
+            raise ConfigurationError("a classifier's head is trained whole, got load_in_4bit true. Set it to false.")
+        names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+        settings: dict[str, Any] = {
+            "dtype": torch.float32 if self.dtype == "auto" else getattr(torch, self.dtype),
+            "attn_implementation": self.attn_implementation,
+            "problem_type": "multi_label_classification",
+        }
+        location, revision = self.origin
+        settings |= names | self._trust
+        return load_model(AutoModelForSequenceClassification, location, revision, new_head=True, **settings).train()
 
     def load_model_on_meta(self) -> PreTrainedModel:
         """The aligned model's modules and shapes, without its weights."""

@@ -6,10 +6,11 @@ import pytest
 import yaml
 from kit.parsing import fit_parser, parsed
 
-from asft_lightning import AsFT, FullFineTuner, Lisa, LoRAFineTuner, MixtureDataModule
+from asft_lightning import AsFT, FullFineTuner, JudgeTrainer, Lisa, LoRAFineTuner, MixtureDataModule
 from asft_lightning.callbacks import ScoringCallback
 from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.plan import Plan
+from asft_lightning.evaluation.judges import BEAVERTAILS_CATEGORIES
 from asft_lightning.runtime.named_configs import about, config_names, find_config
 
 COMPARISONS = [name for name in config_names() if name.startswith("compare/")]
@@ -59,8 +60,17 @@ def test_a_run_with_it_parses(parser, name):
     config = parsed(parser, *run_with(name))
 
     assert config.pretrained.aligned
-    assert config.model.init_args.pretrained == config.data.init_args.pretrained == config.pretrained
-    assert config.model.init_args.template == config.data.init_args.template == config.template
+    assert config.model.init_args.pretrained == config.pretrained
+    for shared in ("pretrained", "template"):  # a judge's data needs neither
+        for part in (config.model.init_args, config.data.init_args):
+            assert part.get(shared, config[shared]) == config[shared]
+    assert ("template" in config.data.init_args) == (name != "judge")
+
+
+def test_the_judges_labels_are_beavertails(parser):
+    config = parsed(parser, "judge")
+    assert config.data.init_args.labels == list(BEAVERTAILS_CATEGORIES)
+    assert type(parser.instantiate(config).model) is JudgeTrainer
 
 
 @pytest.mark.parametrize("name", config_names())
