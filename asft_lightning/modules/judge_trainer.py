@@ -113,9 +113,8 @@ class JudgeTrainer(LoRAFineTuner):
     def with_adapter(self, model: PreTrainedModel) -> PeftModel:
         """``model`` with a new adapter in its body, and all of its head trained beside it."""
         if self.lora.modules_to_save is None:
-            above = [
-                name for name, part in model.named_children() if [*part.parameters()] and name != model.base_model_prefix
-            ]
+            tops = [name for name, part in model.named_children() if [*part.parameters()]]
+            above = [name for name in tops if name != model.base_model_prefix]
             # Of an encoder that was trained without one, the pooler is as new as the head.
             poolers = ["pooler"] if any(name.endswith(".pooler") for name, _ in model.named_modules()) else []
             self.lora.modules_to_save = above + poolers

@@ -5,7 +5,7 @@ import torch
 from kit.ranks import on_ranks
 
 from asft_lightning import AnswerAccuracy, HarmfulScore
-from asft_lightning.metrics import RefusalRate, RubricScore, Share, WiScore
+from asft_lightning.metrics import MultiLabelScores, RefusalRate, RubricScore, Share, WiScore, best_thresholds
 
 GROUPS = ["a", "b", "never"]
 HITS = [1, 0, 0, 0, 0, 1]
@@ -90,3 +90,22 @@ def wiscores_of(rank):
 
 def test_wiscore_over_ranks(tmp_path):
     assert on_ranks(wiscores_of, 2, tmp_path) == [[pytest.approx(0.5), 3, 0.5, 2]] * 2
+
+
+PROBABILITIES = torch.tensor([[0.9, 0.1], [0.8, 0.3], [0.4, 0.7], [0.3, 0.6], [0.2, 0.9]])
+LABELS = torch.tensor([[1, 0], [1, 1], [1, 0], [0, 1], [0, 1]])
+
+
+def multi_label_of(rank):
+    """Five rows on two ranks."""
+    metric, own = MultiLabelScores(["x", "y"]), [slice(0, 2), slice(2, 5)][rank]
+    metric.update(PROBABILITIES[own], LABELS[own])
+    scores = metric.compute()
+    return metric.thresholds().tolist(), {name: float(value) for name, value in scores.items()}, len(metric.labels)
+
+
+def test_multi_label_scores_over_ranks(tmp_path):
+    alone = MultiLabelScores(["x", "y"])
+    alone.update(PROBABILITIES, LABELS)
+    scores = {name: pytest.approx(float(value)) for name, value in alone.compute().items()}
+    assert on_ranks(multi_label_of, 2, tmp_path) == [(best_thresholds(PROBABILITIES, LABELS).tolist(), scores, 1)] * 2

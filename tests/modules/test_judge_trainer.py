@@ -102,6 +102,18 @@ def test_a_whole_encoder_learns(tmp_path):
     assert all(parameter.requires_grad for parameter in module.model.parameters())
 
 
+def test_all_that_is_new_is_trained_beside_an_adapter(tmp_path):
+    module = judge_trainer(
+        save_encoder(tmp_path / "bert"), lora={"r": 4, "target_modules": ["query", "value"]}, labels=LABELS
+    )
+    module.configure_model()
+    saved = "modules_to_save.default"
+    assert {name.removeprefix("model.base_model.model.") for name in trained_weights(module) if "lora_" not in name} == {
+        f"classifier.{saved}.weight", f"classifier.{saved}.bias",
+        f"bert.pooler.{saved}.dense.weight", f"bert.pooler.{saved}.dense.bias",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", ["SCL", "ICL", "JSCL", "JSPCL", "SLCL"])
 def test_every_contrastive_loss_reaches_adapter_and_head(pretrained, tmp_path, kind):
     module = judge_trainer(pretrained, lora=LORA, contrastive=kind, alpha=1.0)

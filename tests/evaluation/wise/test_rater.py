@@ -168,3 +168,22 @@ def test_instructions_without_the_explanation(tmp_path):
         WiseRater(endpoint, instructions=str(tmp_path / "own.txt"))
     with pytest.raises(ConfigurationError, match=r"none.txt cannot be read as instructions"):
         WiseRater(endpoint, instructions=str(tmp_path / "none.txt"))
+
+
+def test_conversations_are_made_when_it_is_their_turn():
+    """A thousand images would not fit into memory; replies are told as they come, each with its place."""
+    made, told = [], {}
+
+    class Made(list):
+        def __getitem__(self, place):
+            made.append(place)
+            return [{"role": "user", "content": str(super().__getitem__(place))}]
+
+    def behave(body):
+        assert len(made) <= len(told) + 2
+        return body["messages"][0]["content"]
+
+    with serving(behave) as server:
+        endpoint = Endpoint(server.url, "m", concurrency=2, retries=0)
+        replies = endpoint.ask(Made(range(20)), 5, lambda place, reply: told.__setitem__(place, reply.text))
+    assert [reply.text for reply in replies] == [told[i] for i in range(20)] == list(map(str, range(20)))
