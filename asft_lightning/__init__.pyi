@@ -55,9 +55,7 @@ from .evaluation import (
     generate_answers,
 )
 from .metrics import AnswerAccuracy, HarmfulScore, IncoherenceRate, RefusalRate, RubricScore, WiScore
-from .modules import SBR, AsFT, ConstrainedSFT, FullAsFT, FullFineTuner, Lisa, LoRAFineTuner
-from .metrics import AnswerAccuracy, HarmfulScore, RefusalRate, RubricScore, WiScore
-from .modules import SBR, AsFT, ConstrainedSFT, JudgeTrainer, Lisa, LoRAFineTuner, MultiLabelLoss
+from .modules import SBR, AsFT, ConstrainedSFT, FullAsFT, FullFineTuner, JudgeTrainer, Lisa, LoRAFineTuner, MultiLabelLoss
 from .penalty.answer_budget import AnswerBudget
 from .penalty.answer_penalty import AnswerPenalty
 from .penalty.drift_budget import DriftBudget

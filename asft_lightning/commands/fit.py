@@ -135,6 +135,8 @@ class AsFTCLI(LightningCLI):
             return
         if folder.model.is_dir():
             say(f"model: {folder.model}, for Transformers as it is; what was measured: {folder.summary}")
+        if folder.judge.is_dir():
+            say(f"judge: {folder.judge}; to ask it in a run: judge: ClassifierJudge, with model: {folder.judge}")
         if folder.adapter.is_dir():
             say(
                 f"adapter: {folder.adapter}; what was measured: {folder.summary}",

@@ -85,11 +85,14 @@ class JudgeTrainer(LoRAFineTuner):
             DataError: If neither the settings nor the data say them.
         """
         if self.labels is None:
-            data = getattr(self._trainer, "datamodule", None)
-            if not isinstance(data, LabelledDataModule):
-                raise DataError(f"a judge learns from a LabelledDataModule, got {type(data).__name__}. Set data to one.")
-            self.labels = data.labels
+            self.labels = self._data().labels
         return self.labels
+
+    def _data(self) -> LabelledDataModule:
+        data = getattr(self._trainer, "datamodule", None)
+        if not isinstance(data, LabelledDataModule):
+            raise DataError(f"a judge learns from a LabelledDataModule, got {type(data).__name__}. Set data to one.")
+        return data
 
     def configure_model(self) -> None:
         """Load the model with its new head, and put the adapter on it if there is one; once, whatever calls it again."""
@@ -121,22 +124,21 @@ class JudgeTrainer(LoRAFineTuner):
         return super().with_adapter(model)
 
     def on_fit_start(self) -> None:
-        """Weigh labels by how rare they are, where that is asked for."""
+        """Weigh labels by how rare they are, where that is asked for; and a row without room shows now, not on the way."""
+        data = self._data()
+        if list(data.labels) != list(self.names):
+            raise DataError(f"labels must be the data's, in order, got {self.names} and {data.labels}. Leave them out.")
+        for row in (row for rows in data.rows.values() for row in rows):
+            self._ids(row)
         if self.class_weights == "balanced":
-            shares = torch.tensor(cast(Any, self.trainer).datamodule.shares())
+            shares = torch.tensor(data.shares())
             self.loss.positive_weights = ((1 - shares) / shares.clamp_min(1e-9)).clamp(1, 10).to(self.device)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Rows as token ids and labels; what is cut so that no answer is left cannot be learnt from."""
-        ids = [self.text.ids(self.tokenizer, row.prompt, row.answer) for row in cast(list[LabelledRow], batch)]
-        if None in ids:
-            row = batch[ids.index(None)]
-            raise DataError(
-                f"a prompt must leave room for its answer within max_length ({self.text.longest(self.tokenizer)} tokens), "
-                f"and {row.prompt!r:.60} does not. Raise model.max_length, or remove the row."
-            )
-        inputs = padded(cast(list[list[int]], ids), int(self.tokenizer.pad_token_id), torch.device("cpu"))
-        return inputs._asdict() | {"labels": torch.tensor([row.labels for row in batch], dtype=torch.float32)}
+        """Rows as token ids and labels."""
+        rows = cast(list[LabelledRow], batch)
+        inputs = padded([self._ids(row) for row in rows], int(self.tokenizer.pad_token_id), torch.device("cpu"))
+        return inputs._asdict() | {"labels": torch.tensor([row.labels for row in rows], dtype=torch.float32)}
 
     def task_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """BCE, and the contrastive loss if there is one, a scalar."""
@@ -178,18 +180,27 @@ class JudgeTrainer(LoRAFineTuner):
         plain.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
+    def _ids(self, row: LabelledRow) -> list[int]:
+        ids = self.text.ids(self.tokenizer, row.prompt, row.answer)
+        if ids is None:
+            raise DataError(
+                f"a prompt must leave room for its answer within max_length ({self.text.longest(self.tokenizer)} tokens), "
+                f"and {row.prompt!r:.60} does not. Raise model.max_length, or remove the row."
+            )
+        return ids
+
     def _score(self, batch: Mapping[str, Tensor], stage: str) -> None:
         end_where_told(self._trainer)
         assert self._reader is not None and self._scores is not None
         outputs = self._reader(batch["input_ids"], batch["attention_mask"])
         loss = self.loss(outputs, batch["labels"])
         self.log(f"{stage}/task_loss", loss, prog_bar=stage == "val", sync_dist=True, batch_size=len(batch["labels"]))
-        self._scores.to(self.device).update(outputs.logits.sigmoid(), batch["labels"])
+        self._scores.to(self.device).update(outputs.logits.float().sigmoid(), batch["labels"])
 
     def _log_scores(self, stage: str, thresholds: Tensor | None) -> None:
         assert self._scores is not None
         for name, value in self._scores.compute(thresholds).items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "macro_f1")
+            self.log(f"{stage}/{name}", value, prog_bar=name == "macro_f1", sync_dist=True)
 
 
 def _for_classifier(lora: PlainData | LoraConfig | None) -> LoraConfig | None:

@@ -172,6 +172,7 @@ def test_without_held_out_rows_thresholds_stay_in_the_middle(pretrained, tmp_pat
     ({"class_weights": [1.0]}, ConfigurationError, "class_weights must have one for each of the 2 labels, got 1"),
     ({"text": "{prompt}"}, ConfigurationError, "must say where the answer stands"),
     ({"contrastive": "XCL"}, ConfigurationError, "a contrastive loss must be one of SCL, ICL"),
+    ({"labels": LABELS[::-1]}, DataError, r"the data's, in order, got \['fraud', 'theft'\] and \['theft', 'fraud'\]"),
     ({"max_length": 8}, DataError, r"leave room for its answer within max_length \(8 tokens\), and 'how "),
 ])  # fmt: skip
 def test_settings_that_cannot_be_used(pretrained, tmp_path, settings, error, message):
