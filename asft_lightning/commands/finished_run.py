@@ -147,6 +147,11 @@ def _part(folder: RunFolder, config: Mapping[str, Any], key: str, kind: type[T],
 
 def _read_config(folder: RunFolder, command: str) -> dict[str, Any]:
     """The run's configuration, as plain data."""
+    if not folder.config.is_file():
+        raise ConfigurationError(
+            f"{command} needs the folder of a run of `asft-lightning fit` or `protect`, and {folder.path} is none. Give one "
+            "with a config.yaml and a summary.json, e.g. runs/protect."
+        )
     config = read_yaml(folder.config, "Give the folder of a run of `asft-lightning fit`.")
     if not isinstance(config, dict) or not isinstance(config.get("template") or {}, dict):
         raise ConfigurationError(

@@ -8,7 +8,9 @@ import torch
 import yaml
 from torch import nn
 
+from asft_lightning import modules
 from asft_lightning.commands.fit import run as fit
+from asft_lightning.data import Source
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules.lora_config import PAPER_LORA
 from asft_lightning.runs.folder import RunFolder
@@ -100,6 +102,7 @@ def protect(
     Returns:
         The run's folder.
     """
+    _require_inputs(model, data, {"epochs": epochs, "batch_size": batch_size, "rank": rank})
     prompts = {"unsafe": unsafe, "harmless": harmless}
     out = str(user_path(out))
     given = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "test": test, **prompts}
@@ -130,6 +133,24 @@ def protect(
 COMMAND = protect
 
 
+def _require_inputs(model: str, data: str, counts: Mapping[str, int | None]) -> None:
+    """Refuse mistakes that are seen at once, before anything is written or loaded.
+
+    Raises:
+        ConfigurationError: If the model is a file, or a count is below 1.
+        DataError: If there is no first row.
+    """
+    if user_path(model).is_file():
+        raise ConfigurationError(
+            f"the model must be a folder or a hub id, and {model} is a file. The model comes first, then the rows: "
+            "asft-lightning protect MODEL ROWS."
+        )
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ConfigurationError(f"{name} must be 1 or more, got {count}. Leave it out for the default.")
+    next(Source(data).iterate())
+
+
 def _defaults(model: str, shape: nn.Module) -> dict[str, Any]:
     """What is taken where nothing is given."""
     if model.startswith(SANDBOX):
@@ -152,6 +173,12 @@ def _protection(method: str, given: Mapping[str, str | None], chosen: Mapping[st
         raise ConfigurationError(
             f"protect takes methods that are a model's and an audit's settings, and {method} sets {more[0]} as well. Take "
             f"asft-lightning fit --config methods/{method} with configs of a model, data and a trainer."
+        )
+    module = getattr(modules, config["model"]["class_path"].rpartition(".")[2])
+    if not issubclass(module, modules.LoRAFineTuner):
+        raise ConfigurationError(
+            f"protect trains LoRA, and {method} trains weights themselves. Take asft-lightning fit --config methods/{method} "
+            "with configs of a model, data and a trainer."
         )
     for kind, path in _PROMPTS.items():
         if given[kind] is not None and path not in str(config):

@@ -37,10 +37,11 @@ def find_config(name: str) -> Path:
     if plain in names:
         return CONFIGS / f"{plain}.yaml"
     close = get_close_matches(plain, names, n=3, cutoff=0.5)
+    of_kind = [known for known in names if known.partition("/")[0] == plain.partition("/")[0]] or names
     raise ConfigurationError(
         f"a config must be a YAML file or one of this package's own, and {name!r} is neither. "
         + (f"Did you mean {' or '.join(close)}? " if close else "")
-        + f"There are {', '.join(_in_short(names))}; `asft-lightning configs` says what each is."
+        + f"There are {', '.join(_in_short(of_kind))}; `asft-lightning configs` says what each is."
     )
 
 

@@ -14,6 +14,7 @@ _SAYS_NOTHING = re.compile(
 )
 """How lines begin that jsonargparse adds about types: each that was tried, whether or not it was meant."""
 
+_PLAIN_TYPES = re.compile(r"Subtypes: \[(?P<types>.*)\]$.*Given value: (?P<given>.*)\Z", re.DOTALL | re.MULTILINE)
 _UNKNOWN = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
 _REASONS = 6
 """How many of what is left are told; the first are the outermost."""
@@ -46,14 +47,18 @@ def _mistake(message: str, error: BaseException | None, options: list[str], comm
 
 
 def _in_one_line(message: str) -> str:
-    """The tree of reasons without the types that were not meant.
+    r"""The tree of reasons without the types that were not meant.
 
     >>> _in_one_line("Expected a <class 'int'>. Got value: x")
     'expected int, got x'
+    >>> _in_one_line("\n".join(['Parser key "lr":', "Subtypes: [<class 'float'>, <class 'NoneType'>]", "Given value: fast"]))
+    'lr: expected float or null, got fast'
     """
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     told = [line.rstrip(".") for line in lines if line and not _SAYS_NOTHING.match(line)]
     text = " ".join(dict.fromkeys(told[:_REASONS])).rstrip(":") or message.strip().splitlines()[0]
+    if len(told) == 1 and (plain := _PLAIN_TYPES.search(message)):
+        text = f"{text}: expected {_type_names(plain['types'])}, got {plain['given']}"
     for found, said in (
         (r'Parser key "([^"]*)"', r"\1"),
         (r"Problem with given class_path", "class_path"),
@@ -62,3 +67,13 @@ def _in_one_line(message: str) -> str:
     ):
         text = re.sub(found, said, text)
     return text
+
+
+def _type_names(subtypes: str) -> str:
+    """As a user writes them.
+
+    >>> _type_names("list[str], <class 'NoneType'>")
+    'list[str] or null'
+    """
+    names = re.sub(r"<class '([^']*)'>", r"\1", subtypes).replace("NoneType", "null")
+    return " or ".join(names.split(", "))

@@ -116,6 +116,9 @@ def test_a_method_is_taken_whole_or_refused(name):
         assert found["model"] == {"init_args": {}} | config["model"]
         assert found["data"]["init_args"] == config.get("data", {}).get("init_args", {})
         assert config.keys() <= {"model", "data"}
+    elif method.startswith("full-"):
+        with pytest.raises(ConfigurationError, match=rf"trains LoRA, and {method} trains weights.*asft-lightning fit"):
+            _protection(method, none, dict(_PROMPTS))
     else:
         with pytest.raises(ConfigurationError, match=rf"{method} sets \w+ as well. Take asft-lightning fit"):
             _protection(method, none, dict(_PROMPTS))
