@@ -1,4 +1,4 @@
-"""Full fine-tuning with a real Trainer: what it trains, what protects it, what it writes, and what it refuses."""
+"""Full fine-tuning with a real Trainer: what it trains, what protects it, and what it writes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,21 +13,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from asft_lightning import (
     Activation,
     AdapterCheckpoint,
-    AdapterProjection,
-    AlignmentMonitor,
-    AnchorError,
     AsFT,
-    ConfigurationError,
     DataError,
     FullAsFT,
     FullFineTuner,
     Gram,
     Harmful,
-    OffAnchorShrinkage,
     SafetyEvaluation,
     Shrinkage,
     Subspace,
-    UnpenalisedError,
 )
 
 KINDS = [FullFineTuner, FullAsFT]
@@ -174,13 +168,6 @@ def test_resumed_run_equals_the_uninterrupted_one(pretrained, tmp_path, kind, at
         assert torch.equal(whole.penalty(), again.penalty())
 
 
-def test_checkpoint_of_an_adapter_is_refused(pretrained, tmp_path):
-    saver = ModelCheckpoint(tmp_path, save_last=True)
-    fit(fine_tuner(AsFT, pretrained), pretrained, tmp_path, saver, enable_checkpointing=True)
-    with pytest.raises(ConfigurationError, match=r"exactly the trained weights of this module.*or its targets"):
-        fit(fine_tuner(FullAsFT, pretrained), pretrained, tmp_path, ckpt_path=tmp_path / "last.ckpt")
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_model_is_written_for_transformers(pretrained, tmp_path, kind):
     module = fine_tuner(kind, pretrained)
@@ -192,13 +179,6 @@ def test_whole_model_is_written_for_transformers(pretrained, tmp_path, kind):
     assert not (tmp_path / "adapter").exists()
     assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template == module.tokenizer.chat_template
     assert module.template.end(module.tokenizer).token_id in loaded.generation_config.eos_token_id
-
-
-def test_what_looks_at_an_adapter_is_refused(pretrained, tmp_path):
-    for callback in (AlignmentMonitor(picture=False), AdapterProjection(OffAnchorShrinkage(1.0, Shrinkage()))):
-        expected = rf"{type(callback).__name__} looks at a LoRA adapter, and FullAsFT trains none\. Leave the callback out"
-        with pytest.raises(ConfigurationError, match=expected):
-            fit(fine_tuner(FullAsFT, pretrained), pretrained, tmp_path, callback)
 
 
 def test_scoring_is_invisible_and_prompts_that_protect_are_not_scored(pretrained, tmp_path):
@@ -216,71 +196,3 @@ def test_scoring_is_invisible_and_prompts_that_protect_are_not_scored(pretrained
     with pytest.raises(DataError, match=r"must not be those that an anchor was built from, and 4 like 'how to open safe 0'"):
         fit(fine_tuner(FullAsFT, pretrained, anchors=[Activation(prompts=prompts)]), pretrained, tmp_path / "seen",
             SafetyEvaluation(prompts, max_new_tokens=4))  # fmt: skip
-
-
-@pytest.mark.parametrize("also", ["norm", "embed_tokens"])
-def test_what_no_anchor_sees_is_not_trained_unless_it_is_allowed(pretrained, tmp_path, also):
-    with pytest.raises(UnpenalisedError, match=rf"penalised weight matrices, but .*{also}.* would be trained as well"):
-        fit(fine_tuner(FullAsFT, pretrained, also_train=[also]), pretrained, tmp_path)
-    module = fine_tuner(FullAsFT, pretrained, also_train=[also], allow_unpenalised=True)
-    fit(module, pretrained, tmp_path)
-    assert module.penalty.unpenalised == [name for name, p in module.model.named_parameters() if f".{also}." in f".{name}."
-                                          and p.requires_grad]  # fmt: skip
-    assert module.fingerprint()["also_train"] == [also]
-
-
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        (
-            {"targets": ["qproj"]},
-            ConfigurationError,
-            r"targets must name what is in the model, and no linear layer has 'qproj'",
-        ),
-        ({"also_train": ["bias"]}, ConfigurationError, r"also_train must name .* no parameter has 'bias' in its name"),
-        ({"targets": []}, ConfigurationError, r"needs targets, the linear layers that it trains, got \[\]"),
-        (
-            {"anchors": []},
-            ConfigurationError,
-            r"FullAsFT needs something to hold the model by, and anchors is an empty list",
-        ),
-        ({"lambda_reg": -1.0}, ConfigurationError, r"must be numbers ≥ 0, got -1.0 and 0"),
-        (
-            {"anchors": [Gram()], "anchor_file": "a.safetensors"},
-            ConfigurationError,
-            r"not both: got anchors and anchor_file",
-        ),
-    ],
-)
-def test_settings_that_cannot_be(pretrained, settings, error, message):
-    with pytest.raises(error, match=message):
-        fine_tuner(FullAsFT, pretrained, **settings).build_anchors()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"start": "base"}, r"FullAsFT keeps an aligned model aligned, and pretrained.start is base"),
-        ({"load_in_4bit": True}, r"must not be packed, and pretrained.load_in_4bit packs them\. Leave it out"),
-    ],
-)
-def test_checkpoints_that_it_does_not_start_from(pretrained, change, message):
-    with pytest.raises(ConfigurationError, match=message):
-        FullAsFT(replace(pretrained, **change))
-
-
-def test_precision_that_would_round_what_is_trained(pretrained, tmp_path):
-    with pytest.raises(ConfigurationError, match=r"must be float32 or wider, .* bf16-true rounds them\. Use bf16-mixed"):
-        fit(fine_tuner(FullFineTuner, pretrained), pretrained, tmp_path, precision="bf16-true")
-
-
-def test_no_direction_no_training(pretrained, tmp_path):
-    with pytest.raises(AnchorError, match=r"V = W_aligned − W_base must not be 0"):
-        fit(fine_tuner(FullAsFT, replace(pretrained, base=pretrained.aligned)), pretrained, tmp_path)
-
-
-def test_without_its_penalty_it_does_not_train(pretrained):
-    module = fine_tuner(FullAsFT, pretrained)
-    module.configure_model()
-    with pytest.raises(UnpenalisedError, match=r"FullAsFT must not train without its penalty: call bind"):
-        module.regularisation()
