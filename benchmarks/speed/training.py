@@ -15,14 +15,13 @@ from lightning.pytorch import Callback
 from lightning.pytorch import Trainer as LightningTrainer
 from peft import LoraConfig, get_peft_model
 from synthetic import direction
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
 from asft_lightning import (
     Activation,
     AsFT,
-    FullAsFT,
     Gram,
     LoRAFineTuner,
     MixtureDataModule,
@@ -30,6 +29,7 @@ from asft_lightning import (
     Probe,
     Source,
     Template,
+    UpdatePenalty,
     build_anchors,
 )
 from asft_lightning.data import AnswerOnlyCollator, Example
@@ -66,7 +66,7 @@ def activation(repeats: int, device: str, model: str, rows: Path) -> Iterator[Fi
     anchors = build_anchors(weighed.model, model, anchors=[anchor], probe=probe, progress=False)
     built = time.perf_counter() - start
     weighed.bind(anchors)
-    figure = steps(weighed, "AsFT step, Activation", weighed.penalty, repeats, device)
+    figure = _steps(weighed, "AsFT step, Activation", weighed.penalty, repeats, device)
     yield figure
     epoch = figure.rival_s * _EPOCH_ROWS / _BATCH
     notes = {"matrices": len(anchors.shapes), "share of the epoch": f"{built / epoch:.1%}"}
@@ -75,7 +75,7 @@ def activation(repeats: int, device: str, model: str, rows: Path) -> Iterator[Fi
     )
     limited = _module(pretrained, anchors=[anchor], drift_budget=1e-9)  # so tight that every step has to be taken back
     limited.bind(anchors)
-    yield steps(limited, "AsFT step, drift budget", None, repeats, device)
+    yield _steps(limited, "AsFT step, drift budget", None, repeats, device)
 
 
 def _rate(ours: float, rival: float) -> dict[str, object]:
@@ -89,7 +89,7 @@ def _overhead(pretrained: Pretrained, repeats: int, device: str) -> Figure:
     aligned = {name: value.float() for name, value in module.model.get_base_model().state_dict().items() if value.ndim == 2}
     base = {name: value - direction((value.shape[0], value.shape[1])) for name, value in aligned.items() if "_proj" in name}
     module.bind(build_anchors(module.model, aligned, base, [Gram()], progress=False))
-    return steps(module, "AsFT step", module.penalty, repeats, device)
+    return _steps(module, "AsFT step", module.penalty, repeats, device)
 
 
 def _module(pretrained: Pretrained, **settings: Any) -> AsFT:
@@ -98,35 +98,32 @@ def _module(pretrained: Pretrained, **settings: Any) -> AsFT:
     return module
 
 
-def steps(
-    module: AsFT | FullAsFT, what: str, penalty: nn.Module | None, repeats: int, device: str, rival: str = "SFT step"
-) -> Figure:
+def _steps(module: AsFT, what: str, penalty: UpdatePenalty | None, repeats: int, device: str) -> Figure:
     """Steps with and without protection in turns, and what protects by itself."""
     module.to(device).train()
     ids = torch.randint(5, 1000, (_BATCH, 128), generator=torch.Generator().manual_seed(0)).to(device)
     labels = torch.where(torch.arange(128, device=device) < 120, -100, ids)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
     optimizer = torch.optim.AdamW(module.trainable_parameters(), lr=1e-6)
-    budget = getattr(module, "budget", None)
 
     def protect() -> None:
         if penalty is not None:
             penalty().backward()
-        elif budget is not None:
-            budget.hold()
+        elif module.budget is not None:
+            module.budget.hold()
 
     def step(protected: bool) -> None:
         extra = penalty() if protected and penalty is not None else 0.0
         (extra + module.task_loss(batch)).backward()
         optimizer.step()
         optimizer.zero_grad()
-        if protected and budget is not None:
-            budget.hold()
+        if protected and module.budget is not None:
+            module.budget.hold()
 
     protected, plain = paired(lambda: step(True), lambda: step(False), 3 * repeats)
     alone, _ = paired(protect, lambda: None, 3 * repeats)
     notes = {"overhead in turns": f"{protected / plain - 1:+.1%}", "protection alone": f"{alone / plain:.2%} of a step"}
-    return Figure("training", f"{what}, {_BATCH} × 128 tokens", rival, protected, plain, notes)
+    return Figure("training", f"{what}, {_BATCH} × 128 tokens", "SFT step", protected, plain, notes)
 
 
 class _PaddedCollator(AnswerOnlyCollator):
