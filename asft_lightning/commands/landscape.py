@@ -15,6 +15,7 @@ from asft_lightning.landscape.landscape import Landscape
 from asft_lightning.landscape.pictures import draw_curves, draw_plane, draw_surface
 from asft_lightning.landscape.rays import Norm
 from asft_lightning.landscape.scoring import PointScorer
+from asft_lightning.landscape.share import Share
 from asft_lightning.landscape.space import Space, Which
 from asft_lightning.runtime.extras import require_extra
 from asft_lightning.runtime.files import alone, clear_unfinished, user_path, write_json
@@ -51,7 +52,8 @@ def map_landscape(
     threshold: float = 10.0,
     template: Template = Template(),  # noqa: B008 (frozen)
     device: str | None = None,
-) -> Report:
+    share: str | None = None,
+) -> Report | None:
     """Score a model while its weights are moved along directions, and say how far it stays safe.
 
     Points are kept as they come: the same command goes on where it was ended, and more points, directions or a plane are
@@ -79,9 +81,10 @@ def map_landscape(
         threshold: τ, the highest harmful score that counts as safe, in percent.
         template: How prompts are written for the model.
         device: Where the model is, e.g. cuda; null for the accelerator if there is one.
+        share: Of several processes at one map, which this one is, e.g. 1/4; the last one to end reports.
 
     Returns:
-        What was found.
+        What was found; None where points of other shares are missing.
     """
     require_extra("matplotlib", "a picture")
     plane_positions = positions(reach if plane_reach is None else plane_reach, plane_points)
@@ -91,15 +94,21 @@ def map_landscape(
     lines = {name: positions((reaches or {}).get(name, reach), points) for name in labels}
     _check(labels, random, reaches or {}, plane, orthogonal or bool(runs), threshold)
     folder = user_path(output)
-    with alone(folder):
-        clear_unfinished(folder)
+    part = Share.of(share)
+    with alone(folder / part.folder):
+        clear_unfinished(folder / part.folder)
         scored_by: dict[str, Any] = {"safety": safety or _refusals(pretrained), "beside": beside or [], "loss": loss}
         scorer = PointScorer(**scored_by, tokenizer=pretrained.load_tokenizer(), template=template)
         landscape = Landscape(Space.of(pretrained, weights, lora), chosen, norm, device)
         axes = None if plane is None else _axes(landscape, plane, orthogonal)
-        kept = KeptPoints(folder, landscape.settings(scored_by, template))
+        kept = KeptPoints(folder, landscape.settings(scored_by, template), part.folder)
         grid = Grid(lines, axes, plane_positions)
-        report = landscape.map(grid, scorer, kept, threshold, runs or {})
+        landscape.score(part.among(grid.points), scorer, kept)
+        kept.read()
+        if missing := [place for place in grid.points if place not in kept.scores]:
+            say(f"this share is scored, and {len(set(missing))} points of others are not: the last one to end reports")
+            return None
+        report = landscape.report(grid, scorer, kept, threshold, runs or {})
         written = _write(report, folder)
     _show(report, written)
     return report

@@ -19,20 +19,21 @@ Scores = dict[str, float | None]
 
 
 class KeptPoints:
-    """The points that a folder holds, and those that come.
+    """The points that a folder holds, those of other processes too, and those that come.
 
     Args:
         folder: The map's.
         settings: What makes a point what it is, nested plain data; under ``directions`` those of each by name. A map may
             get further directions and points, and none that was scored otherwise.
+        share: Where in the folder this process keeps its points.
 
     Raises:
         ConfigurationError: If the folder's points were scored with another setting, or its files are no such.
         StorageError: If it cannot be written.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self._file = folder / "points.jsonl"
+    def __init__(self, folder: Path, settings: Mapping[str, Any], share: str = ".") -> None:
+        self._folder, self._file = folder, folder / share / "points.jsonl"
         there = _read_settings(folder / "settings.json")
         if there is not None:
             _require_same(folder, _flat(there), _flat(settings))
@@ -41,7 +42,20 @@ class KeptPoints:
         self.scores: dict[Point, Scores] = {}
         self.seconds: dict[Point, float] = {}
         if self._file.is_file():
-            self._read()
+            with writing(self._file):  # half of a line, which a killed map left, is nothing to add others to
+                os.truncate(self._file, self._file.read_bytes().rfind(b"\n") + 1)
+        self.read()
+
+    def read(self) -> None:
+        """Read what there is by now.
+
+        Raises:
+            ConfigurationError: If a line is no point.
+        """
+        for file in sorted(self._folder.rglob("points.jsonl")):
+            whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")  # another process may be writing the last one
+            for number, text in enumerate(whole.splitlines(), start=1):
+                self._take(text, f"line {number} of {file}")
 
     def add(self, place: Point, scores: Scores, seconds: float) -> None:
         """Keep a point.
@@ -58,19 +72,15 @@ class KeptPoints:
         append(self._file, json.dumps(record, ensure_ascii=False) + "\n")
         self.scores[place], self.seconds[place] = scores, seconds
 
-    def _read(self) -> None:
-        with writing(self._file):  # half of a line, which a killed map left, is nothing to add others to
-            os.truncate(self._file, self._file.read_bytes().rfind(b"\n") + 1)
-        for number, text in enumerate(self._file.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                record = json.loads(text)
-                place = point(record["at"])
-                self.scores[place], self.seconds[place] = dict(record["scores"]), float(record["seconds"])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ConfigurationError(
-                    f"{self._file} must hold a point a line, and line {number} is none ({type(error).__name__}). Remove "
-                    "that line; its point is scored again."
-                ) from error
+    def _take(self, text: str, where: str) -> None:
+        try:
+            record = json.loads(text)
+            place = point(record["at"])
+            self.scores[place], self.seconds[place] = dict(record["scores"]), float(record["seconds"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{where} must be a point, and is none ({type(error).__name__}). Remove it; its point is scored again."
+            ) from error
 
 
 def described(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Landscape: a model that can be moved along directions, and what it is scored by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -10,7 +10,7 @@ from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.functional import effective_size, expected_cosine
 from asft_lightning.landscape.directions import Direction, Parts, Random, orthogonal
-from asft_lightning.landscape.grid import Grid
+from asft_lightning.landscape.grid import Grid, Point
 from asft_lightning.landscape.kept_points import KeptPoints, described
 from asft_lightning.landscape.mapping import score_points
 from asft_lightning.landscape.perturbation import Perturbation
@@ -75,19 +75,22 @@ class Landscape:
             **{name: described(value) for name, value in scored_by.items()},
         }
 
-    def map(self, grid: Grid, scorer: PointScorer, kept: KeptPoints, threshold: float, runs: Mapping[str, str]) -> Report:
-        """Score what is not kept yet, and say what all of it comes to; afterwards the model is as it was.
+    def score(self, points: Iterable[Point], scorer: PointScorer, kept: KeptPoints) -> None:
+        """Score what is not kept yet; afterwards the model is as it was."""
+        score_points(self.model, self._perturbation, self.rays, points, scorer, kept)
+
+    def report(self, grid: Grid, scorer: PointScorer, kept: KeptPoints, threshold: float, runs: Mapping[str, str]) -> Report:
+        """What all of a grid's points come to.
 
         Args:
-            grid: Where.
+            grid: Where it was scored.
             scorer: By what.
-            kept: Where points are kept.
+            kept: The points.
             threshold: τ, in percent.
             runs: {name: place} to find in the grid's plane.
         """
         axes, score = grid.axes, scorer.harmful_score
         paths = {} if axes is None else {name: self.path(name, run, axes) for name, run in runs.items()}
-        score_points(self.model, self._perturbation, self.rays, grid.points, scorer, kept)
         pairs, by_chance = self.cosines()
         return Report(
             harmful_score=score,

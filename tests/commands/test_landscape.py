@@ -103,6 +103,18 @@ def test_the_base_model_is_where_it_should_be(tmp_path):
     assert curve["scores"]["safety/harmful_score"][:2] == [100, 0]
 
 
+def test_processes_share_the_points_and_the_last_one_reports(tmp_path, capsys):
+    line = command(tmp_path, random=1, points=3)
+    main([*line, "--share", "1/2"])
+    assert "2 points of others are not" in capsys.readouterr().out
+    main([*line, "--share", "2/2"])
+    shares = [tmp_path / "map" / f"share-{number}-of-2" / "points.jsonl" for number in (1, 2)]
+    assert [len(share.read_text().splitlines()) for share in shares] == [3, 2]
+    assert json.loads((tmp_path / "map" / "landscape.json").read_text())["curves"].keys() == {"aligned", "random-0"}
+    main([*line, "--points", "5"])  # goes on from what all of them kept
+    assert len((tmp_path / "map" / "points.jsonl").read_text().splitlines()) == 4
+
+
 class Interrupting(RefusalJudge):
     """A Ctrl-C while the third point is judged."""
 
@@ -141,6 +153,7 @@ def test_the_loss_is_that_of_transformers():
         (["--norm", "raw"], "has points with directions.aligned.norm"),
         (["--plane", "[aligned, other]"], "a plane must be two of the directions aligned, harmful, random-0, random-1"),
         (["--plane", "null"], "orthogonal and runs are for a plane"),
+        (["--share", "0/2"], "a share must be one of several, from 1/4 to 4/4, got '0/2'"),
         (["--threshold", "100"], "threshold must lie in 0..100"),
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
         (["--reaches", "{other: 0.1}"], "reaches are of the directions aligned, harmful, got 'other'"),

@@ -143,7 +143,7 @@ def test_a_damaged_line_is_said(known, line):
     run, _, folder = known
     run([point({})])
     (folder / "points.jsonl").write_text(line + "\n")
-    with pytest.raises(ConfigurationError, match="line 1 is none"):
+    with pytest.raises(ConfigurationError, match=r"line 1 of .* must be a point, and is none"):
         run([point({})])
 
 
