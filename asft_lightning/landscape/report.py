@@ -1,7 +1,7 @@
 """Report: what a map found, as figures, a table and JSON."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any, Self
@@ -163,14 +163,16 @@ class Report:
 
     def table(self) -> Table:
         """A line a direction; of several random ones the mean, the lowest and the highest."""
-        alone = self.curves if len(self.random) == 1 else self.named
-        rows = [[curve.name, _interval(curve.basin), *_cells(curve)] for curve in alone]
-        spreads = [_spread([curve.figure(name) for curve in self.random]) for name in _FIGURES]
-        for part in ("mean", "low", "high") if len(self.random) > 1 else ():
-            what = {"mean": f"mean of {len(self.random)} random", "low": "lowest", "high": "highest"}[part]
-            cells = ["–" if spread is None else f"{spread[part]:.3f}" for spread in spreads]
-            least = "" if all(curve.basin.is_closed for curve in self.random) else "≥ "
-            rows.append([what, "", *(f"{least}{cell}" for cell in cells[:-1]), cells[-1]])
+        apart = self.curves if len(self.random) == 1 else self.named
+        rows = [
+            [curve.name, _interval(curve.basin), *_cells(map(curve.figure, _FIGURES), curve.basin.is_closed)]
+            for curve in apart
+        ]
+        if len(self.random) > 1:
+            is_closed = all(curve.basin.is_closed for curve in self.random)
+            spreads = [_spread([curve.figure(name) for curve in self.random]) or {} for name in _FIGURES]
+            for part, what in {"mean": f"mean of {len(self.random)} random", "low": "lowest", "high": "highest"}.items():
+                rows.append([what, "", *_cells((spread.get(part, math.nan) for spread in spreads), is_closed)])
         return make_table(["direction", "safe from – to", "width", "EPL", "VISAGE"], rows)
 
     def lines(self) -> list[str]:
@@ -180,18 +182,12 @@ class Report:
             f"{self.harmful_score} at the model itself: {at_centre:.1f} %, of {next(iter(self.prompts.values()))} prompts; "
             f"safe is up to {self.threshold:g} %. ≥: still safe where the line ends."
         ]
-        pairs = [
-            (one, other, self.cosines[one][other]) for one in self.cosines for other in self.cosines[one] if one < other
-        ]
-        said += [f"cosine of {one} and {other}: {value:+.4f}" for one, other, value in pairs if not _is_random(one, other)]
+        pairs = [(one, other) for one in self.cosines for other in self.cosines if one < other]
+        said += [f"cosine of {one} and {other}: {self.cosines[one][other]:+.4f}" for one, other in pairs]
         if self.random_cosine:
             found, due = self.random_cosine["measured"], self.random_cosine["expected"]
             said.append(f"|cosine| of random directions with others: {found:.2e} in the mean, √(2/πN) is {due:.2e}")
         return said
-
-
-def _is_random(*names: str) -> bool:
-    return any(name.startswith(Random.PREFIX) for name in names)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:
@@ -207,6 +203,7 @@ def _interval(found: Basin) -> str:
     return "–" if math.isnan(found.low) else f"{found.low:+.2f} – {found.high:+.2f}"
 
 
-def _cells(curve: Curve) -> list[str]:
-    least = "" if curve.basin.is_closed else "≥ "
-    return [f"{least}{curve.basin.width:.3f}", f"{least}{curve.basin.epl:.3f}", f"{curve.visage:.3f}"]
+def _cells(figures: Iterable[float], is_closed: bool) -> list[str]:
+    """Width, EPL and VISAGE; of a line that is not left the first two are lower bounds."""
+    least = ("", "", "") if is_closed else ("≥ ", "≥ ", "")
+    return ["–" if math.isnan(figure) else f"{sign}{figure:.3f}" for sign, figure in zip(least, figures, strict=True)]
