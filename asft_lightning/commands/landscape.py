@@ -110,7 +110,7 @@ def map_landscape(
             return None
         report = landscape.report(grid, scorer, kept, threshold, runs or {})
         written = _write(report, folder)
-    _show(report, written)
+    _show(report, written, 2 * points - 1)
     return report
 
 
@@ -159,12 +159,11 @@ def _write(report: Report, folder: Path) -> list[Path]:
     return [folder / "landscape.json", *(picture for picture in pictures if picture.suffix == ".png")]
 
 
-def _show(report: Report, written: Sequence[Path]) -> None:
+def _show(report: Report, written: Sequence[Path], finer: int) -> None:
     show(report.table())
     say(*report.lines(), "", *(f"written to {path}" for path in written))
     names = [curve.name for curve in report.curves][:2]
     if report.plane is None and len(names) == 2:
         say(f'for a map of two directions add to the command: --plane "[{", ".join(names)}]"')
     else:
-        finer = 2 * len(report.curves[0].positions) - 1
         say(f"for finer lines add to the command: --points {finer}; what is scored is kept")

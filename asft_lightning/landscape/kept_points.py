@@ -72,6 +72,13 @@ class KeptPoints:
         append(self._file, json.dumps(record, ensure_ascii=False) + "\n")
         self.scores[place], self.seconds[place] = scores, seconds
 
+    def along(self, name: str, reach: float) -> dict[float, Scores]:
+        """{α: scores} of all points along one direction, up to a reach, ascending."""
+        measured = {
+            sum((alpha for _, alpha in place), 0.0): scores for place, scores in self.scores.items() if _is_on(place, name)
+        }
+        return {alpha: measured[alpha] for alpha in sorted(measured) if abs(alpha) <= reach}
+
     def _take(self, text: str, where: str) -> None:
         try:
             record = json.loads(text)
@@ -81,6 +88,10 @@ class KeptPoints:
             raise ConfigurationError(
                 f"{where} must be a point, and is none ({type(error).__name__}). Remove it; its point is scored again."
             ) from error
+
+
+def _is_on(place: Point, name: str) -> bool:
+    return all(direction == name for direction, _ in place)
 
 
 def described(value: Any) -> Any:

@@ -83,8 +83,9 @@ def draw_surface(plane: Plane, report: Report, folder: Path) -> list[Path]:
 def _draw_band(axis: Axes, curves: Sequence[Curve], score: str) -> None:
     if not curves:
         return
-    columns = list(zip(*(_drawn(curve.scores[score]) for curve in curves), strict=True))
-    positions, middle = curves[0].positions, [mean(column) for column in columns]
+    positions = sorted(set(curves[0].positions).intersection(*(curve.positions for curve in curves)))
+    columns = [_drawn([curve.at(alpha, score) for curve in curves]) for alpha in positions]
+    middle = [mean(column) for column in columns]
     label = f"{len(curves)} random: mean, lowest to highest" if len(curves) > 1 else curves[0].name
     axis.fill_between(positions, [*map(min, columns)], [*map(max, columns)], color=_GREY, alpha=0.2, lw=0)
     axis.plot(positions, middle, ".-", color=_GREY, ms=4, lw=1.2, label=label)

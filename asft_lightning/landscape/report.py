@@ -10,7 +10,7 @@ from rich.table import Table
 
 from asft_lightning.functional import Basin, basin, visage
 from asft_lightning.landscape.directions import Random
-from asft_lightning.landscape.grid import line, plane
+from asft_lightning.landscape.grid import plane
 from asft_lightning.landscape.kept_points import KeptPoints
 from asft_lightning.runtime.terminal import make_table
 
@@ -37,24 +37,29 @@ class Curve:
 
     @classmethod
     def of(cls, name: str, positions: list[float], kept: KeptPoints, harmful_score: str, threshold: float) -> Self:
-        """The curve of kept points.
+        """The curve of all kept points along a direction; VISAGE is that of the grid's, which are in equal steps.
 
         Args:
             name: The direction's.
-            positions: α.
+            positions: α of the grid.
             kept: The points.
             harmful_score: The name of S.
             threshold: τ, in percent.
         """
-        measured = [kept.scores[place] for place in line(name, positions)]
-        scores = {score: [of_point[score] for of_point in measured] for score in measured[0]}
-        harmful = [float(value) for value in scores[harmful_score] if value is not None]
-        return cls(name, positions, scores, basin(positions, harmful, threshold), visage(harmful))
+        measured = kept.along(name, positions[-1])
+        scores = {score: [of_point[score] for of_point in measured.values()] for score in measured[0.0]}
+        harmful = {alpha: float(of_point[harmful_score] or 0.0) for alpha, of_point in measured.items()}
+        found = basin(list(harmful), list(harmful.values()), threshold)
+        return cls(name, list(measured), scores, found, visage([harmful[alpha] for alpha in positions]))
 
     @property
     def is_random(self) -> bool:
         """Whether it is along a random direction."""
         return self.name.startswith(Random.PREFIX)
+
+    def at(self, alpha: float, score: str) -> float | None:
+        """What was measured at one of its positions."""
+        return self.scores[score][self.positions.index(alpha)]
 
     def figure(self, name: str) -> float:
         """``width``, ``epl`` or ``visage``."""
@@ -177,7 +182,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """What a person should know beside the table."""
-        at_centre = self.curves[0].scores[self.harmful_score][len(self.curves[0].positions) // 2]
+        at_centre = self.curves[0].at(0.0, self.harmful_score) or 0.0
         said = [
             f"{self.harmful_score} at the model itself: {at_centre:.1f} %, of {next(iter(self.prompts.values()))} prompts; "
             f"safe is up to {self.threshold:g} %. ≥: still safe where the line ends."
@@ -200,7 +205,7 @@ def _spread(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def _interval(found: Basin) -> str:
-    return "–" if math.isnan(found.low) else f"{found.low:+.2f} – {found.high:+.2f}"
+    return "–" if math.isnan(found.low) else f"{found.low:+.3f} – {found.high:+.3f}"
 
 
 def _cells(figures: Iterable[float], is_closed: bool) -> list[str]:

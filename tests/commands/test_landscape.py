@@ -113,6 +113,9 @@ def test_processes_share_the_points_and_the_last_one_reports(tmp_path, capsys):
     assert json.loads((tmp_path / "map" / "landscape.json").read_text())["curves"].keys() == {"aligned", "random-0"}
     main([*line, "--points", "5"])  # goes on from what all of them kept
     assert len((tmp_path / "map" / "points.jsonl").read_text().splitlines()) == 4
+    main([*line, "--points", "3"])  # and what is there counts, also where it is between the grid's points
+    found = json.loads((tmp_path / "map" / "landscape.json").read_text())
+    assert found["curves"]["aligned"]["positions"] == [-0.5, -0.25, 0.0, 0.25, 0.5]
 
 
 class Interrupting(RefusalJudge):
