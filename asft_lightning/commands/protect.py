@@ -177,8 +177,8 @@ def _protection(method: str, given: Mapping[str, str | None], chosen: Mapping[st
     module = getattr(modules, config["model"]["class_path"].rpartition(".")[2])
     if not issubclass(module, modules.LoRAFineTuner):
         raise ConfigurationError(
-            f"protect trains LoRA, and {method} trains weights themselves. Take asft-lightning fit --config methods/{method} "
-            "with configs of a model, data and a trainer."
+            f"protect trains LoRA, and {method} trains weights themselves. Take asft-lightning fit --config "
+            f"methods/{method} with configs of a model, data and a trainer."
         )
     for kind, path in _PROMPTS.items():
         if given[kind] is not None and path not in str(config):
