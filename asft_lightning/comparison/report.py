@@ -17,7 +17,7 @@ from asft_lightning.comparison.results import COSTS, Cell, Result, cells, over_s
 from asft_lightning.comparison.runner import Failure
 from asft_lightning.comparison.series import axes_but_poison, by_poison, poison_title, variant
 from asft_lightning.comparison.spec import Comparison
-from asft_lightning.comparison.tables import Table, agreement_table, headline_table, pairs_table
+from asft_lightning.comparison.tables import Table, agreement_table, headline_table, pairs_table, published_table
 from asft_lightning.comparison.tuning import Choice, rule
 from asft_lightning.comparison.update_picture import draw_update_parts
 from asft_lightning.runtime.csv_text import as_csv
@@ -104,7 +104,7 @@ class Report:
 
     def _beside(self) -> tuple[list[Table], list[Table]]:
         """What stands before the main tables, and after them; only what has something to show."""
-        before = [headline_table(self.headlines)]
+        before = [headline_table(self.headlines), published_table(self.overall, self.comparison.published, COLUMNS)]
         after = [pairs_table(self.pairs, self.against), agreement_table(self.agreements)]
         return [table for table in before if table.rows], [table for table in after if table.rows]
 

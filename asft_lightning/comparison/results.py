@@ -136,10 +136,12 @@ def read_result(run: Run) -> Result:
 
 
 def _by_name(scores: Mapping[str, Score]) -> Iterator[tuple[str, Score]]:
-    """As a report calls them; of several judges the first one's is HS."""
+    """As a report calls them: of several judges the first one's is HS, of a task without right answers a rubric's is FA."""
     judges = [metric for metric in scores if metric.startswith("safety/") and metric.endswith("/harmful_score")]
     if judges and judges[0] not in SCORES:
         yield "harmful_score", scores[judges[0]]
+    if "rubric/score" in scores and "utility/accuracy" not in scores:
+        yield "accuracy", scores["rubric/score"]
     for metric, score in scores.items():
         yield SCORES.get(metric, metric), score
 

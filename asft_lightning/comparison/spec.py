@@ -92,6 +92,8 @@ class Comparison:
         around: Further values of axes, one factor at a time.
         default_method: The one that is recommended, marked in the report.
         tuning: How methods with ``tune`` are tuned.
+        published: {method: {figure: percent}} that others published, e.g. ``harmful_score`` and ``accuracy``: means over all
+            settings, to stand beside one's own.
         jobs: Runs at once; null for one a core, or one where there is a GPU.
         threads: CPU threads a run.
     """
@@ -104,6 +106,7 @@ class Comparison:
     around: Around | None = None
     default_method: str | None = None
     tuning: Tuning | None = None
+    published: dict[str, dict[str, float]] = field(default_factory=dict)
     jobs: int | None = None
     threads: int = 1
 
@@ -117,11 +120,7 @@ class Comparison:
         self._check_numbers()
         if self.threads < 1 or (self.jobs is not None and self.jobs < 1):
             raise ConfigurationError(f"jobs and threads must be 1 or more, got {self.jobs} and {self.threads}.")
-        if self.default_method is not None and self.default_method not in self.methods:
-            raise ConfigurationError(
-                f"default_method must be one of the methods, {', '.join(self.methods)}, got {self.default_method!r}. "
-                "Name one of them, or leave it out."
-            )
+        self._check_named_methods()
         if self.around is not None:
             self._check_around(self.around)
         for name, method in self.methods.items():
@@ -143,6 +142,18 @@ class Comparison:
             )
         for name in self.methods:
             require_name("a method's name", name)
+
+    def _check_named_methods(self) -> None:
+        """What is said of a method must be of one that is there."""
+        if self.default_method is not None and self.default_method not in self.methods:
+            raise ConfigurationError(
+                f"default_method must be one of the methods, {', '.join(self.methods)}, got {self.default_method!r}. "
+                "Name one of them, or leave it out."
+            )
+        if unknown := [name for name in self.published if name not in self.methods]:
+            raise ConfigurationError(
+                f"published figures are of methods, {', '.join(self.methods)}, got {unknown[0]!r}. Add it, or leave it out."
+            )
 
     def _check_numbers(self) -> None:
         """Seeds, poison ratios and the margin are reckoned with; values of other axes may be anything."""

@@ -1,12 +1,12 @@
 """Tables beside the main ones: headline, methods in pairs, judges in pairs; the same in the terminal and on the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from asft_lightning.comparison.agreement import Agreement
 from asft_lightning.comparison.headline import Headline
 from asft_lightning.comparison.pairs import Pair
-from asft_lightning.comparison.results import Spread
+from asft_lightning.comparison.results import Cell, Spread
 from asft_lightning.comparison.series import axes_but_poison, poison_title
 from asft_lightning.comparison.spec import POISON
 from asft_lightning.comparison.statistics import Interval
@@ -75,6 +75,23 @@ def pairs_table(pairs: Sequence[Pair], against: str) -> Table:
     return Table(f"Against {against}", headings, rows, note)
 
 
+def published_table(cells: Sequence[Cell], published: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> Table:
+    """One's own means over all settings, each beside what was published.
+
+    Args:
+        cells: Of the means, in order.
+        published: {method: {figure: percent}}.
+        names: {figure: heading}.
+    """
+    figures = [name for name in names if any(name in known for known in published.values())]
+    headings = ["method", *(heading for name in figures for heading in (names[name], "published"))]
+    rows = [
+        [cell.method, *(text for name in figures for text in (_text(cell.spread(name)), _percent(published, cell, name)))]
+        for cell in cells
+    ]
+    return Table("Beside what was published", headings, rows if figures else [], "Means over all settings.")
+
+
 def agreement_table(agreements: Sequence[Agreement]) -> Table:
     """How far judges say the same."""
     rows = [
@@ -83,6 +100,11 @@ def agreement_table(agreements: Sequence[Agreement]) -> Table:
     ]
     note = "κ is Cohen's: 1 where they always agree, 0 where no more than by chance. HS in the tables is the first judge's."
     return Table("Agreement of judges", ["judges", "answers", "same (%)", "κ"], rows, note)
+
+
+def _percent(published: Mapping[str, Mapping[str, float]], cell: Cell, name: str) -> str:
+    value = published.get(cell.method, {}).get(name)
+    return "–" if value is None else f"{value:.1f}"
 
 
 def _text(spread: Spread | None) -> str:

@@ -161,7 +161,8 @@ def test_comparison(parser, name):
             config = parsed(parser, settings=run.arguments[1:])
             assert (config.seed_everything, config.trainer.default_root_dir) == (run.axes["seed"], str(run.folder))
             scorers = [callback.class_path for callback in config.trainer.callbacks]
-            assert {"asft_lightning.SafetyEvaluation", "asft_lightning.UtilityEvaluation"} <= set(scorers)
+            assert "asft_lightning.SafetyEvaluation" in scorers
+            assert {"asft_lightning.UtilityEvaluation", "asft_lightning.RubricEvaluation"} & set(scorers)
     assert len({run.folder for run in every}) == len(every)
 
 
