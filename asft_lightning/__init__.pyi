@@ -56,6 +56,8 @@ from .evaluation import (
 )
 from .metrics import AnswerAccuracy, HarmfulScore, IncoherenceRate, RefusalRate, RubricScore, WiScore
 from .modules import SBR, AsFT, ConstrainedSFT, FullAsFT, FullFineTuner, JudgeTrainer, Lisa, LoRAFineTuner, MultiLabelLoss
+from .metrics import AnswerAccuracy, HarmfulScore, IncoherenceRate, RefusalRate, RubricScore
+from .modules import SBR, SPPFT, AsFT, ConstrainedSFT, Lisa, LoRAFineTuner
 from .penalty.answer_budget import AnswerBudget
 from .penalty.answer_penalty import AnswerPenalty
 from .penalty.drift_budget import DriftBudget
@@ -69,6 +71,7 @@ from .weights.pretrained import Pretrained
 __all__ = [
     "CATALOGUE",
     "SBR",
+    "SPPFT",
     "Activation",
     "AdapterCheckpoint",
     "AdapterProjection",

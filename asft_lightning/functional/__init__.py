@@ -32,6 +32,7 @@ from asft_lightning.functional.projection import gram_applied, shrunk, update_co
 from asft_lightning.functional.quadratic_form import QuadraticForm, Total, applied_and_gram, whole
 from asft_lightning.functional.relative_change import RelativeChange, relative_change
 from asft_lightning.functional.row_gradients import matrix_cosines, row_gradients, unit_matrices
+from asft_lightning.functional.safety_layers import cosine_gap, rising_layers
 
 __all__ = [
     "IGNORE_INDEX",
@@ -50,6 +51,7 @@ __all__ = [
     "basin",
     "budget_multiplier",
     "constraint_weights",
+    "cosine_gap",
     "discriminant",
     "effective_size",
     "expected_cosine",
@@ -73,6 +75,7 @@ __all__ = [
     "mean_over_tokens",
     "mean_squared_distance",
     "relative_change",
+    "rising_layers",
     "row_gradients",
     "shrunk",
     "split_factor",

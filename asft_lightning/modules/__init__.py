@@ -10,6 +10,7 @@ from asft_lightning.modules.lisa import Lisa
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
 from asft_lightning.modules.multi_label_loss import ClassifierOutputs, ContrastiveLoss, MultiLabelLoss
 from asft_lightning.modules.sbr import SBR
+from asft_lightning.modules.sppft import SPPFT
 from asft_lightning.modules.task_loss import TaskLoss
 
 __all__ = [
@@ -27,3 +28,4 @@ __all__ = [
     "MultiLabelLoss",
     "TaskLoss",
 ]
+__all__ = ["SBR", "SPPFT", "AsFT", "ConstrainedSFT", "Lisa", "LoRAFineTuner", "TaskLoss"]

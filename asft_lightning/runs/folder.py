@@ -96,6 +96,11 @@ class RunFolder:
         return self.path / "answers.safetensors"
 
     @property
+    def safety_layers(self) -> Path:
+        """The layers that :class:`SPPFT` found and did not train, and what they were found by."""
+        return self.path / "safety_layers.json"
+
+    @property
     def projection(self) -> Path:
         """What a projection made of each layer."""
         return self.path / PROJECTION
