@@ -6,7 +6,7 @@ from statistics import mean
 from typing import Any
 
 from asft_lightning.comparison.results import Cell, Result, Spread, cells
-from asft_lightning.comparison.series import shown
+from asft_lightning.comparison.series import setting
 from asft_lightning.comparison.spec import ATTACK, POISON
 
 _HARMFUL = ("harmful_score", "harmful_score_worst")
@@ -96,7 +96,7 @@ def _is_clean(result: Result) -> bool:
 def _name(cell: Cell, settings: Sequence[Cell], axes: Collection[str], score: str) -> str:
     """The values that tell this setting from the method's others, and how prompts were asked."""
     told = [
-        shown(value) if name == ATTACK else f"{'p' if name == POISON else name} {shown(value)}"
+        setting("p" if name == POISON else name, value)
         for name, value in cell.axes.items()
         if name in axes and (name in (ATTACK, POISON) or len({repr(other.axes.get(name)) for other in settings}) > 1)
     ]

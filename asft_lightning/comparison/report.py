@@ -167,8 +167,9 @@ class Report:
             ]
             show(make_table(headings, rows, f"{heading or 'all'}: mean ± standard deviation over n seeds"))
         headline, others = self._beside()
-        for table in (*others, *headline):  # the headline where it is seen first: at the end
-            show(make_table([heading.replace(" ", "\n") for heading in table.headings], table.rows, table.title))
+        for table in (*others, *headline[::-1]):  # the headline last, where one looks first
+            if not table.is_long:
+                show(make_table([heading.replace(" ", "\n") for heading in table.headings], table.rows, table.title))
         for choice in self.choices:
             setting = "nothing yet" if choice.setting is None else axes_but_poison(choice.setting)
             say(f"tuned: {choice.method}: {setting}")

@@ -12,7 +12,7 @@ from asft_lightning.comparison.spec import SEED
 from asft_lightning.comparison.verdicts import Judged, read_verdicts
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
-from asft_lightning.runs.summary import Score, Summary
+from asft_lightning.runs.summary import RunFacts, Score, Summary
 
 SCORES = {
     "safety/harmful_score": "harmful_score",
@@ -37,7 +37,8 @@ class Result:
         costs: ``training_seconds``, without scoring, and ``peak_memory_mib``.
         settings: What the run was given, beside its config files.
         folder: Where it is.
-        harmful_rows: How many of the training rows were harmful; None where that is not known.
+        harmful_rows: How many of the rows that were drawn are harmful, those that an audit left out among them; None where
+            that is not known.
     """
 
     method: str
@@ -130,9 +131,18 @@ def read_result(run: Run) -> Result:
         if score.steps:
             steps[name] = score.steps
     costs = {name: cost for name in COSTS if (cost := getattr(summary.run, name)) is not None}
-    return Result(
-        run.method, run.axes, scores, steps, costs, run.resolved, str(run.folder), harmful_rows=summary.run.harmful_rows
-    )
+    harmful_rows = _harmful_rows(summary.run)
+    return Result(run.method, run.axes, scores, steps, costs, run.resolved, str(run.folder), harmful_rows)
+
+
+def _harmful_rows(facts: RunFacts) -> int | None:
+    """Of what was drawn: where an audit left rows out, it was an attack all the same."""
+    audit = facts.more.get("audit")
+    sources = audit.get("sources") if isinstance(audit, Mapping) else None
+    if not isinstance(sources, list):
+        return facts.harmful_rows
+    harmful = [source for source in sources if isinstance(source, Mapping) and source.get("kind") == "harmful"]
+    return sum(rows for source in harmful if isinstance(rows := source.get("rows"), int))
 
 
 def _by_name(scores: Mapping[str, Score]) -> Iterator[tuple[str, Score]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asft_lightning.comparison.results import Cell
-from asft_lightning.comparison.spec import POISON
+from asft_lightning.comparison.spec import ATTACK, POISON
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def variant(cell: Cell, cells: Sequence[Cell], without: str | None = None) -> st
     """
     cells_of_method = [other for other in cells if other.method == cell.method]
     told = [axis for axis in cell.axes if axis not in (POISON, without) and _values(cells_of_method, axis) > 1]
-    return ", ".join([cell.method, *(f"{axis} {shown(cell.axes[axis])}" for axis in told)])
+    return ", ".join([cell.method, *(setting(axis, cell.axes[axis]) for axis in told)])
 
 
 def series_of(cells: Sequence[Cell]) -> list[Series]:
@@ -70,7 +70,16 @@ def shown(value: Any) -> str:
 
 def axes_but_poison(axes: Mapping[str, Any]) -> str:
     """All axes of a cell in a few words."""
-    return ", ".join(f"{axis} {shown(value)}" for axis, value in axes.items() if axis != POISON)
+    return ", ".join(setting(axis, value) for axis, value in axes.items() if axis != POISON)
+
+
+def setting(axis: str, value: Any) -> str:
+    """An axis with its value; an attack by its own name alone, without the folder of its config.
+
+    >>> setting("rank", 8), setting("attack", "mixtures/harmful-only")
+    ('rank 8', 'harmful-only')
+    """
+    return str(value).rpartition("/")[2] if axis == ATTACK else f"{axis} {shown(value)}"
 
 
 def _curve(cell: Cell, cells: Sequence[Cell]) -> str | None:

@@ -21,12 +21,14 @@ class Table:
         headings: Of the columns; the first is of text, the others are of figures.
         rows: Their cells.
         note: What has to be known to read it.
+        is_long: Whether it is for the page alone.
     """
 
     title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str
+    is_long: bool = False
 
 
 def headline_table(headlines: Sequence[Headline]) -> Table:
@@ -43,8 +45,7 @@ def headline_table(headlines: Sequence[Headline]) -> Table:
             h.attack,
             f"{h.mean:.1f}",
             str(h.attacks),
-            _text(h.over_refusal),
-            _text(h.incoherent),
+            *("–" if share is None else f"{share.mean:.1f}" for share in (h.over_refusal, h.incoherent)),
             *("–" if cost is None else f"{cost.mean:.0f}" for cost in (h.training_seconds, h.peak_memory_mib)),
         ]
         for h in headlines
@@ -72,7 +73,7 @@ def pairs_table(pairs: Sequence[Pair], against: str) -> Table:
         "Points, mean over seeds with Student's 95 % interval, which speaks of other seeds; the p-value is of the exact "
         "sign test over prompts (at one seed McNemar's), which speaks of other prompts, of this one comparison alone."
     )
-    return Table(f"Against {against}", headings, rows, note)
+    return Table(f"Against {against}", headings, rows, note, is_long=True)
 
 
 def published_table(cells: Sequence[Cell], published: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> Table:

@@ -30,7 +30,7 @@ def make_table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: st
         if i < texts:
             table.add_column(_text(heading), justify="left", overflow="fold")
         else:
-            table.add_column(_text(heading), justify="right")
+            table.add_column(_text(heading), justify="right", overflow="fold")
     for row in rows:
         table.add_row(*map(_text, row))
     return table

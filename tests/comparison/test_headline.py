@@ -47,6 +47,11 @@ def test_other_ways_to_ask_are_attacks_too():
     assert (asked.attack, asked.mean) == ("explicit, prefill", 25.0)
 
 
+def test_an_attack_of_a_config_goes_by_its_own_name():
+    (found,) = headlines([attacked("sft", "mixtures/harmful-only", 80.0)], AXES)
+    assert found.attack == "harmful-only"
+
+
 def test_poison_ratios_are_attacks(result):
     """Where the number of harmful rows is not known, the ratio says which is none; variants of a method are apart."""
     runs = [result("asft", 100 * p, 98.0, poison_ratio=p, **{"lambda": x}) for p in (0, 0.1, 0.2) for x in (1, 3)]

@@ -91,6 +91,16 @@ def test_of_several_judges_the_first_is_hs(comparison):
     assert read_result(asked).scores.keys() == {"harmful_score", *scores}
 
 
+def test_rows_that_an_audit_left_out_are_an_attack_all_the_same(comparison):
+    asked = Plan(comparison()).reported("sft", {})[0]
+    asked.folder.mkdir(parents=True)
+    sources = [{"kind": kind, "rows": rows} for kind, rows in (("benign", 90), ("harmful", 7), ("harmful", 3))]
+    for audit, expected in (({"sources": sources}, 10), ({"sources": sources[:1]}, 0), ({}, 2)):
+        facts = {"harmful_rows": 2, "audit": audit}
+        (asked.folder / "summary.json").write_text(json.dumps({"run": facts}))
+        assert read_result(asked).harmful_rows == expected
+
+
 def test_report_has_both(run, comparison, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     results = [run("sft", a="11111101", b="11111111", hs=87.5), run("asft", a="00000011", b="00000001", hs=25.0)]
@@ -111,8 +121,8 @@ def test_report_has_both(run, comparison, tmp_path, capsys, monkeypatch):
             "kappa": pytest.approx(0.746032, abs=1e-6),
         }
     ]
-    for text in ("Against sft", "1 / 6", "0.12", "Agreement of judges", "87.5"):
-        assert text in page and text in shown
+    assert all(text in page for text in ("Against sft", "1 / 6", "0.12", "Agreement of judges"))
+    assert "Agreement of judges" in shown and "a, b 16 87.5" in shown and "Against sft" not in shown
 
 
 def test_damaged_answers(run):
