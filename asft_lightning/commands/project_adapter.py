@@ -21,7 +21,6 @@ from asft_lightning.weights.targets import find_lora_factors
 EXAMPLES = (
     "project-adapter runs/single/adapter safer --config models/qwen-2-7b-instruct",
     "project-adapter runs/single/adapter safer --config models/qwen-2-7b-instruct --method OffAnchorShrinkage",
-    "project-adapter runs/single/adapter safer --config models/sandbox --method SafeMERGE --method.adapter safe/adapter",
 )
 
 _WEIGHTS = "adapter_model.safetensors"
