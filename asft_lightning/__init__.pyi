@@ -55,9 +55,18 @@ from .evaluation import (
     generate_answers,
 )
 from .metrics import AnswerAccuracy, HarmfulScore, IncoherenceRate, RefusalRate, RubricScore, WiScore
-from .modules import SBR, AsFT, ConstrainedSFT, FullAsFT, FullFineTuner, JudgeTrainer, Lisa, LoRAFineTuner, MultiLabelLoss
-from .metrics import AnswerAccuracy, HarmfulScore, IncoherenceRate, RefusalRate, RubricScore
-from .modules import SBR, SPPFT, AsFT, ConstrainedSFT, Lisa, LoRAFineTuner
+from .modules import (
+    SBR,
+    SPPFT,
+    AsFT,
+    ConstrainedSFT,
+    FullAsFT,
+    FullFineTuner,
+    JudgeTrainer,
+    Lisa,
+    LoRAFineTuner,
+    MultiLabelLoss,
+)
 from .penalty.answer_budget import AnswerBudget
 from .penalty.answer_penalty import AnswerPenalty
 from .penalty.drift_budget import DriftBudget
