@@ -103,7 +103,8 @@ class SafetyEvaluation(ScoringCallback):
             for told, verdict in zip(findings, verdicts, strict=True):
                 told[name] = _finding(verdict)
         if self.coherence is not None:
-            self._add_noise(self.coherence.faults(answers, self._perplexities), findings, metrics)
+            perplexities = self._perplexities or [None] * len(answers)  # nobody read them where there is no run
+            self._add_noise(self.coherence.faults(answers, perplexities), findings, metrics)
         return findings
 
     def _add_noise(

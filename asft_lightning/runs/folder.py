@@ -145,11 +145,12 @@ class RunFolder:
             self.model,
             self.judge,
         )  # the second are Lightning's, of SLURM
-        told = (self.summary, self.data, self.anchors, self.answers, self.projection, self.scored)
+        held = (self.anchors, self.answers, self.safety_layers)
+        told = (self.summary, self.data, self.projection, self.scored)
         audited = (self.audit, self.audited_rows, self.audit_picture)
         watched = (self.alignment, self.alignment_picture, *self.path.glob("spoilt-batch-rank*.jsonl"))
         logs = [self.path / command / name for command in ("", "validate", "test") for name in _LOGS]
-        return [*trained, *told, *audited, *watched, *logs]
+        return [*trained, *held, *told, *audited, *watched, *logs]
 
 
 def is_rehearsal(trainer: "Trainer") -> bool:

@@ -111,4 +111,4 @@ def test_what_cannot_be_asked(run, capsys, arguments, message):
 
 
 def test_a_folder_that_is_no_run(tmp_path, capsys):
-    assert "Give the folder of a run" in said(capsys, "chat", str(tmp_path))
+    assert "needs the folder of a run" in said(capsys, "chat", str(tmp_path))

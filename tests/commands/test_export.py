@@ -190,7 +190,7 @@ def test_nothing_of_a_summary_is_markup(tmp_path):
     ("missing", "message"),
     [
         ("summary.json", "summary.json is not there"),
-        ("config.yaml", "config.yaml cannot be read"),
+        ("config.yaml", "export needs the folder of a run"),
         ("adapter/adapter_model.safetensors", "holds no adapter. Add AdapterCheckpoint to it"),
     ],
 )
