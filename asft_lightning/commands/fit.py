@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.parsing import lightning_hasattr
 from asft_lightning.callbacks.run_cost import RunCost
 from asft_lightning.chat.dates import today
 from asft_lightning.chat.template import Template
+from asft_lightning.commands.source_paths import with_source_paths
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import FineTuner
 from asft_lightning.runs.folder import RunFolder, is_rehearsal
@@ -59,7 +60,7 @@ class AsFTCLI(LightningCLI):
             trainer_defaults={"default_root_dir": "runs/asft", "callbacks": [RunCost()]},
             seed_everything_default=0,
             parser_class=_Parser,
-            args=list(args) if args is not None else None,
+            args=None if args is None else with_source_paths(args),
             **{"parser_kwargs": {"prog": "asft-lightning"}, **kwargs},
         )
 

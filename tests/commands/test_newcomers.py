@@ -22,6 +22,7 @@ MISTAKES = {
     "no epoch": ("protect MODEL ROWS --epochs 0", "epochs must be 1 or more, got 0"),
     "a config that there is not": ("fit --config quikstart", "Did you mean quickstart"),
     "an unknown setting": ("fit --config quickstart --modle.lr 1", "no argument --modle.lr. Did you mean --model"),
+    "rows for a config that are not there": ("describe --config quickstart --data.benign none.jsonl", "none.jsonl does not"),
     "a folder that is no run's": ("chat runs/none", "folder of a run.*runs/none is none. Give one"),
     "no such run to export": ("export runs/none out", "folder of a run.*runs/none is none. Give one"),
 }
