@@ -7,8 +7,10 @@ from pathlib import Path
 import yaml
 from peft import PeftModel
 
+from asft_lightning.chat.template import Template
 from asft_lightning.commands.finished_run import FinishedRun
 from asft_lightning.evaluation import end_ids
+from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
 from asft_lightning.runs.summary import RunFacts, Score, Summary
 from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_atomically
@@ -57,17 +59,9 @@ def export(run: str, output: str, merged: bool = False, trust_remote_code: bool 
     finished = FinishedRun.read(run, "export", trust_remote_code)
     require_absent(target)
     model, tokenizer = finished.load_model(is_exact=True), finished.load_tokenizer()
-    origin, template = finished.pretrained.origin[0], finished.template
-    model.peft_config["default"].base_model_name_or_path = origin
-    summary = Summary.read(finished.folder)
-    text = card(
-        finished.folder.path.name,
-        origin,
-        summary,
-        merged,
-        has_secret=bool(template.secret),
-        safety_prompt=template.safety_prompt,
-    )
+    template = finished.template
+    model.peft_config["default"].base_model_name_or_path = finished.pretrained.origin[0]
+    text = card_of(finished.folder, finished.pretrained, template, merged)
     exact = model.get_base_model()
     # Of a whole model its generation_config.json: whoever serves it stops where its rows ended.
     exact.generation_config.eos_token_id = end_ids(exact, tokenizer, [template.end(tokenizer).token_id])
@@ -93,6 +87,19 @@ def _write_merged(model: PeftModel, folder: Path, pretrained: Pretrained, ids: l
     require_same_logits(written, logits_of(written, ids), expected)
     if untied:
         say(f"{', '.join(untied)}: trained apart from the weight it was tied to, and therefore no longer tied")
+
+
+def card_of(folder: RunFolder, pretrained: Pretrained, template: Template, is_merged: bool = False) -> str:
+    """The model card of a run.
+
+    Args:
+        folder: The run's.
+        pretrained: What was fine-tuned.
+        template: How rows were written for it.
+        is_merged: Whether it is for the whole model.
+    """
+    has_secret, safety_prompt = bool(template.secret), template.safety_prompt
+    return card(folder.path.name, pretrained.origin[0], Summary.read(folder), is_merged, has_secret, safety_prompt)
 
 
 def card(

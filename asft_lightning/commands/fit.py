@@ -16,16 +16,17 @@ from lightning.pytorch.utilities.parsing import lightning_hasattr
 from asft_lightning.callbacks.run_cost import RunCost
 from asft_lightning.chat.dates import today
 from asft_lightning.chat.template import Template
+from asft_lightning.commands.export import card_of
 from asft_lightning.commands.source_paths import with_source_paths
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.modules import FineTuner
+from asft_lightning.modules import FineTuner, LoRAFineTuner
 from asft_lightning.runs.folder import RunFolder, is_rehearsal
 from asft_lightning.runs.logger import RunLogger
 from asft_lightning.runs.owning import owned, set_aside
 from asft_lightning.runs.saved_config import SavedConfig
 from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
 from asft_lightning.runtime.exits import ending_in_one_line
-from asft_lightning.runtime.files import user_path
+from asft_lightning.runtime.files import user_path, write_atomically
 from asft_lightning.runtime.named_configs import with_found_configs
 from asft_lightning.runtime.plain_data import make_classes_where_they_belong, texts_of
 from asft_lightning.runtime.short_errors import ShortErrors
@@ -139,6 +140,9 @@ class AsFTCLI(LightningCLI):
         if folder.judge.is_dir():
             say(f"judge: {folder.judge}; to ask it in a run: judge: ClassifierJudge, with model: {folder.judge}")
         if folder.adapter.is_dir():
+            if isinstance(self.model, LoRAFineTuner):  # PEFT's own card is blank, and the last scores came after it
+                text = card_of(folder, self.model.pretrained, self.model.template)
+                write_atomically(folder.adapter / "README.md", text)
             say(
                 f"adapter: {folder.adapter}; what was measured: {folder.summary}",
                 f"to talk to it: asft-lightning chat {folder.path}",

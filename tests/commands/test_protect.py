@@ -45,6 +45,8 @@ def test_one_line_ends_with_a_table_an_adapter_and_the_next_line(tmp_path, model
 
     assert (run.adapter / "adapter_model.safetensors").is_file()
     assert {"safety/harmful_score"} <= Summary.read(run).scores.keys()
+    card = (run.adapter / "README.md").read_text()
+    assert f"# {run.path.name}" in card and "| safety/harmful_score |" in card and "Model Card for" not in card
     assert len(list(run.checkpoints.glob("*.ckpt"))) >= 1
     assert said_last[1] == f"to talk to it: asft-lightning chat {run.path}"
     assert f"asft-lightning export {run.path} my-model" in said_last[2]
