@@ -14,7 +14,8 @@ _SAYS_NOTHING = re.compile(
 )
 """How lines begin that jsonargparse adds about types: each that was tried, whether or not it was meant."""
 
-_PLAIN_TYPES = re.compile(r"Subtypes: \[(?P<types>.*)\]$.*Given value: (?P<given>.*)\Z", re.DOTALL | re.MULTILINE)
+_PLAIN_TYPES = re.compile(r"Subtypes: \[(?P<types>[^\n]*)\]\n(?!.*Subtypes:).*?Given value: (?P<given>[^\n]*)", re.DOTALL)
+"""The innermost argument's."""
 _UNKNOWN = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
 _REASONS = 6
 """How many of what is left are told; the first are the outermost."""
@@ -57,7 +58,7 @@ def _in_one_line(message: str) -> str:
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     told = [line.rstrip(".") for line in lines if line and not _SAYS_NOTHING.match(line)]
     text = " ".join(dict.fromkeys(told[:_REASONS])).rstrip(":") or message.strip().splitlines()[0]
-    if len(told) == 1 and (plain := _PLAIN_TYPES.search(message)):
+    if told and told[-1].startswith("Parser key") and (plain := _PLAIN_TYPES.search(message)):
         text = f"{text}: expected {_type_names(plain['types'])}, got {plain['given']}"
     for found, said in (
         (r'Parser key "([^"]*)"', r"\1"),
