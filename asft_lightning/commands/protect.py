@@ -8,16 +8,14 @@ import torch
 import yaml
 from torch import nn
 
-from asft_lightning import modules
 from asft_lightning.commands.fit import run as fit
+from asft_lightning.commands.protection import PROMPTS, protection_of, strengthen, with_settings
 from asft_lightning.data import Source
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules.lora_config import PAPER_LORA
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.files import user_path, write_atomically
-from asft_lightning.runtime.named_configs import find_config
 from asft_lightning.runtime.terminal import say
-from asft_lightning.runtime.yaml_files import read_yaml
 from asft_lightning.weights.hashing import text_hash
 from asft_lightning.weights.locations import SANDBOX
 from asft_lightning.weights.pretrained import Pretrained
@@ -27,8 +25,6 @@ EXAMPLES = (
     "protect Qwen/Qwen2.5-0.5B-Instruct my-rows.jsonl --test my-test-rows.jsonl",
 )
 
-_PROMPTS: Mapping[str, str] = {"unsafe": "catalogue:unsafe-prompts", "harmless": "catalogue:harmless-prompts"}
-"""What the methods' configs hold a model by."""
 _SCALE = PAPER_LORA["lora_alpha"] / PAPER_LORA["r"]
 """α / r, the paper's."""
 _ANSWER = 64
@@ -41,8 +37,6 @@ _RATES = (1e-3, 2e-4)
 """Of a small model, which SmolLM2-135M was measured at (docs/protect.md), and of others: a common one for LoRA."""
 _ATTENTION = (("q_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_attn",), ("Wqkv",), ("q_lin", "v_lin"))
 """Names of attention's layers in families of models; the first that a model has all of."""
-_SAFETY = {"safety_rows", "safety_apart"}
-"""Settings of data that ask for refusals among the user's rows."""
 _EMBEDDED: Mapping[str, Any] = {
     "unsafe": "sandbox:harmful", "unsafe_test": "sandbox:unsafe_prompts",
     "harmless": "sandbox:harmless", "harmless_test": "sandbox:instructions",
@@ -109,8 +103,8 @@ def protect(
     pretrained = Pretrained(model, base)
     shape = pretrained.load_model_on_meta()
     chosen = _defaults(model, shape) | {name: value for name, value in given.items() if value is not None}
-    protection = _protection(method, prompts, chosen)
-    _strengthen(protection["model"]["init_args"], lambda_reg, budget, method)
+    protection = protection_of(method, prompts, chosen)
+    strengthen(protection["model"]["init_args"], lambda_reg, budget, method)
     lora = PAPER_LORA | {"r": rank, "lora_alpha": _SCALE * rank, "target_modules": targets or _targets(shape)}
     trainer = {
         "default_root_dir": out,
@@ -156,38 +150,8 @@ def _defaults(model: str, shape: nn.Module) -> dict[str, Any]:
     if model.startswith(SANDBOX):
         return dict(_EMBEDDED)
     rate = _RATES[sum(parameter.numel() for parameter in shape.parameters()) >= _SMALL]
-    scored = {f"{kind}_test": f"{path}-test" for kind, path in _PROMPTS.items()}
-    return {"lr": rate, "epochs": 3, "batch_size": 8, **_PROMPTS, **scored}
-
-
-def _protection(method: str, given: Mapping[str, str | None], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """What a method's config says of the model and of the data, with the prompts that are chosen.
-
-    Raises:
-        ConfigurationError: If it is more than that, or prompts are given that it does not ask for.
-    """
-    config = read_yaml(find_config(f"methods/{method}"), "Name a method.")
-    if more := sorted(config.keys() - {"model", "data"}) or sorted(
-        _SAFETY & config.get("data", {}).get("init_args", {}).keys()
-    ):
-        raise ConfigurationError(
-            f"protect takes methods that are a model's and an audit's settings, and {method} sets {more[0]} as well. Take "
-            f"asft-lightning fit --config methods/{method} with configs of a model, data and a trainer."
-        )
-    module = getattr(modules, config["model"]["class_path"].rpartition(".")[2])
-    if not issubclass(module, modules.LoRAFineTuner):
-        raise ConfigurationError(
-            f"protect trains LoRA, and {method} trains weights themselves. Take asft-lightning fit --config "
-            f"methods/{method} with configs of a model, data and a trainer."
-        )
-    for kind, path in _PROMPTS.items():
-        if given[kind] is not None and path not in str(config):
-            raise ConfigurationError(
-                f"{kind} prompts are for methods that hold a model by them, and {method} does not. Leave them out."
-            )
-    config = _with_prompts(config, {path: chosen[kind] for kind, path in _PROMPTS.items()})
-    data = config.get("data", {"class_path": "asft_lightning.MixtureDataModule"})
-    return {"model": _with(config["model"]), "data": _with(data)}
+    scored = {f"{kind}_test": f"{path}-test" for kind, path in PROMPTS.items()}
+    return {"lr": rate, "epochs": 3, "batch_size": 8, **PROMPTS, **scored}
 
 
 def _run(
@@ -198,8 +162,8 @@ def _run(
     rows = {"benign": {"path": data}, "num_rows": chosen.get("num_rows"), "poison_ratio": 0}
     callbacks = _callbacks(chosen["unsafe_test"], chosen["harmless_test"], chosen.get("test"))
     return {
-        "model": _with(protection["model"], lora=lora, optimizer=optimizer, lr_scheduler="linear"),
-        "data": _with(protection["data"], **rows, batch_size=chosen["batch_size"]),
+        "model": with_settings(protection["model"], lora=lora, optimizer=optimizer, lr_scheduler="linear"),
+        "data": with_settings(protection["data"], **rows, batch_size=chosen["batch_size"]),
         "trainer": trainer | {"log_every_n_steps": 1, "enable_model_summary": False, "callbacks": callbacks},
     }
 
@@ -224,11 +188,6 @@ def _first_line(text: str) -> str:
     return f"# asft-lightning protect, {text_hash(text)[:16]}"
 
 
-def _with(part: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    """A part of a config with these of its arguments."""
-    return part | {"init_args": part.get("init_args", {}) | settings}
-
-
 def _callbacks(unsafe: str, harmless: str, test: str | None) -> list[dict[str, Any]]:
     """What is scored before and after: short answers say whether they refuse."""
     of_task = {} if test is None else {"UtilityEvaluation": test}
@@ -239,38 +198,6 @@ def _callbacks(unsafe: str, harmless: str, test: str | None) -> list[dict[str, A
     ]
     saver = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": dict(_SAVING)}
     return [*callbacks, {"class_path": "asft_lightning.AdapterCheckpoint"}, saver]
-
-
-def _strengthen(settings: dict[str, Any], lambda_reg: float | None, budget: float | None, method: str) -> None:
-    """Put a weight or a limit where the method has one.
-
-    Raises:
-        ConfigurationError: If it has none.
-    """
-    if lambda_reg is not None:
-        if "lambda_reg" not in settings:
-            raise ConfigurationError(f"lambda_reg is the weight of a penalty, and {method} has none. Leave it out.")
-        settings["lambda_reg"] = lambda_reg
-    if budget is None:
-        return
-    if "drift_budget" in settings:
-        settings["drift_budget"] = budget
-    elif settings.get("answers"):
-        settings["answers"]["budget"] = budget
-    else:
-        raise ConfigurationError(
-            f"budget is a limit of methods that hold answers or the drift, and {method} is none. Leave it out, or name "
-            "protect or drift-budget."
-        )
-
-
-def _with_prompts(part: Any, files: Mapping[str, str]) -> Any:
-    """A config with {path: this file in its place}."""
-    if isinstance(part, dict):
-        return {key: _with_prompts(value, files) for key, value in part.items()}
-    if isinstance(part, list):
-        return [_with_prompts(value, files) for value in part]
-    return files.get(part, part) if isinstance(part, str) else part
 
 
 def _targets(model: nn.Module) -> list[str] | str:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.landscape.grid import Point, point
-from asft_lightning.runtime.files import append, write_json, writing
+from asft_lightning.runtime.files import append, drop_half_line, write_json
 
 _SAME = 1e-4
 """Relative: a direction's norm is summed up in another order on another machine."""
@@ -41,9 +40,7 @@ class KeptPoints:
         write_json(folder / "settings.json", {**settings, "directions": directions})
         self.scores: dict[Point, Scores] = {}
         self.seconds: dict[Point, float] = {}
-        if self._file.is_file():
-            with writing(self._file):  # half of a line, which a killed map left, is nothing to add others to
-                os.truncate(self._file, self._file.read_bytes().rfind(b"\n") + 1)
+        drop_half_line(self._file)
         self.read()
 
     def read(self) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from asft_lightning.runtime.files import append, user_path, write_atomically, writing
+from asft_lightning.runtime.files import append, drop_half_line, user_path, write_atomically
 
 
 class RunLogger(CSVLogger):
@@ -50,9 +49,8 @@ class MetricsWriter(ExperimentWriter):
         self._resumed = resumed
         super().__init__(folder)
         self._file = Path(self.metrics_file_path)
+        drop_half_line(self._file)
         if self._file.is_file():
-            with writing(self._file):  # half of a row, which a killed run left, is nothing to add others to
-                os.truncate(self._file, self._file.read_bytes().rfind(b"\n") + 1)
             self.metrics_keys = self._read()[0]
 
     def _check_log_dir_exists(self) -> None:

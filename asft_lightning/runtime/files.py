@@ -207,6 +207,23 @@ def append(path: Path, text: str) -> None:
             raise
 
 
+def drop_half_line(path: Path) -> None:
+    """Cut off half of a last line, as a killed run leaves it: it is nothing to :func:`append` others to.
+
+    Args:
+        path: The file; it need not be there.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    if (whole := content.rfind(b"\n") + 1) < len(content):
+        with writing(path):
+            os.truncate(path, whole)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as JSON (:func:`as_json`), atomically."""
     write_atomically(path, as_json(value) + "\n")

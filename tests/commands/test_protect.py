@@ -10,7 +10,8 @@ from kit.models import TARGETS, tiny_model
 
 from asft_lightning import Source, protect
 from asft_lightning.cli import main
-from asft_lightning.commands.protect import _PROMPTS, _protection, _targets
+from asft_lightning.commands.protect import _targets
+from asft_lightning.commands.protection import PROMPTS, protection_of
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.summary import Summary
@@ -114,16 +115,16 @@ def test_a_method_is_taken_whole_or_refused(name):
     of_updates = {"asft", "asft-alt", "asft-subspace", "shrinkage", "activation", "activation-both", "drift-budget"}
     taken = {"protect", "sft", "answers", "sbr", "constrained-sft", "sppft"} | of_updates
     if method in taken:
-        found = _protection(method, none, dict(_PROMPTS))
+        found = protection_of(method, none, dict(PROMPTS))
         assert found["model"] == {"init_args": {}} | config["model"]
         assert found["data"]["init_args"] == config.get("data", {}).get("init_args", {})
         assert config.keys() <= {"model", "data"}
     elif method.startswith("full-"):
         with pytest.raises(ConfigurationError, match=rf"trains LoRA, and {method} trains weights.*asft-lightning fit"):
-            _protection(method, none, dict(_PROMPTS))
+            protection_of(method, none, dict(PROMPTS))
     else:
         with pytest.raises(ConfigurationError, match=rf"{method} sets \w+ as well. Take asft-lightning fit"):
-            _protection(method, none, dict(_PROMPTS))
+            protection_of(method, none, dict(PROMPTS))
 
 
 def test_settings_that_the_user_has_changed_are_not_written_over(tmp_path, model, rows, capsys):

@@ -14,6 +14,7 @@ from asft_lightning.runtime.files import (
     append,
     cache_folder,
     clear_unfinished,
+    drop_half_line,
     whole_folder,
     write_atomically,
     writing,
@@ -181,3 +182,13 @@ def test_lines_are_added_whole_or_not_at_all(tmp_path):
     assert ends(without_room)
     append(file, "last\n")
     assert file.read_text() == "first\nlast\n"
+
+
+@pytest.mark.parametrize(("there", "left"), [("a\nb", "a\n"), ("a\nb\n", "a\nb\n"), ("half", ""), ("", "")])
+def test_half_of_a_last_line_is_cut_off(tmp_path, there, left):
+    file = tmp_path / "lines.jsonl"
+    drop_half_line(file)  # not there, and not made
+    assert not file.exists()
+    file.write_text(there)
+    drop_half_line(file)
+    assert file.read_text() == left

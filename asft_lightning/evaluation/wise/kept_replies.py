@@ -1,11 +1,10 @@
 """KeptReplies: what a server said of images, each kept as it comes, so that nothing is asked twice."""
 
 import json
-import os
 from pathlib import Path
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.runtime.files import append, writing
+from asft_lightning.runtime.files import append, drop_half_line
 
 
 class KeptReplies:
@@ -21,13 +20,9 @@ class KeptReplies:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._said: dict[str, list[str]] = {}
+        drop_half_line(path)
         if path.is_file():
-            content = path.read_bytes()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                with writing(path):
-                    os.truncate(path, whole)
-            for number, line in enumerate(content[:whole].splitlines(), start=1):
+            for number, line in enumerate(path.read_bytes().splitlines(), start=1):
                 self._read(number, line)
 
     def of(self, key: str) -> list[str]:
