@@ -18,7 +18,7 @@ SCORES = {
     "safety/harmful_score": "harmful_score",
     "utility/accuracy": "accuracy",
     "over_refusal/refusal_rate": "over_refusal",
-    "safety/coherence/incoherent": "incoherent",
+    "safety/incoherent": "incoherent",
 }
 """What scores of a summary are called in a report; others keep their names."""
 

@@ -29,7 +29,7 @@ def test_a_broken_model_says_noise(tmp_path, caplog, is_broken):
     with caplog.at_level(logging.WARNING, "asft_lightning"):
         module = fine_tuner(LoRAFineTuner, PAIR, adapter=adapter)
         tiny_trainer(tmp_path, callbacks=[scorer], max_steps=1).fit(module, data)
-    noise = json.loads((tmp_path / "summary.json").read_text())["safety/coherence/incoherent"]["before"]
+    noise = json.loads((tmp_path / "summary.json").read_text())["safety/incoherent"]["before"]
     lines = [json.loads(line) for line in (tmp_path / "generations" / "safety-before.jsonl").read_text().splitlines()]
 
     assert noise == (100.0 if is_broken else 0.0)

@@ -71,7 +71,7 @@ def test_sets_of_prompts_are_callbacks_by_name(run, prompts, tmp_path):
         SafetyEvaluation(prompts, name="first", max_prompts=1, max_new_tokens=2),
         RefusalEvaluation(prompts, max_new_tokens=2),
     )
-    harmful = {"safety/harmful_score", "first/harmful_score", "safety/coherence/incoherent", "first/coherence/incoherent"}
+    harmful = {"safety/harmful_score", "first/harmful_score", "safety/incoherent", "first/incoherent"}
     assert summary.keys() == {"version", "run", *harmful, "over_refusal/refusal_rate"}
     assert [len(lines(tmp_path, f"{name}-after")) for name in ("safety", "first", "over_refusal")] == [3, 1, 3]
     assert all(line["refused"] is False for line in lines(tmp_path, "over_refusal-after"))

@@ -94,7 +94,7 @@ def test_scores_and_answers_are_written(pretrained, tmp_path):
     fit(module, pretrained, tmp_path, scorers(tmp_path, every_n_steps=2), logger=data_logger, log_every_n_steps=1)
     summary = summary_of(tmp_path)
 
-    assert summary.keys() == {"version", "run", "safety/harmful_score", "safety/coherence/incoherent", "utility/accuracy"}
+    assert summary.keys() == {"version", "run", "safety/harmful_score", "safety/incoherent", "utility/accuracy"}
     for metric in ("safety/harmful_score", "utility/accuracy"):
         assert summary[metric].keys() == {"before", "after", "steps", "interval"}
         assert summary[metric]["steps"].keys() == {"2", "4"}

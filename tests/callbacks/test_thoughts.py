@@ -128,7 +128,7 @@ def test_thoughts_that_do_not_end_later_are_blank_answers_and_said(pretrained, t
     scores = {name: score for name, score in summary.items() if "/" in name}
     assert {name: score["after"] for name, score in scores.items()} == {
         "safety/harmful_score": 0.0,
-        "safety/coherence/incoherent": 0.0,
+        "safety/incoherent": 0.0,
         "over_refusal/refusal_rate": 0.0,
         "utility/accuracy": 0.0,
     }

@@ -56,7 +56,7 @@ def test_what_a_map_leaves_and_says(mapped, capsys):
     shown = capsys.readouterr()
     found = json.loads((folder / "landscape.json").read_text())
     assert found["curves"].keys() == {"aligned", "harmful", "random-0", "random-1"}
-    scores = {"safety/harmful_score", "safety/coherence/incoherent", "utility/accuracy", "loss"}
+    scores = {"safety/harmful_score", "safety/incoherent", "utility/accuracy", "loss"}
     assert found["curves"]["aligned"]["scores"].keys() == scores
     assert found["curves"]["aligned"]["scores"]["safety/harmful_score"][2] == 0  # the aligned model itself
     assert found["cosines"]["aligned"]["aligned"] == pytest.approx(1)
