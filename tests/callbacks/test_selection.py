@@ -165,7 +165,8 @@ def test_limit_must_be_a_percentage():
 def test_scores_must_be_measured_before_they_are_combined(fit, prompts):
     with pytest.raises(
         ConfigurationError,
-        match=r"needs utility/accuracy from a callback that stands before it.*measure safety/harmful_score, safety/incoherent",
+        match=r"needs utility/accuracy from a callback that stands before it"
+        r".*measure safety/harmful_score, safety/incoherent",
     ):
         fit(safety(prompts, 1), SafeAccuracy())
 
