@@ -17,7 +17,7 @@ from asft_lightning.callbacks.run_cost import RunCost
 from asft_lightning.chat.dates import today
 from asft_lightning.chat.template import Template
 from asft_lightning.commands.export import card_of
-from asft_lightning.commands.source_paths import with_source_paths
+from asft_lightning.commands.fit_arguments import as_parsed
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import FineTuner, LoRAFineTuner
 from asft_lightning.runs.folder import RunFolder, is_rehearsal
@@ -61,7 +61,7 @@ class AsFTCLI(LightningCLI):
             trainer_defaults={"default_root_dir": "runs/asft", "callbacks": [RunCost()]},
             seed_everything_default=0,
             parser_class=_Parser,
-            args=None if args is None else with_source_paths(args),
+            args=None if args is None else as_parsed(args),
             **{"parser_kwargs": {"prog": "asft-lightning"}, **kwargs},
         )
 
