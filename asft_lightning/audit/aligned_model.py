@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.audit.kept_facts import KeptFacts, fact_key
-from asft_lightning.audit.shared_beginning import SharedBeginning
 from asft_lightning.chat.batching import batches_by_length
 from asft_lightning.chat.template import Template
 from asft_lightning.chat.vocabulary import require_known
@@ -21,6 +20,7 @@ from asft_lightning.data.collate import AnswerOnlyCollator
 from asft_lightning.data.example import Example
 from asft_lightning.evaluation import RefusalJudge, generate_ids
 from asft_lightning.evaluation.likelihood import answer_log_likelihoods, logits_at
+from asft_lightning.evaluation.shared_beginning import SharedBeginning
 from asft_lightning.runtime.undisturbed import undisturbed
 from asft_lightning.weights.hashing import text_hash
 from asft_lightning.weights.matrices import open_weights

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from asft_lightning.functional import IGNORE_INDEX
 
-COLUMNS, ROWS, ROW_COUNT = "learnt_columns", "rows", "row_count"
-READY = (COLUMNS, ROWS, ROW_COUNT)
+COLUMNS, ROWS, ROW_COUNT, BEGINNING = "learnt_columns", "rows", "row_count", "beginning"
+READY = (COLUMNS, ROWS, ROW_COUNT, BEGINNING)
 """What a ready batch has beside the model's inputs and what the collator says of tokens."""
 
 
@@ -18,18 +18,29 @@ def ready(batch: Mapping[str, Tensor]) -> dict[str, Any]:
 
     Returns:
         The batch, and ``learnt_columns`` (columns,), those of ``labels[:, 1:]`` where a row has a token that is learnt;
-        ``rows`` (lines, tokens), which row each token is of, counted over the batch; and ``row_count``, a number. There is
-        no ``attention_mask`` where padding stands behind the rows: a causal model never looks there from a token that is
-        learnt, and Transformers would ask the device whether it masks anything.
+        ``rows`` (lines, tokens), which row each token is of, counted over the batch; ``row_count``, a number; and
+        ``beginning``, how many tokens all rows begin with alike before one is learnt, 0 of a single row, or where lines may
+        begin with padding or hold several rows. There is no ``attention_mask`` where padding stands behind the rows: a
+        causal model never looks there from a token that is learnt, and Transformers would ask the device whether it masks
+        anything.
     """
     learnt = batch["labels"][:, 1:] != IGNORE_INDEX
-    rows = _rows(batch)
-    found: dict[str, Any] = {**batch, COLUMNS: learnt.any(dim=0).nonzero().squeeze(1), ROWS: rows}
+    rows, columns = _rows(batch), learnt.any(dim=0).nonzero().squeeze(1)
+    found: dict[str, Any] = {**batch, COLUMNS: columns, ROWS: rows}
     found[ROW_COUNT] = int(rows.max()) + 1
     mask = batch.get("attention_mask")
     if mask is not None and mask.dim() == 2 and bool((mask[:, 1:] <= mask[:, :-1]).all()):
         del found["attention_mask"]
+    found[BEGINNING] = 0 if "attention_mask" in found or "position_ids" in found else _alike(found["input_ids"], columns)
     return found
+
+
+def _alike(input_ids: Tensor, learnt: Tensor) -> int:
+    """How many tokens all rows (rows, tokens) begin with, up to the first of the columns that are learnt."""
+    if len(input_ids) == 1 or not len(learnt):
+        return 0
+    are_alike = (input_ids == input_ids[:1]).all(dim=0)[: int(learnt[0])]
+    return int(are_alike.long().cumprod(0).sum())
 
 
 def _rows(batch: Mapping[str, Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from kit.models import tiny_model
 from transformers import AutoModelForCausalLM, MambaConfig
 
-from asft_lightning.audit.shared_beginning import SharedBeginning
+from asft_lightning.evaluation.shared_beginning import SharedBeginning
 
 BEGINNING = [(7 * i) % 31 for i in range(20)]
 

@@ -1,19 +1,59 @@
 """What texts begin with alike, run once: a task's system prompt and instruction may be half of each of its prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from itertools import takewhile
 from typing import Any
 
 import torch
-from torch import Tensor
+from peft import PeftModel
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from asft_lightning.chat.batching import padded
+from asft_lightning.evaluation.likelihood import logits_at
 
-_WORTHWHILE = 16
+WORTHWHILE = 16
 """Tokens from which on it is faster than to run them again."""
+
+
+def keys_and_values(model: PreTrainedModel, beginning: Tensor) -> DynamicCache | None:
+    """What attention keeps of a beginning, with its gradients; None where the model keeps other things, or nothing.
+
+    Args:
+        model: A Transformers causal LM.
+        beginning: Token ids (1, tokens).
+    """
+    found: Any = getattr(model.base_model(input_ids=beginning, use_cache=True), "past_key_values", None)
+    layers = found.layers if type(found) is DynamicCache else []
+    is_known = {type(layer) for layer in layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
+    is_kept = bool(layers) and all(layer.get_seq_length() == beginning.shape[1] for layer in layers)
+    return found if is_known and is_kept else None  # under gradient checkpointing nothing is kept
+
+
+def logits_after(model: nn.Module, inputs: Mapping[str, Any], positions: Tensor, beginning: int) -> Tensor | None:
+    """The logits at some positions (rows, positions, vocabulary) of rows that begin alike, from one run of their beginning.
+
+    They and their gradient are those of whole rows, up to rounding; dropout in the beginning is drawn once for all rows.
+
+    Args:
+        model: A Transformers causal LM, or a PEFT model of one.
+        inputs: Of its forward pass: ``input_ids`` alone, padded on the right.
+        positions: Columns (positions,), none within the beginning.
+        beginning: How many tokens all rows begin with alike.
+
+    Returns:
+        None where the model cannot go on from a beginning.
+    """
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    ids = inputs["input_ids"]
+    cache = keys_and_values(plain, ids[:1, :beginning])
+    if cache is None:
+        return None
+    cache.batch_repeat_interleave(len(ids))
+    rest = {"input_ids": ids[:, beginning:], "past_key_values": cache, "use_cache": True}
+    return logits_at(model, rest, positions - beginning)
 
 
 class SharedBeginning:
@@ -39,7 +79,7 @@ class SharedBeginning:
         """
         device = next(self._model.parameters()).device
         beginning = _common(texts)
-        cache = self._cache_of(beginning, device) if len(beginning) >= _WORTHWHILE else None
+        cache = self._cache_of(beginning, device) if len(beginning) >= WORTHWHILE else None
         batch = padded([text[0 if cache is None else len(beginning) :] for text in texts], 0, device)
         last = batch.attention_mask.sum(1) - 1
         if cache is None:
@@ -53,11 +93,7 @@ class SharedBeginning:
     def _cache_of(self, beginning: list[int], device: torch.device) -> DynamicCache | None:
         """The keys and values of a beginning; None where the model's cache is of another kind."""
         if beginning != self._ids:
-            batch = padded([beginning], 0, device)
-            found = getattr(self._model.base_model(**batch._asdict(), use_cache=True), "past_key_values", None)
-            kinds = {type(layer) for layer in getattr(found, "layers", ())}
-            is_known = type(found) is DynamicCache and kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
-            self._ids, self._cache = beginning, found if is_known else None
+            self._ids, self._cache = beginning, keys_and_values(self._model, torch.tensor([beginning], device=device))
         return self._cache
 
 
