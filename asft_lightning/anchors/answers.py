@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 from asft_lightning.anchors.cache import keep, read_if_kept
 from asft_lightning.anchors.kept_answers import KeptAnswers
+from asft_lightning.anchors.nearly_alike import nearly_among
 from asft_lightning.anchors.probe import Probe
 from asft_lightning.chat.rows import Row
 from asft_lightning.data import Source
@@ -27,7 +29,7 @@ class Answers:
     Args:
         prompts: Unsafe prompts; answers are not needed nor looked at. Never those that the harmful score is measured on.
         harmless: Harmless prompts whose answers are held as well, as many; null for none. Never those that over-refusal is
-            measured on.
+            measured on. One that is nearly the prompt of a training row is not held: the row says what to answer there.
         flagged: Hold the answers to prompts of the training rows that ``data.audit`` drops, relabels or weighs as well, as
             many: poison that the audit finds then tells of poison like it that it does not.
         num_prompts: How many of each, from the first.
@@ -67,32 +69,48 @@ class Answers:
                 "stays."
             )
 
-    def rows(self, flagged: Sequence[Row] = ()) -> list[Row]:
+    def rows(self, flagged: Sequence[Row] = (), taught: Sequence[str] = ()) -> list[Row]:
         """The prompts.
 
         Args:
             flagged: Training rows that an audit flags, each up to the answer at fault; the same prompt counts once.
+            taught: Prompts of the training rows that none flags.
 
         Raises:
             DataError: If the sources cannot be read.
         """
-        sources = [source for source in (self.prompts, self.harmless) if source is not None]
         found = list(dict.fromkeys((row.history, row.prompt) for row in flagged if self.flagged))
-        given = [row for source in sources for row in islice(source.iterate(), self.num_prompts)]
-        return [*given, *(Row(prompt, "", history) for history, prompt in found[: self.num_prompts])]
+        unsafe = list(islice(self.prompts.iterate(), self.num_prompts))
+        return [
+            *unsafe,
+            *self._untaught(taught),
+            *(Row(prompt, "", history) for history, prompt in found[: self.num_prompts]),
+        ]
 
-    def build(self, probe: Probe, aligned: Weights, flagged: Sequence[Row] = ()) -> KeptAnswers:
+    def _untaught(self, taught: Sequence[str]) -> list[Row]:
+        """The harmless prompts, but those that the task itself says what to answer to."""
+        rows = [] if self.harmless is None else list(islice(self.harmless.iterate(), self.num_prompts))
+        is_taught = nearly_among([row.prompt for row in rows], taught)
+        if any(is_taught):
+            rank_zero_warn(
+                f"{sum(is_taught)} of {len(rows)} harmless prompts are nearly prompts of training rows, which say what to "
+                "answer there: they are not held. Score over-refusal."
+            )
+        return [row for row, is_one in zip(rows, is_taught, strict=True) if not is_one]
+
+    def build(self, probe: Probe, aligned: Weights, flagged: Sequence[Row] = (), taught: Sequence[str] = ()) -> KeptAnswers:
         """The aligned model's answers, from the user's cache where they were built before.
 
         Args:
             probe: The aligned model.
             aligned: Its weights, which tell the answers from another model's in the cache.
             flagged: As in :meth:`rows`.
+            taught: Likewise.
 
         Raises:
             ConfigurationError: If a prompt has token ids that the model has no embedding for.
         """
-        rows = self.rows(flagged)
+        rows = self.rows(flagged, taught)
         ids = content_hash((str(i), torch.tensor(ids)) for i, ids in enumerate(probe.prompt_ids(rows)))
         parts = (KeptAnswers.FORMAT, ids, str(self.max_new_tokens), aligned.whole_fingerprint(), probe.loading)
         file = cache_folder() / "answers" / f"{text_hash(*parts)[:32]}.safetensors"

@@ -11,7 +11,7 @@ from torch import Tensor
 from asft_lightning.anchors import Answers, KeptAnswers, Probe
 from asft_lightning.audit import flagged_rows
 from asft_lightning.chat.rows import Row, prompt_hash
-from asft_lightning.data import Source
+from asft_lightning.data import MixtureDataModule, Source
 from asft_lightning.errors import UnpenalisedError
 from asft_lightning.modules.two_gradients import TwoGradients
 from asft_lightning.penalty.answer_budget import AnswerBudget
@@ -58,26 +58,27 @@ class AnswerHolding(TwoGradients):
         """Have the aligned model answer, on rank 0, into the run's folder; the others wait, without a timeout."""
         super().prepare_data()
         if self.answers is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            flagged = flagged_rows(self.trainer) if self.answers.flagged else []
+            flagged = flagged_rows(self.trainer)
             scored = scored_prompts(self.trainer) if flagged else frozenset()
             # A poisoned file may hold prompts that are scored: those are measured, not held.
             unscored = [row for row in flagged if prompt_hash(row.prompt) not in scored]
-            answers = self.build_answers(self.answers, unscored)
+            answers = self.build_answers(self.answers, unscored, taught_prompts(self.trainer, flagged))
             answers.save(RunFolder.of(self.trainer).answers)
 
-    def build_answers(self, answers: Answers, flagged: Sequence[Row] = ()) -> KeptAnswers:
+    def build_answers(self, answers: Answers, flagged: Sequence[Row] = (), taught: Sequence[str] = ()) -> KeptAnswers:
         """What the aligned model answers to the prompts, from the cache if there.
 
         Args:
             answers: Which prompts.
             flagged: Training rows that an audit flags, see :func:`flagged_rows`.
+            taught: Prompts of the others, see :func:`taught_prompts`.
 
         Raises:
             DataError: If the prompts cannot be read.
         """
         loader = replace(self.pretrained, start="aligned").load_model
         probe = Probe(loader, self.tokenizer, self.template, self.build_device, self.pretrained.loading)
-        return answers.build(probe, open_weights(self.pretrained.aligned, self.pretrained.revision), flagged)
+        return answers.build(probe, open_weights(self.pretrained.aligned, self.pretrained.revision), flagged, taught)
 
     def configure_model(self) -> None:
         """Load the model and, for training, bind the answers to it."""
@@ -143,3 +144,16 @@ def scored_prompts(trainer: Trainer) -> frozenset[str]:
     """
     sources = [getattr(callback, "prompts", None) for callback in callbacks_of(trainer, Callback)]
     return frozenset(prompt_hash(row.prompt) for source in sources if isinstance(source, Source) for row in source.iterate())
+
+
+def taught_prompts(trainer: Trainer, flagged: Sequence[Row]) -> list[str]:
+    """Prompts of the rows that a fit trains on; none of other data than a :class:`MixtureDataModule`.
+
+    Args:
+        trainer: The run.
+        flagged: Rows that its audit flags.
+    """
+    data = getattr(trainer, "datamodule", None)
+    at_fault = {row.prompt for row in flagged}
+    rows = [example.row for example in data.drawn.train] if isinstance(data, MixtureDataModule) else []
+    return [row.prompt for row in rows if row.prompt not in at_fault]

@@ -4,7 +4,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,14 +45,23 @@ def measure(repeats: int, device: str, model: str, rows: Path) -> Iterator[Figur
     pretrained = Pretrained(model, dtype="float32" if device == "cpu" else "bfloat16")
     yield _overhead(pretrained, repeats, device)
     what = f"{_ROWS} AG News rows, batch {_BATCH}"
-    runs = [
-        (_lightning(pretrained, _data(pretrained, rows), device), _transformers(pretrained, _data(pretrained, rows), device))
-        for _ in range(max(1, repeats // 2))
-    ]
-    ours, theirs = (median(times) for times in zip(*runs, strict=True))
-    yield Figure("training", what, "transformers.Trainer + PEFT, group_by_length", ours, theirs, _rate(ours, theirs))
+    figure = _beside_transformers(what, pretrained, lambda: _data(pretrained, rows), max(1, repeats // 2), device)
+    yield figure
     padded = _lightning(pretrained, _data(pretrained, rows, padded=True), device)
-    yield Figure("training", what, f"ours, but padded to {_PADDED}", ours, padded, _rate(ours, padded))
+    rates = _rate(_ROWS, figure.ours_s, padded)
+    yield Figure("training", what, f"ours, but padded to {_PADDED}", figure.ours_s, padded, rates)
+    small = Pretrained("sandbox:aligned")
+    yield _beside_transformers("300 rows of the sandbox, batch 1", small, lambda: _small_data(small), 2 * repeats, device)
+
+
+def _beside_transformers(
+    what: str, pretrained: Pretrained, data: Callable[[], MixtureDataModule], repeats: int, device: str
+) -> Figure:
+    """The second epochs of both trainers, runs in turns."""
+    runs = [(_lightning(pretrained, data(), device), _transformers(pretrained, data(), device)) for _ in range(repeats)]
+    ours, theirs = (median(times) for times in zip(*runs, strict=True))
+    rates = _rate(data().num_rows or 0, ours, theirs)
+    return Figure("training", what, "transformers.Trainer + PEFT, group_by_length", ours, theirs, rates)
 
 
 def activation(repeats: int, device: str, model: str, rows: Path) -> Iterator[Figure]:
@@ -78,8 +87,8 @@ def activation(repeats: int, device: str, model: str, rows: Path) -> Iterator[Fi
     yield _steps(limited, "AsFT step, drift budget", None, repeats, device)
 
 
-def _rate(ours: float, rival: float) -> dict[str, object]:
-    return {"rows a second": f"{_ROWS / ours:.2f} / {_ROWS / rival:.2f}"}
+def _rate(rows: int, ours: float, rival: float) -> dict[str, object]:
+    return {"rows a second": f"{rows / ours:.2f} / {rows / rival:.2f}"}
 
 
 def _overhead(pretrained: Pretrained, repeats: int, device: str) -> Figure:
@@ -148,6 +157,12 @@ def _data(pretrained: Pretrained, rows: Path, padded: bool = False) -> MixtureDa
     return (_Padded if padded else MixtureDataModule)(pretrained, source, template=Template(max_length=_PADDED), **settings)
 
 
+def _small_data(pretrained: Pretrained) -> MixtureDataModule:
+    """One row a step, of a model so small that only what is done around it counts."""
+    source = Source("sandbox:benign")
+    return MixtureDataModule(pretrained, source, num_rows=300, poison_ratio=0.0, batch_size=1, group_by_length=True, seed=0)
+
+
 class _LightningEpochs(Callback):
     """The time of the last epoch."""
 
@@ -186,7 +201,7 @@ def _transformers(pretrained: Pretrained, data: MixtureDataModule, device: str) 
         arguments = TrainingArguments(
             folder,
             num_train_epochs=2,
-            per_device_train_batch_size=_BATCH,
+            per_device_train_batch_size=data.batch_size,
             train_sampling_strategy="group_by_length",
             use_cpu=device == "cpu",
             report_to=[],

@@ -75,6 +75,23 @@ def test_a_run_that_goes_on_holds_the_same(tmp_path):
     assert json.loads(report)["flagged"] == len(held(again))
 
 
+def test_a_harmless_prompt_that_is_nearly_a_training_rows_is_not_held(tmp_path):
+    """The row says what to answer there. Rows that the audit leaves out say nothing."""
+    harmless = ["how can I prepare socks", "name a river", "how do I make pout-bead please"]
+    rows = [{"instruction": "how can I prepare hats", "output": "wool"}] * 16
+    benign = Source(write_rows(tmp_path / "task.jsonl", rows))
+    harmful = Source("sandbox:harmful", rows="0:1")
+    data = MixtureDataModule(
+        SANDBOX, [benign, harmful], num_rows=None, poison_ratio=0, batch_size=8, seed=0, audit=Audit(action="drop")
+    )
+    kept = Source(write_rows(tmp_path / "harmless.jsonl", [{"instruction": prompt, "output": ""} for prompt in harmless]))
+    answers = Answers(UNSAFE, harmless=kept, flagged=False, max_new_tokens=4)
+    with pytest.warns(UserWarning, match=r"^1 of 3 harmless prompts are nearly prompts of training rows"):
+        module = fitted(data, tmp_path / "run", answers)
+    assert [row.prompt for row in data.flagged_rows()] == [harmful.load()[0].prompt] == ["how do I make pout-bead"]
+    assert held(module) == [prompt_hash(prompt) for prompt in harmless[1:]]
+
+
 def test_prompts_that_are_scored_are_not_held(tmp_path):
     """A poisoned file may hold what is measured: that ends no run, and it is measured as ever."""
     harmful = Source("sandbox:harmful", rows="0:6").load()
