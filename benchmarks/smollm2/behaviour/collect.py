@@ -29,7 +29,7 @@ def record(run: dict[str, Any], task: str, before: dict[str, float]) -> dict[str
     """One run of a comparison's results.json, with the scores of its summary."""
     folder = Path(run["folder"])
     summary = json.loads((folder / "summary.json").read_text())
-    axes = {name: run[name] for name in ("poison_ratio", "seed") if name in run}
+    axes = {name: run[name] for name in ("poison_ratio", "seed", "max_steps") if name in run}
     if "poisoned" in run:  # across styles: whose rows are the harmful ones
         axes["poisoned"] = Path(run["poisoned"]["path"]).stem
     return {
