@@ -1,25 +1,63 @@
 """What texts begin with alike, run once: a task's system prompt and instruction may be half of each of its prompts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from itertools import takewhile
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from asft_lightning.chat.batching import padded
-from asft_lightning.evaluation.likelihood import logits_at
 
 WORTHWHILE = 16
 """Tokens from which on it is faster than to run them again."""
 
 
+_RUN_WHOLE = WeakSet[nn.Module]()
+"""Models that were found unable to go on from a beginning."""
+
+
+def tokens_alike(input_ids: Tensor, before: int) -> int:
+    """How many tokens all rows (rows, tokens) begin with, up to a column; 0 of a single row."""
+    if len(input_ids) == 1:
+        return 0
+    are_alike = (input_ids == input_ids[:1]).all(dim=0)[:before]
+    return int(are_alike.long().cumprod(0).sum())
+
+
+def after_beginning(model: nn.Module, input_ids: Tensor, beginning: int) -> dict[str, Any] | None:
+    """The arguments of a forward pass over the rest of rows that begin alike, which is run here, once for all of them.
+
+    What comes of it, and the gradient, are those of whole rows, up to rounding; dropout in the beginning is drawn once for
+    all rows.
+
+    Args:
+        model: A Transformers causal LM, or a PEFT model of one.
+        input_ids: (rows, tokens), padded on the right.
+        beginning: How many tokens all rows begin with alike.
+
+    Returns:
+        None where it would not pay, or the model cannot go on from a beginning.
+    """
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    if beginning < WORTHWHILE or len(input_ids) == 1 or plain in _RUN_WHOLE or not _pays(model):
+        return None
+    cache = keys_and_values(plain, input_ids[:1, :beginning])
+    if cache is None:
+        _RUN_WHOLE.add(plain)
+        return None
+    cache.batch_repeat_interleave(len(input_ids))
+    return {"input_ids": input_ids[:, beginning:], "past_key_values": cache, "use_cache": True}
+
+
 def keys_and_values(model: PreTrainedModel, beginning: Tensor) -> DynamicCache | None:
-    """What attention keeps of a beginning, with its gradients; None where the model keeps other things, or nothing.
+    """What attention keeps of a beginning, with its gradients; None where the model keeps other things.
 
     Args:
         model: A Transformers causal LM.
@@ -29,31 +67,17 @@ def keys_and_values(model: PreTrainedModel, beginning: Tensor) -> DynamicCache |
     layers = found.layers if type(found) is DynamicCache else []
     is_known = {type(layer) for layer in layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
     is_kept = bool(layers) and all(layer.get_seq_length() == beginning.shape[1] for layer in layers)
-    return found if is_known and is_kept else None  # under gradient checkpointing nothing is kept
+    return found if is_known and is_kept else None
 
 
-def logits_after(model: nn.Module, inputs: Mapping[str, Any], positions: Tensor, beginning: int) -> Tensor | None:
-    """The logits at some positions (rows, positions, vocabulary) of rows that begin alike, from one run of their beginning.
+def _pays(model: nn.Module) -> bool:
+    """Whether another, shorter forward pass is known to: a GPU may wait longer for its kernels' starts than it saves.
 
-    They and their gradient are those of whole rows, up to rounding; dropout in the beginning is drawn once for all rows.
-
-    Args:
-        model: A Transformers causal LM, or a PEFT model of one.
-        inputs: Of its forward pass: ``input_ids`` alone, padded on the right.
-        positions: Columns (positions,), none within the beginning.
-        beginning: How many tokens all rows begin with alike.
-
-    Returns:
-        None where the model cannot go on from a beginning.
+    What is sharded or compiled is called as a whole; a layer that is run twice to save memory keeps nothing.
     """
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
-    ids = inputs["input_ids"]
-    cache = keys_and_values(plain, ids[:1, :beginning])
-    if cache is None:
-        return None
-    cache.batch_repeat_interleave(len(ids))
-    rest = {"input_ids": ids[:, beginning:], "past_key_values": cache, "use_cache": True}
-    return logits_at(model, rest, positions - beginning)
+    is_whole = isinstance(model, FSDPModule) or model._compiled_call_impl is not None
+    is_run_twice = any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+    return not is_whole and not is_run_twice and next(model.parameters()).device.type == "cpu"
 
 
 class SharedBeginning:

@@ -71,7 +71,7 @@ class FineTuner(TrainedPart):
         self.gradient_checkpointing = gradient_checkpointing
         self.compile_backend = compile_backend
         self.model: PeftModel | PreTrainedModel | None = None
-        self._task_loss = TaskLoss(loss_reduction, share_beginnings=not gradient_checkpointing and compile_backend is None)
+        self._task_loss = TaskLoss(loss_reduction)
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
         self._tokenizer: PreTrainedTokenizerBase | None = None

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asft_lightning.evaluation.shared_beginning import tokens_alike
 from asft_lightning.functional import IGNORE_INDEX
 
 COLUMNS, ROWS, ROW_COUNT, BEGINNING = "learnt_columns", "rows", "row_count", "beginning"
@@ -31,16 +32,9 @@ def ready(batch: Mapping[str, Tensor]) -> dict[str, Any]:
     mask = batch.get("attention_mask")
     if mask is not None and mask.dim() == 2 and bool((mask[:, 1:] <= mask[:, :-1]).all()):
         del found["attention_mask"]
-    found[BEGINNING] = 0 if "attention_mask" in found or "position_ids" in found else _alike(found["input_ids"], columns)
+    begins_with_rows = not {"attention_mask", "position_ids"} & set(found) and len(columns) > 0
+    found[BEGINNING] = tokens_alike(found["input_ids"], int(columns[0])) if begins_with_rows else 0
     return found
-
-
-def _alike(input_ids: Tensor, learnt: Tensor) -> int:
-    """How many tokens all rows (rows, tokens) begin with, up to the first of the columns that are learnt."""
-    if len(input_ids) == 1 or not len(learnt):
-        return 0
-    are_alike = (input_ids == input_ids[:1]).all(dim=0)[: int(learnt[0])]
-    return int(are_alike.long().cumprod(0).sum())
 
 
 def _rows(batch: Mapping[str, Tensor]) -> Tensor:

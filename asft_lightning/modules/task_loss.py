@@ -1,15 +1,14 @@
 """Cross-entropy on answer tokens, from as few logits as it takes."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation.likelihood import logits_at
-from asft_lightning.evaluation.shared_beginning import WORTHWHILE, logits_after
+from asft_lightning.evaluation.shared_beginning import after_beginning
 from asft_lightning.functional import IGNORE_INDEX, mean_over_rows, mean_over_tokens, token_losses
 from asft_lightning.modules.ready_batch import BEGINNING, COLUMNS, READY, ROW_COUNT, ROWS, ready
 from asft_lightning.runtime.sharding import forward_root
@@ -52,19 +51,16 @@ class TaskLoss:
     Args:
         reduction: ``token``: mean over the answer tokens of the batch, as Transformers and the authors; ``row``: mean
             over rows of their token means, which alone is the same under accumulation and over ranks.
-        share_beginnings: Whether what rows begin with may be run once; not where forward passes are compiled, or made twice
-            to save memory.
 
     Raises:
         ConfigurationError: If ``reduction`` is neither.
     """
 
-    def __init__(self, reduction: LossReduction = "token", share_beginnings: bool = True) -> None:
+    def __init__(self, reduction: LossReduction = "token") -> None:
         if reduction not in _REDUCTIONS:
             raise ConfigurationError(f"loss_reduction must be one of {', '.join(_REDUCTIONS)}, got {reduction!r}.")
         self._reduce = _REDUCTIONS[reduction]
         self._checked = False
-        self._shares = share_beginnings
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """The loss, a scalar; ``batch`` as made by :class:`AnswerOnlyCollator`, made :func:`ready` or not.
@@ -93,24 +89,13 @@ class TaskLoss:
             self._checked = _require_separate_rows(model, inputs)
         columns = facts[COLUMNS]
         targets = batch["labels"][:, 1:][:, columns]
-        losses = token_losses(self._logits(model, inputs, columns, int(facts[BEGINNING])), targets)
+        is_alone = set(inputs) == {"input_ids", "use_cache"}  # what else a row is told, a beginning would have to be
+        rest = after_beginning(model, batch["input_ids"], int(facts[BEGINNING])) if is_alone else None
+        logits = logits_at(model, inputs, columns) if rest is None else logits_at(model, rest, columns - facts[BEGINNING])
+        losses = token_losses(logits, targets)
         weights = batch["loss_weights"][:, 1:][:, columns] if "loss_weights" in batch else None
         rows = facts[ROWS][:, 1:][:, columns]
         return TokenLosses(losses, targets != IGNORE_INDEX, rows, int(facts[ROW_COUNT]), columns, weights)
-
-    def _logits(self, model: nn.Module, inputs: dict[str, Any], columns: Tensor, beginning: int) -> Tensor:
-        """Those at the columns; what the rows begin with is run once where that can be, and is known to be faster."""
-        if self._shares and beginning >= WORTHWHILE and set(inputs) == {"input_ids", "use_cache"} and _pays(model):
-            logits = logits_after(model, inputs, columns, beginning)
-            if logits is not None:
-                return logits
-            self._shares = False
-        return logits_at(model, inputs, columns)
-
-
-def _pays(model: nn.Module) -> bool:
-    """Whether another, shorter forward pass is known to: a GPU may wait longer for its kernels' starts than it saves."""
-    return not isinstance(model, FSDPModule) and next(model.parameters()).device.type == "cpu"
 
 
 def _require_separate_rows(model: nn.Module, inputs: dict[str, Tensor | bool]) -> bool:

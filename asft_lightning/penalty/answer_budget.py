@@ -48,8 +48,11 @@ class AnswerBudget(nn.Module):
 
     @torch.no_grad()
     def observe(self, divergence: Tensor) -> None:
-        """Take note of a step's divergence, a scalar, the same on every rank; one that is no number is passed over."""
-        mean = self.mean.lerp(divergence.detach().to(self.mean), _FORGETTING)
+        """Take note of a step's divergence, a scalar, the same on every rank; one that is no number is passed over.
+
+        One below 0, as rounding makes it where nothing has changed yet, is 0: it has no logarithm.
+        """
+        mean = self.mean.lerp(divergence.detach().to(self.mean).clamp_min(0), _FORGETTING)
         distance = (mean / self.limit).log().clamp(_LOWEST, _HIGHEST)
         strength = (self.strength + _RATE * distance).clamp(-_REACH, _REACH)
         weight = self.start * (strength + _LEAD * distance).clamp(-_REACH, _REACH).exp()

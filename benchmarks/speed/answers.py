@@ -10,6 +10,7 @@ from torch import Tensor
 
 from asft_lightning import Answers, AsFT, MixtureDataModule, Pretrained, Source
 from asft_lightning.functional import without_conflict
+from asft_lightning.modules.ready_batch import ready
 from asft_lightning.runtime.gradients import gradient_vector, set_gradient
 
 _BATCH, _BATCHES, _PROMPTS = 8, 4, 16
@@ -35,7 +36,8 @@ def _batches(pretrained: Pretrained, rows: Path, device: str) -> list[Mapping[st
     source = Source(str(rows), prompt="{instruction}\n\n{input}")
     data = MixtureDataModule(pretrained, source, num_rows=_BATCH * _BATCHES, poison_ratio=0.0, batch_size=_BATCH, seed=0)
     data.setup()
-    return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in data.train_dataloader()]
+    given = [ready(batch) for batch in data.train_dataloader()]  # as a training step has them
+    return [{name: part.to(device) if isinstance(part, Tensor) else part for name, part in batch.items()} for batch in given]
 
 
 def _figure(

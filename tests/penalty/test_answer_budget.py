@@ -85,3 +85,13 @@ def test_its_state_goes_on_elsewhere_and_keeps_its_precision():
         one.observe(torch.tensor(0.07))
     assert other.state_dict() == budget.state_dict()
     assert {value.dtype for value in other.state_dict().values()} == {torch.float32}
+
+
+def test_a_divergence_that_rounding_takes_below_0_is_none():
+    """At the first steps the models differ by rounding alone."""
+    budgets = [AnswerBudget(0.1, 3.0) for _ in range(2)]
+    for budget, first in zip(budgets, (-2.6e-8, 0.0), strict=True):
+        for divergence in (first, first, 0.2):
+            budget.observe(torch.tensor(divergence))
+    torch.testing.assert_close(budgets[0].state_dict(), budgets[1].state_dict(), rtol=0, atol=0)
+    assert float(budgets[0].weight) > 0
