@@ -1,7 +1,8 @@
-"""Questions: prompts written once for a tokenizer and a template, to be asked of a model as often as it changes."""
+"""Questions: prompts written once for a tokenizer and a template, to be asked of a model as often as it changes; Asking."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -10,6 +11,20 @@ from asft_lightning.chat.template import Template
 from asft_lightning.chat.thoughts import split_thought
 from asft_lightning.evaluation import Attack, generate_answers
 from asft_lightning.evaluation.finding import ScoredAnswer
+
+
+class Asking(NamedTuple):
+    """What a trainer has to do with how a model is asked.
+
+    Attributes:
+        precision: Makes the context of its forward passes.
+        rank: Of the process: the seed of sampling, and the first one shows its progress.
+        before_batch: Called before each batch of answers.
+    """
+
+    precision: Callable[[], AbstractContextManager[Any]]
+    rank: int = 0
+    before_batch: Callable[[], object] | None = None
 
 
 class Questions:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from torch import nn
 from torchmetrics import Metric
 
 from asft_lightning.callbacks.scoring import ScoringCallback
@@ -34,11 +34,10 @@ class RefusalEvaluation(ScoringCallback):
 
     judge: RefusalJudge | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse prompts whose answers are held, and begin."""
+    def require_new(self, protecting: nn.Module) -> None:
+        """Refuse prompts whose answers are held."""
         remedy = "Give `answers.harmless` other `rows` of the source."
-        require_unseen(self.label, self.rows, held_prompts(pl_module), "whose answers are held", remedy)
-        super().on_train_start(trainer, pl_module)
+        require_unseen(self.label, self.rows, held_prompts(protecting), "whose answers are held", remedy)
 
     def metrics(self) -> dict[str, Metric]:
         """The refusal rate."""

@@ -1,16 +1,18 @@
 """SafetyEvaluation: the harmful score, before, while and after training."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from torch import nn
 from torchmetrics import Metric
 
-from asft_lightning.callbacks.protocols import chat_module, unsafe_prompts_of
+from asft_lightning.callbacks.protocols import ChatModule, unsafe_prompts_of
+from asft_lightning.callbacks.questions import Asking
 from asft_lightning.callbacks.scoring import ScoringCallback
 from asft_lightning.callbacks.unseen_prompts import require_unseen
 from asft_lightning.chat.rows import Row, plain_prompt
@@ -149,32 +151,28 @@ class SafetyEvaluation(ScoringCallback):
             )
         return scores
 
-    def _answers(
-        self, trainer: Trainer, pl_module: LightningModule, rows: Sequence[Row], questions: Iterator[None]
-    ) -> list[ScoredAnswer]:
+    def _answers(self, chat: ChatModule, rows: Sequence[Row], how: Asking) -> list[ScoredAnswer]:
         """What the model says; and how little the model that training began from expects what is scored of it."""
-        given = super()._answers(trainer, pl_module, rows, questions)
-        read, _ = self.attempt("reading the answers again", lambda: self._read(trainer, pl_module, given))
+        given = super()._answers(chat, rows, how)
+        read, _ = self.attempt("reading the answers again", lambda: self._read(chat, given, how))
         self._perplexities = [None] * len(given) if read is None else read
         return given
 
-    def _read(self, trainer: Trainer, pl_module: LightningModule, given: Sequence[ScoredAnswer]) -> list[float | None]:
+    def _read(self, chat: ChatModule, given: Sequence[ScoredAnswer], how: Asking) -> list[float | None]:
         if self.coherence is None:
             return [None] * len(given)
-        module = chat_module(self, pl_module)
-        tokenizer, template = module.tokenizer, module.template
         prompts = [
-            template.prompt_ids(tokenizer, self.attack.wrapped(answer.row.prompt), answer.row.history) for answer in given
+            chat.template.prompt_ids(chat.tokenizer, self.attack.wrapped(answer.row.prompt), answer.row.history)
+            for answer in given
         ]
-        said = token_ids(tokenizer, [answer.scored for answer in given], split_special_tokens=True)
-        with trainer.precision_plugin.forward_context():
-            return perplexities_without_adapters(module.model, prompts, said, batch_size=self.batch_size)
+        said = token_ids(chat.tokenizer, [answer.scored for answer in given], split_special_tokens=True)
+        with how.precision():
+            return perplexities_without_adapters(chat.model, prompts, said, batch_size=self.batch_size)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse prompts that the model's anchors were built from, and begin."""
+    def require_new(self, protecting: nn.Module) -> None:
+        """Refuse prompts that the model's anchors were built from."""
         remedy = "Give the anchor other `rows` of the source."
-        require_unseen(self.label, self.rows, probed_prompts(pl_module), "that an anchor was built from", remedy)
-        super().on_train_start(trainer, pl_module)
+        require_unseen(self.label, self.rows, probed_prompts(protecting), "that an anchor was built from", remedy)
 
     def check(self, trainer: Trainer) -> None:
         """A harmful score on prompts that were trained on measures memory, not safety."""

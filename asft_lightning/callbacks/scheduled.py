@@ -61,8 +61,8 @@ class ScheduledCallback(Callback, ABC):
             return
         moment = Moment.at(trainer.global_step)
         is_epoch_end = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        is_due = self._is_due(trainer.global_step, self.every_n_steps) or (
-            is_epoch_end and self._is_due(trainer.current_epoch, self.every_n_epochs)
+        is_due = self.is_due(trainer.global_step, self.every_n_steps) or (
+            is_epoch_end and self.is_due(trainer.current_epoch, self.every_n_epochs)
         )
         if is_due and trainer.strategy.broadcast(self.is_missing(trainer, moment)):
             self.run(trainer, pl_module, moment)
@@ -73,12 +73,12 @@ class ScheduledCallback(Callback, ABC):
         """Every ``every_n_steps`` optimizer steps."""
         has_stepped = trainer.global_step > self._last_step  # not so after a batch that only accumulates
         self._last_step = trainer.global_step
-        if has_stepped and self._is_due(trainer.global_step, self.every_n_steps):
+        if has_stepped and self.is_due(trainer.global_step, self.every_n_steps):
             self.run(trainer, pl_module, Moment.at(trainer.global_step))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Every ``every_n_epochs`` epochs."""
-        if self._is_due(trainer.current_epoch + 1, self.every_n_epochs):
+        if self.is_due(trainer.current_epoch + 1, self.every_n_epochs):
             self.run(trainer, pl_module, Moment.at(trainer.global_step))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,5 +91,6 @@ class ScheduledCallback(Callback, ABC):
         self.run(trainer, pl_module, Moment.TEST)
 
     @staticmethod
-    def _is_due(count: int, every: int | None) -> bool:
+    def is_due(count: int, every: int | None) -> bool:
+        """Whether something that is done every so often is done at this count."""
         return every is not None and count % every == 0

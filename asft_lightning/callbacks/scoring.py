@@ -2,18 +2,19 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
 from torchmetrics import Metric
 
+from asft_lightning.callbacks.attempts import Attempts
 from asft_lightning.callbacks.decisions import check_deciders, withdraw
-from asft_lightning.callbacks.protocols import chat_module
-from asft_lightning.callbacks.questions import Questions
+from asft_lightning.callbacks.protocols import ChatModule, chat_module
+from asft_lightning.callbacks.questions import Asking, Questions
 from asft_lightning.callbacks.scheduled import ScheduledCallback
 from asft_lightning.callbacks.scoring_report import ScoringReport
 from asft_lightning.chat.rows import Row
@@ -31,11 +32,9 @@ from asft_lightning.runtime.names import require_name
 from asft_lightning.runtime.trainer_callbacks import callbacks_of
 from asft_lightning.runtime.undisturbed import undisturbed
 
-T = TypeVar("T")
-
 
 @dataclass(eq=False, kw_only=True)
-class ScoringCallback(ScheduledCallback):
+class ScoringCallback(ScheduledCallback, Attempts):
     """Answer a set of prompts before training, every so often, and after; with or without it training is the same.
 
     Scores go to the loggers, to ``trainer.callback_metrics`` (for ``ModelCheckpoint`` and ``EarlyStopping``) and to
@@ -80,8 +79,6 @@ class ScoringCallback(ScheduledCallback):
         require_name("name", self.label)
         self.rows: list[Row] = []
         self._measured: list[str] = []
-        self._is_lenient = False
-        self._has_failed = False
 
     @property
     def label(self) -> str:
@@ -103,6 +100,9 @@ class ScoringCallback(ScheduledCallback):
 
     def check(self, trainer: Trainer) -> None:
         """Hook: refuse prompts that must not be scored, before any training."""
+
+    def require_new(self, protecting: nn.Module) -> None:
+        """Hook: refuse prompts that what protects the model was made from, wherever in a module that is."""
 
     def release(self) -> None:
         """Hook: leave the accelerator, when a scoring is done."""
@@ -139,6 +139,7 @@ class ScoringCallback(ScheduledCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the run's summary, and score the model as it came."""
         chat_module(self, pl_module)
+        self.require_new(pl_module)
         check_deciders(trainer, self, self.scores)
         withdraw(trainer, self.scores)
         if not trainer.global_step and callbacks_of(trainer, ScoringCallback)[0] is self and trainer.is_global_zero:
@@ -163,23 +164,35 @@ class ScoringCallback(ScheduledCallback):
         to end is heard before each batch of answers, and while judges are at work.
         """
         begin = time.perf_counter()
-        self._is_lenient, self._has_failed = moment not in (Moment.BEFORE, Moment.TEST), False
-        rows = [row for row in self.rows[trainer.global_rank :: trainer.world_size] for _ in range(self.attack.samples)]
+        rows = self.rows_to_ask(trainer.global_rank, trainer.world_size)
         report = ScoringReport(trainer, self.label, moment, self.attack.samples)
         most_rows = -(-len(self.rows) // trainer.world_size) * self.attack.samples  # of a rank
         questions = asking(trainer, -(-most_rows // self.batch_size))
-        with undisturbed(chat_module(self, pl_module).model):
-            given, problem = self.attempt("answering", lambda: self._answers(trainer, pl_module, rows, questions))
+        how = Asking(trainer.precision_plugin.forward_context, trainer.global_rank, lambda: next(questions, None))
+        chat = chat_module(self, pl_module)
+        with undisturbed(chat.model):
+            given, problem = self.answered(chat, rows, how, moment)
             for _ in questions:  # a rank with fewer batches, or whose model failed, asks as often as the others
                 continue
-            scored = [ScoredAnswer(row, "", "") for row in rows] if given is None else given
-            report.write(scored)  # whatever becomes of the judges
-            metrics, findings = alone(trainer, lambda: self.scored(scored, problem))
-        scored = [replace(answer, findings=told) for answer, told in zip(scored, findings, strict=True)]
+            report.write(given)  # whatever becomes of the judges
+            metrics, findings = alone(trainer, lambda: self.scored(given, problem))
+        scored = [replace(answer, findings=told) for answer, told in zip(given, findings, strict=True)]
         scores = report.publish(metrics, scored, self._has_failed, self.sample_answers)
         self._measured = list(scores)
         report.took(time.perf_counter() - begin)
         return scores
+
+    def rows_to_ask(self, rank: int, world: int) -> list[Row]:
+        """The prompts that a rank answers, each as often as it is to be answered."""
+        return [row for row in self.rows[rank::world] for _ in range(self.attack.samples)]
+
+    def answered(
+        self, chat: ChatModule, rows: Sequence[Row], how: Asking, moment: Moment
+    ) -> tuple[list[ScoredAnswer], str | None]:
+        """What the model says, in whoever's trainer; blank answers and what went wrong where it could say nothing."""
+        self.begin(moment)
+        given, problem = self.attempt("answering", lambda: self._answers(chat, rows, how))
+        return [ScoredAnswer(row, "", "") for row in rows] if given is None else given, problem
 
     def reference(self, row: Row) -> str:
         """What a row's answer is compared by."""
@@ -201,35 +214,16 @@ class ScoringCallback(ScheduledCallback):
                 return metrics, [{"": told} if isinstance(told, Finding) else told for told in findings]
         return self.metrics(), [{"": Finding({}, problem=problem)} for _ in rows]
 
-    def attempt(self, what: str, do: Callable[[], T]) -> tuple[T | None, str | None]:
-        """The result of ``do``, or None and what went wrong.
-
-        Before training, and when only testing, there is nothing to lose, and the error goes on; later the weights trained
-        so far are worth more than a score.
-        """
-        try:
-            return do(), None
-        except Exception as error:
-            if not self._is_lenient:
-                raise
-            self._has_failed = True
-            problem = f"{type(error).__name__}: {error}"
-            rank_zero_warn(f"{self.label}: {what} failed ({problem}). What there is is kept; training goes on.")
-            return None, problem
-
-    def _answers(
-        self, trainer: Trainer, pl_module: LightningModule, rows: Sequence[Row], questions: Iterator[None]
-    ) -> list[ScoredAnswer]:
+    def _answers(self, chat: ChatModule, rows: Sequence[Row], how: Asking) -> list[ScoredAnswer]:
         """What the model says, and what of it is to be scored."""
-        module = chat_module(self, pl_module)
-        asked = Questions(rows, module.tokenizer, module.template, self.attack)
-        with trainer.precision_plugin.forward_context():
+        asked = Questions(rows, chat.tokenizer, chat.template, self.attack)
+        with how.precision():
             return asked.answers(
-                module.model,
+                chat.model,
                 max_new_tokens=self.max_new_tokens,
                 batch_size=self.batch_size,
                 score_thoughts=self.score_thoughts,
-                seed=trainer.global_rank,
-                progress=f"Scoring {self.label}" if trainer.is_global_zero else None,
-                before_batch=lambda: next(questions, None),
+                seed=how.rank,
+                progress=None if how.rank else f"Scoring {self.label}",
+                before_batch=how.before_batch,
             )

@@ -5,6 +5,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -44,12 +45,9 @@ class ScoringReport:
 
     def write(self, answers: Sequence[ScoredAnswer]) -> list[ScoredAnswer]:
         """Every rank's answers, a line each, in the prompts' order; returns them all."""
-        shares = of_every_rank(list(answers))
-        longest = max(len(share) for share in shares)
-        together = [a for i in range(0, longest, self.samples) for share in shares for a in share[i : i + self.samples]]
+        together = of_all_ranks(answers, self.samples)
         if self.trainer.is_global_zero:
-            lines = (json.dumps(_plain(answer.plain()), ensure_ascii=False, default=str) for answer in together)
-            write_atomically(self.folder.generations(self.name, self.moment), "".join(f"{line}\n" for line in lines))
+            write_answers(self.folder.generations(self.name, self.moment), together)
         return together
 
     def publish(
@@ -66,21 +64,11 @@ class ScoringReport:
         if self.trainer.world_size > 1:
             for metric in metrics.values():
                 metric.to(self.trainer.strategy.root_device)  # where the ranks can add up
-        with warnings.catch_warnings():  # a rank without rows, or with none that could be scored, has nothing to add
-            warnings.filterwarnings("ignore", "The ``compute`` method of metric")
-            scores = {f"{self.name}/{name}": float(metric.compute()) for name, metric in metrics.items()}
+        scores = computed(self.name, metrics)
         details = {f"{self.name}/{name}": self._details(name, metric, answers) for name, metric in metrics.items()}
         known = {name: score for name, score in scores.items() if not math.isnan(score)}
-        if self.moment in (Moment.BEFORE, Moment.TEST) and answers and not known:
-            raise ConfigurationError(
-                f"{self.name}: what judges must work before training, and none of {len(answers)} answers could be scored: "
-                f"{next(iter(_problems(answers)), 'no reason was given')}. Mend the judge, or leave it out."
-            )
-        if self.moment in (Moment.BEFORE, Moment.TEST) and answers and all(answer.is_only_thought for answer in answers):
-            raise ConfigurationError(
-                f"{self.name}: an answer must come within max_new_tokens, and after all {len(answers)} thoughts none did. "
-                "Raise max_new_tokens."
-            )
+        if self.moment in (Moment.BEFORE, Moment.TEST):
+            require_some_scored(self.name, known, answers)
         if not any(of_every_rank(has_failed)):
             publish(self.trainer, known)
         if self.trainer.is_global_zero:
@@ -154,6 +142,54 @@ class ScoringReport:
             logger.log_table(f"{self.name}/answers", columns=columns, data=rows, step=self.trainer.global_step)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text(f"{self.name}/answers", as_markdown(columns, rows), self.trainer.global_step)
+
+
+def of_all_ranks(answers: Sequence[ScoredAnswer], samples: int) -> list[ScoredAnswer]:
+    """Every rank's answers in the prompts' order, on every rank; each has to ask.
+
+    Args:
+        answers: This rank's.
+        samples: How many answers there are to a prompt.
+    """
+    shares = of_every_rank(list(answers))
+    longest = max(len(share) for share in shares)
+    return [answer for i in range(0, longest, samples) for share in shares for answer in share[i : i + samples]]
+
+
+def write_answers(file: Path, answers: Sequence[ScoredAnswer]) -> None:
+    """Write answers and what was found of them, a JSON object a line."""
+    lines = (json.dumps(_plain(answer.plain()), ensure_ascii=False, default=str) for answer in answers)
+    write_atomically(file, "".join(f"{line}\n" for line in lines))
+
+
+def computed(name: str, metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """{NAME/metric: its value over the ranks}; NaN where nothing could be scored."""
+    with warnings.catch_warnings():  # a rank without rows, or with none that could be scored, has nothing to add
+        warnings.filterwarnings("ignore", "The ``compute`` method of metric")
+        return {f"{name}/{metric_name}": float(metric.compute()) for metric_name, metric in metrics.items()}
+
+
+def require_some_scored(name: str, known: Mapping[str, float], answers: Sequence[ScoredAnswer]) -> None:
+    """Refuse a scoring before training that tells nothing, while there is nothing to lose.
+
+    Args:
+        name: Of the scoring.
+        known: Its scores that are no NaN.
+        answers: What was scored.
+
+    Raises:
+        ConfigurationError: If no answer could be scored, or none came after its thought.
+    """
+    if answers and not known:
+        raise ConfigurationError(
+            f"{name}: what judges must work before training, and none of {len(answers)} answers could be scored: "
+            f"{next(iter(_problems(answers)), 'no reason was given')}. Mend the judge, or leave it out."
+        )
+    if answers and all(answer.is_only_thought for answer in answers):
+        raise ConfigurationError(
+            f"{name}: an answer must come within max_new_tokens, and after all {len(answers)} thoughts none did. "
+            "Raise max_new_tokens."
+        )
 
 
 def _problems(answers: Sequence[ScoredAnswer]) -> list[str]:

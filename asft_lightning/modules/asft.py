@@ -1,7 +1,6 @@
 """AsFT: fine-tuning anchored to the alignment direction (arXiv 2506.08473)."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from asft_lightning.modules.decay import Decay
 from asft_lightning.modules.task_loss import LossReduction
 from asft_lightning.modules.two_gradients import Conflict
 from asft_lightning.penalty.drift_budget import DriftBudget, require_budget, require_one_to_limit
-from asft_lightning.penalty.update_penalty import UpdatePenalty
+from asft_lightning.penalty.held_update import HeldUpdate
 from asft_lightning.runtime.plain_data import PlainData
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -105,18 +104,16 @@ class AsFT(Anchored, AnswerHolding):
     def protect(self, anchors: AnchorSet) -> None:
         """Penalise or limit the update of the configured model."""
         assert self.model is not None
-        options = {
-            "resumed": self.adapter is not None,
-            "allow_unpenalised": self.allow_unpenalised,
-            "anchors_on_host": self.anchors_on_host,
-        }
-        penalised = anchors
-        if self.drift_budget is not None:
-            self.budget = DriftBudget(self.model, anchors, self.drift_budget, **options)
-            penalised = replace(anchors, terms=tuple(term for term in anchors.terms if not term.relative))
-        if penalised.terms:
-            self.penalty = UpdatePenalty(self.model, penalised, scale_update=self.scale_update, **options)
-        elif self.conflict == "project" and self.answers is None:
+        self.penalty, self.budget = HeldUpdate.of(
+            self.model,
+            anchors,
+            self.drift_budget,
+            scale_update=self.scale_update,
+            resumed=self.adapter is not None,
+            allow_unpenalised=self.allow_unpenalised,
+            anchors_on_host=self.anchors_on_host,
+        )
+        if self.penalty is None and self.conflict == "project" and self.answers is None:
             raise ConfigurationError(
                 "conflict: project needs something with a gradient that protects, and a drift budget alone has none. Leave "
                 "conflict out, or give answers."
