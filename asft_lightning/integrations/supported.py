@@ -1,12 +1,10 @@
 """What of a ``transformers.Trainer`` a model cannot be held under: it ends in an error that says what to do instead."""
 
-from accelerate.utils import DistributedType
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.sharding import sharded_over
 
-_SHARDING = {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM}
 _STEPPING_BACKWARD = ("lomo", "layerwise")
 """In the names of optimizers that step while the backward pass is under way."""
 
@@ -22,11 +20,12 @@ def require_supported(trainer: Trainer) -> None:
             "what holds a model is bound to it when the trainer is made, and model_init makes another one later. Give "
             "`model` instead."
         )
-    kind = trainer.accelerator.distributed_type
-    if kind in _SHARDING or sharded_over(trainer.model) is not None:
+    sharding = {"fsdp": trainer.is_fsdp_enabled, "deepspeed": trainer.is_deepspeed_enabled}
+    if any(sharding.values()) or sharded_over(trainer.model) is not None:
+        name = next((name for name, is_on in sharding.items() if is_on), "its own tensors")
         raise ConfigurationError(
-            f"a model is held on one device or under DDP here, and this one would be sharded ({kind.value}). Leave fsdp and "
-            "deepspeed out, or train with asft-lightning fit, which has FSDP2."
+            f"a model is held on one device or under DDP here, and this one would be sharded (by {name}). Leave that out, or "
+            "train with asft-lightning fit, which has FSDP2."
         )
     optimizer = str(getattr(trainer.args.optim, "value", trainer.args.optim))
     if any(kind in optimizer for kind in _STEPPING_BACKWARD):

@@ -4,7 +4,7 @@ import pytest
 from kit import tiny
 from kit.trainers import Run, SafeSFTTrainer
 from peft import LoraConfig
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from trl import SFTTrainer
 
 from asft_lightning import (
@@ -102,6 +102,22 @@ def test_optimizers_without_a_step(run, optimizer):
 def test_a_model_that_is_made_later(run):
     with pytest.raises(ConfigurationError, match=r"model_init makes another one later. Give `model`"):
         run.trainer(AsFTTrainer, model=None, model_init=run.model, anchors=[Shrinkage()])
+
+
+@pytest.mark.parametrize("how", ["fsdp", "deepspeed"])
+def test_a_trainer_that_would_shard(run, how):
+    """Without a GPU neither does; both say so by a flag."""
+
+    class Sharding(Trainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            setattr(self, f"is_{how}_enabled", True)
+
+    class Safe(AsFTTrainer, Sharding):
+        pass
+
+    with pytest.raises(ConfigurationError, match=rf"this one would be sharded \(by {how}\). Leave that out"):
+        run.trainer(Safe, anchors=[Shrinkage()])
 
 
 @EVERY_KIND

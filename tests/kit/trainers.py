@@ -5,7 +5,7 @@ from copy import deepcopy
 import torch
 from datasets import Dataset
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
@@ -75,7 +75,7 @@ class Run:
         """Those of a quiet run in float32 on the rows in their order."""
         usual = {
             "per_device_train_batch_size": batch_size, "num_train_epochs": 2, "learning_rate": RATE, "weight_decay": 0.0,
-            "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "train_sampling_strategy": "sequential", "use_cpu": True,
+            "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "use_cpu": True,
             "report_to": [], "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1, "bf16": False,
             "gradient_checkpointing": False,
         }  # fmt: skip
@@ -90,7 +90,9 @@ class Run:
             usual["train_dataset"] = Dataset.from_list(self.rows)
         else:
             usual |= {"train_dataset": self.rows, "data_collator": DataCollatorForSeq2Seq(tokenizer)}
-        return kind(**usual | settings)
+        trainer = kind(**usual | settings)
+        trainer._get_train_sampler = lambda *_: SequentialSampler(trainer.train_dataset)
+        return trainer
 
     def theirs(self, kind, args=None, **settings):
         """{name: weight} that a trainer of this kind ends with."""
