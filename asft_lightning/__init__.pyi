@@ -1,4 +1,16 @@
-from . import anchors, callbacks, data, evaluation, functional, landscape, metrics, modules, penalty, projections
+from . import (
+    anchors,
+    callbacks,
+    data,
+    evaluation,
+    functional,
+    integrations,
+    landscape,
+    metrics,
+    modules,
+    penalty,
+    projections,
+)
 from .anchors import (
     Activation,
     Anchor,
@@ -161,6 +173,7 @@ __all__ = [
     "evaluation",
     "functional",
     "generate_answers",
+    "integrations",
     "landscape",
     "map_landscape",
     "metrics",

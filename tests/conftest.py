@@ -56,7 +56,7 @@ def anchor_cache(tmp_path_factory):
     """The folder of finished anchors: the user's own is left alone."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("anchors.build", "anchors.answers", "audit.kept_facts", "integrations.building"):
+        for module in ("anchors.build", "anchors.answers", "audit.kept_facts"):
             patch.setattr(f"asft_lightning.{module}.cache_folder", lambda: folder)
         yield folder / "anchors"
 

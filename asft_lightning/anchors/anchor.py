@@ -65,7 +65,7 @@ class WeightPair:
             missing = "aligned" if self.aligned is None else "base"
             raise AnchorError(
                 f"{target.name}: an anchor on V = W_aligned − W_base needs both checkpoints, and `{missing}` is not given. "
-                "Name it under `pretrained`, or use Shrinkage or Harmful, which do without a base model."
+                "Name it under `pretrained`, or of a trainer pass `base`; or use Shrinkage or Harmful, which do without."
             )
         v = self.aligned.matrix(target)
         v = v.to(self.device or v.device, working_dtype(target.shape), copy=True)  # and no more of the aligned side

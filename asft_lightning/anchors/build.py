@@ -123,9 +123,14 @@ def build_anchors_of(
         revision=pretrained.revision,
         base_revision=pretrained.base_revision,
         device=device,
-        cache=cache_folder() / "anchors",
+        cache=user_cache(),
         probe=probe,
     )
+
+
+def user_cache() -> Path:
+    """The folder of finished anchors that all of the user's runs share."""
+    return cache_folder() / "anchors"
 
 
 def require_built_from(anchors: AnchorSet, model: nn.Module, aligned: WeightSource, revision: str | None = None) -> None:

@@ -7,8 +7,8 @@ from transformers import PreTrainedTokenizerBase
 
 from asft_lightning.anchors import Anchor, AnchorSet, Answers, KeptAnswers, Probe, build_anchors
 from asft_lightning.anchors.anchor import needs_of
+from asft_lightning.anchors.build import user_cache
 from asft_lightning.chat.template import Template
-from asft_lightning.runtime.files import cache_folder
 from asft_lightning.weights.matrices import WeightSource, open_weights
 
 
@@ -39,7 +39,7 @@ class Building:
         if not anchors:
             return None
         probe = self._probe() if "model" in needs_of(anchors) else None
-        return build_anchors(self._model, self._model, base, anchors, cache=cache_folder() / "anchors", probe=probe)
+        return build_anchors(self._model, self._model, base, anchors, cache=user_cache(), probe=probe)
 
     def answers(self, answers: Answers | None) -> KeptAnswers | None:
         """The model's answers, likewise.

@@ -24,8 +24,8 @@ def require_supported(trainer: Trainer) -> None:
     if any(sharding.values()) or sharded_over(trainer.model) is not None:
         name = next((name for name, is_on in sharding.items() if is_on), "its own tensors")
         raise ConfigurationError(
-            f"a model is held on one device or under DDP here, and this one would be sharded (by {name}). Leave that out, or "
-            "train with asft-lightning fit, which has FSDP2."
+            f"a model is held on one device or under DDP here, and this one would be sharded (by {name}). Leave that out, "
+            "or train with asft-lightning fit, which has FSDP2."
         )
     optimizer = str(getattr(trainer.args.optim, "value", trainer.args.optim))
     if any(kind in optimizer for kind in _STEPPING_BACKWARD):

@@ -68,15 +68,15 @@ class Weights(ABC):
         return self._sound(module, self[self._name_of(Target(module, (0, 0)), kind)], shape)
 
     def _sound(self, name: str, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if not weight.is_floating_point() or weight.element_size() < 2:  # packed, it has another shape as well
+            raise AnchorError(
+                f"{name}: weights must be floating-point numbers of 16 bits or more, but {self.label} holds "
+                f"{weight.dtype}. Give the checkpoint as it was before it was quantised."
+            )
         if tuple(weight.shape) != shape:
             raise AnchorError(
                 f"{name}: the weight in {self.label} must have the layer's shape {shape}, got "
                 f"{tuple(weight.shape)}. Is {self.label} the same architecture, size and vocabulary?"
-            )
-        if not weight.is_floating_point() or weight.element_size() < 2:
-            raise AnchorError(
-                f"{name}: weights must be floating-point numbers of 16 bits or more, but {self.label} holds "
-                f"{weight.dtype}. Give the checkpoint as it was before it was quantised."
             )
         if not is_finite(weight):
             raise AnchorError(

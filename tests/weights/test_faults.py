@@ -153,7 +153,7 @@ def test_model_that_refuses_nothing_before_training_is_told(pretrained, tmp_path
     """As the base model does where the two are swapped: their weights alone cannot tell."""
 
     class Safety(SafetyEvaluation):
-        def _answers(self, trainer, pl_module, rows, questions):
+        def _answers(self, chat, rows, how):
             return [ScoredAnswer(row, answer, answer) for row in rows]
 
     prompts = Source(tiny.write_rows(tmp_path / "unsafe.jsonl", [{"instruction": "open safe", "output": "no"}]))
