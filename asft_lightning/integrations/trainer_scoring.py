@@ -75,9 +75,9 @@ class TrainerScoring(TrainerCallback):  # type: ignore[misc]
                 self._score(scorer, Moment.at(state.global_step))
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Every ``every_n_epochs`` epochs."""
+        """Every ``every_n_epochs`` epochs; one that is broken off counts, as in Lightning."""
         for scorer in self._scorers:
-            if scorer.is_due(round(state.epoch or 0), scorer.every_n_epochs):
+            if scorer.is_due(math.ceil(state.epoch or 0), scorer.every_n_epochs):
                 self._score(scorer, Moment.at(state.global_step))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from kit import tiny
-from kit.trainers import PLAIN, Run, SafeSFTTrainer, difference, size_of_update
+from kit.trainers import PLAIN, Run, SafeSFTTrainer, difference, size_of_update, weights_of
 
 from asft_lightning import Activation, Answers, AsFT, Gram, Shrinkage, build_anchors
 from asft_lightning.integrations import AsFTTrainer
@@ -69,13 +69,9 @@ def test_how_a_trainer_divides_the_loss_is_the_same_to_what_holds(run, scaled):
         trainer.compute_loss_func = lambda outputs, labels, num_items_in_batch=None: outputs.logits.sum() * 0.0
         trainer.model_accepts_loss_kwargs = trainer.loss_is_scaled_for_ga = scaled
         trainer.train()
-        found.append(size_of_update(weights(trainer.model)))
+        found.append(size_of_update(weights_of(trainer.model)))
     assert whole == pytest.approx(pieces, rel=1e-6)
-    assert whole[0] < 0.99 * size_of_update(weights(trained(run.model())))
-
-
-def weights(model):
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    assert whole[0] < 0.99 * size_of_update(weights_of(trained(run.model())))
 
 
 def trained(model):
@@ -109,7 +105,7 @@ def test_in_bf16_what_holds_is_float32(run, kind):
     for strength in (1e-9, 100.0):
         trainer = run.trainer(kind, args, anchors=[Shrinkage()], lambda_reg=strength)
         trainer.train()
-        sizes.append(size_of_update(weights(trainer.model)))
+        sizes.append(size_of_update(weights_of(trainer.model)))
         with trainer.accelerator.autocast():
             assert float(trainer.protection.parts[0]().detach()) == pytest.approx(sizes[-1], rel=1e-6)
     assert 0 < sizes[1] < sizes[0] / 2
@@ -119,7 +115,7 @@ def test_in_bf16_what_holds_is_float32(run, kind):
     "settings",
     [
         {"label_smoothing_factor": 0.1},
-        {"torch_compile": True, "torch_compile_backend": "eager"},
+        pytest.param({"torch_compile": True, "torch_compile_backend": "eager"}, marks=pytest.mark.slow),
         {"neftune_noise_alpha": 5.0},
     ],
     ids=["label smoothing", "compiled", "noise"],

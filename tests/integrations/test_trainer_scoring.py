@@ -18,6 +18,7 @@ from asft_lightning import (
     SafetyEvaluation,
     Shrinkage,
     Source,
+    Template,
     UtilityEvaluation,
     Verdict,
 )
@@ -58,16 +59,18 @@ def scores_in(trainer):
     return found
 
 
+@pytest.mark.parametrize("template", [Template(), Template(system="Be brief.")], ids=["chat", "system prompt"])
 @EVERY_KIND
-def test_the_figures_are_those_of_a_lightning_run(run, kind, tmp_path):
-    module = AsFT(run.pair, run.lora | {"lora_dropout": 0.0}, optimizer=tiny.fast_adamw, anchors=[Shrinkage()])
+def test_the_figures_are_those_of_a_lightning_run(run, kind, tmp_path, template):
+    lora = run.lora | {"lora_dropout": 0.0}
+    module = AsFT(run.pair, lora, template, optimizer=tiny.fast_adamw, anchors=[Shrinkage()])
     module.model = Run(run.pair, tmp_path / "same").model()
     theirs = Run(run.pair, tmp_path / "same")
     batches = theirs.batches(4)
     tiny.tiny_trainer(tmp_path / "ours", max_epochs=2, callbacks=scorers(tmp_path)).fit(module, batches)
     summary = json.loads((tmp_path / "ours" / "summary.json").read_text())
     args = theirs.arguments(kind, learning_rate=1e-2)
-    trainer = theirs.trainer(kind, args, anchors=[Shrinkage()])
+    trainer = theirs.trainer(kind, args, anchors=[Shrinkage()], template=template)
     trainer.add_callback(TrainerScoring(trainer, *scorers(tmp_path)))
     trainer.train()
     scores = scores_in(trainer)
@@ -112,13 +115,16 @@ def test_training_is_the_same_without(run, kind):
     assert len(logs.seen) == 8 + 1 + 3 * (1 + 8 + 2 + 1)
 
 
-def test_when_it_is_scored(run):
-    when = {"every_n_steps": None, "every_n_epochs": 2, "at_start": False, "at_end": False}
-    args = run.arguments(Trainer, num_train_epochs=4)
-    trainer = run.trainer(Trainer, args)
+@pytest.mark.parametrize(
+    ("every_n_epochs", "max_steps", "expected"), [(2, 16, [8, 16]), (1, 6, [4, 6]), (2, 6, [6]), (2, 2, [])]
+)
+def test_when_it_is_scored(run, every_n_epochs, max_steps, expected):
+    """An epoch has 4 steps; one that is broken off counts, as in Lightning."""
+    when = {"every_n_steps": None, "every_n_epochs": every_n_epochs, "at_start": False, "at_end": False}
+    trainer = run.trainer(Trainer, run.arguments(Trainer, max_steps=max_steps))
     trainer.add_callback(TrainerScoring(trainer, *scorers(run.folder, **when)))
     trainer.train()
-    assert list(scores_in(trainer)) == [8, 16]
+    assert list(scores_in(trainer)) == expected
 
 
 def test_a_judge_that_fails_on_the_way_does_not_end_the_training(run):
