@@ -43,7 +43,7 @@ class AsFTTrainer(Trainer):  # type: ignore[misc]
 
     Args:
         anchors: The variants to sum, e.g. ``[Gram()]``; or an :class:`AnchorSet` that was built before, which a model whose
-            weights are quantised needs. None for held answers alone.
+            weights are quantised needs. Empty for held answers alone.
         base: The unaligned model, for variants on V = W_aligned − W_base: hub id, directory, live module or tensors.
         lambda_reg: λ ≥ 0 of the anchors' penalty.
         drift_budget: Limit the drift to this instead, as :class:`AsFT` does; for one ``Activation`` among the anchors.

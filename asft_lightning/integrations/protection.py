@@ -59,7 +59,7 @@ class Protection:
         answers: Answers | None,
         resumed: bool,
     ) -> None:
-        self.model, self.binding = model, binding
+        self.model, self._binding = model, binding
         self._anchors, self._kept, self._answers = anchors, kept, answers
         self._held = HeldUpdate(None, None)
         self._answer_penalty: AnswerPenalty | None = None
@@ -85,11 +85,11 @@ class Protection:
             self._held = HeldUpdate.of(
                 self.model,
                 self._anchors,
-                self.binding.drift_budget,
-                scale_update=self.binding.scale_update,
+                self._binding.drift_budget,
+                scale_update=self._binding.scale_update,
                 resumed=resumed,
-                allow_unpenalised=self.binding.allow_unpenalised,
-                anchors_on_host=self.binding.anchors_on_host,
+                allow_unpenalised=self._binding.allow_unpenalised,
+                anchors_on_host=self._binding.anchors_on_host,
             )
         self.parts.to(next(self.model.parameters()).device)
 
@@ -111,8 +111,8 @@ class Protection:
             self._figures["drift"] = budget.drift().detach()
         if penalty is not None:
             size = penalty()
-            parts.append(size * self.binding.lambda_reg)
-            self._figures |= {"penalty": size.detach(), "lambda": self.binding.lambda_reg}
+            parts.append(size * self._binding.lambda_reg)
+            self._figures |= {"penalty": size.detach(), "lambda": self._binding.lambda_reg}
         if self._answer_penalty is not None and self._answers is not None:
             distance: Tensor = self._answer_penalty(self.model, step)
             weight = self._answers.weight if self._answer_budget is None else self._answer_budget.weight.clone()

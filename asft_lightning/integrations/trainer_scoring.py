@@ -56,7 +56,7 @@ class TrainerScoring(TrainerCallback):  # type: ignore[misc]
         is_held = isinstance(trainer, AsFTTrainer)
         own = trainer.template if is_held else Template()
         self._trainer, self._scorers = trainer, scorers
-        self._chat = _Chat(trainer.model, tokenizer_of(trainer, "scoring"), own if template is None else template)
+        self._tokenizer, self._template = tokenizer_of(trainer, "scoring"), own if template is None else template
         for scorer in scorers:
             scorer.load_rows()
             if is_held:
@@ -89,10 +89,11 @@ class TrainerScoring(TrainerCallback):  # type: ignore[misc]
     def _score(self, scorer: ScoringCallback, moment: Moment) -> None:
         args, accelerator = self._trainer.args, self._trainer.accelerator
         rows = scorer.rows_to_ask(args.process_index, args.world_size)
+        chat = _Chat(self._trainer.model, self._tokenizer, self._template)  # a trainer may have made its model anew
         # A log in eval mode leaves alone what a trainer gathers of its steps until it logs them itself.
-        with undisturbed(self._chat.model):
+        with undisturbed(chat.model):
             how = Asking(accelerator.autocast, args.process_index)
-            given, problem = scorer.answered(self._chat, rows, how, moment)
+            given, problem = scorer.answered(chat, rows, how, moment)
             metrics, findings = scorer.scored(given, problem)
             if args.world_size > 1:
                 for metric in metrics.values():

@@ -139,6 +139,17 @@ def test_what_holds_is_logged_beside_the_task_loss(run, answers, kind):
     assert steps[0]["loss"] == plain.state.log_history[0]["loss"]
 
 
+def test_answers_are_held_in_train_mode_after_an_evaluation(run, answers):
+    args, modes = run.arguments(AsFTTrainer, eval_strategy="steps", eval_steps=1), []
+    trainer = run.trainer(AsFTTrainer, args, answers=answers, eval_dataset=run.rows)
+    trainer.model.register_forward_pre_hook(
+        lambda model, args, inputs: modes.append(("labels" in inputs, model.training)), with_kwargs=True
+    )
+    trainer.train()
+    assert modes.count((False, True)) == 8 and modes.count((True, True)) == 8 and (False, False) not in modes
+    assert not any("penalty" in log or "answer_weight" in log for log in trainer.state.log_history if "eval_loss" in log)
+
+
 def test_anchors_that_were_built_before(run):
     anchors = build_anchors(run.model(), run.pair.aligned, run.pair.base, [Gram()], progress=False)
     built = run.theirs(AsFTTrainer, anchors=anchors, lambda_reg=5.0)

@@ -127,6 +127,17 @@ def test_when_it_is_scored(run, every_n_epochs, max_steps, expected):
     assert list(scores_in(trainer)) == expected
 
 
+def test_a_model_that_is_made_anew_is_what_is_scored(run):
+    found = []
+    for model in ({"model": run.model()}, {"model": None, "model_init": run.model}):
+        trainer = run.trainer(Trainer, run.arguments(Trainer, learning_rate=1e-2), **model)
+        trainer.add_callback(TrainerScoring(trainer, *scorers(run.folder)))
+        trainer.train()
+        found.append((run.folder / "theirs" / "generations" / "safety-after.jsonl").read_text())
+    before = (run.folder / "theirs" / "generations" / "safety-before.jsonl").read_text()
+    assert found[0] == found[1] != before
+
+
 def test_a_judge_that_fails_on_the_way_does_not_end_the_training(run):
     calls = []
 
