@@ -111,6 +111,18 @@ def test_in_bf16_what_holds_is_float32(run, kind):
     assert 0 < sizes[1] < sizes[0] / 2
 
 
+def test_what_holds_is_scaled_as_the_task_is(run, holds):
+    """As under fp16, which needs a GPU: a scaler's steps are the same steps, though its scale doubles with each."""
+    found, scaler = [], torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=1)
+    for used in (None, scaler):
+        args = run.arguments(AsFTTrainer, gradient_accumulation_steps=2)
+        trainer = run.trainer(AsFTTrainer, args, base=run.pair.base, **holds["both"])
+        trainer.accelerator.scaler = used
+        trainer.train()
+        found.append(weights_of(trainer.model))
+    assert difference(*found) < 1e-6 and scaler.get_scale() == 2.0**14
+
+
 @pytest.mark.parametrize(
     "settings",
     [

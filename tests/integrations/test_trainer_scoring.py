@@ -5,6 +5,7 @@ import json
 import pytest
 from kit import tiny
 from kit.trainers import PLAIN, Run, SafeSFTTrainer, difference, weights_of
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import Trainer, TrainerCallback
 
 from asft_lightning import (
@@ -125,6 +126,17 @@ def test_when_it_is_scored(run, every_n_epochs, max_steps, expected):
     trainer.add_callback(TrainerScoring(trainer, *scorers(run.folder, **when)))
     trainer.train()
     assert list(scores_in(trainer)) == expected
+
+
+def test_the_trainers_own_loggers_have_the_scores(run, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(run.folder / "events"))
+    trainer = run.trainer(AsFTTrainer, run.arguments(AsFTTrainer, report_to=["tensorboard"]), anchors=[Shrinkage()])
+    trainer.add_callback(TrainerScoring(trainer, *scorers(run.folder)))
+    trainer.train()
+    events = EventAccumulator(str(run.folder / "events")).Reload()
+    scores = {event.step: event.value for event in events.Scalars("train/safety/harmful_score")}
+    assert scores == pytest.approx({step: logs[-3]["safety/harmful_score"] for step, logs in scores_in(trainer).items()})
+    assert [event.step for event in events.Scalars("train/penalty")] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_a_model_that_is_made_anew_is_what_is_scored(run):
