@@ -26,7 +26,9 @@ PLAIN = {AsFTTrainer: Trainer, SafeSFTTrainer: SFTTrainer}
 
 
 class Batches(LightningDataModule):
-    """Some examples in their order."""
+    """Some examples in their order, none of them unsafe."""
+
+    unsafe_prompts = frozenset()
 
     def __init__(self, examples, batch_size, collate):
         super().__init__()
