@@ -38,6 +38,7 @@ from .callbacks import (
 from .chat.rows import Row, Turn
 from .chat.template import Template
 from .chat.thoughts import split_thought
+from .commands.generate import ask
 from .commands.landscape import map_landscape
 from .commands.protect import protect
 from .data import CATALOGUE, Audit, LabelledDataModule, MixtureDataModule, Source
@@ -86,6 +87,8 @@ from .penalty.full_update_penalty import FullUpdatePenalty
 from .penalty.state_penalty import StatePenalty
 from .penalty.update_penalty import UpdatePenalty
 from .projections import OffAnchorShrinkage, Projection, SafeLoRA, SafeMERGE, SafetyVector
+from .runs.folder import RunFolder
+from .runs.summary import Summary
 from .runtime.strategies import FSDP2Strategy
 from .weights.pretrained import Pretrained
 
@@ -148,6 +151,7 @@ __all__ = [
     "Row",
     "RubricEvaluation",
     "RubricScore",
+    "RunFolder",
     "SafeAccuracy",
     "SafeLoRA",
     "SafeMERGE",
@@ -158,6 +162,7 @@ __all__ = [
     "StatePenalty",
     "StorageError",
     "Subspace",
+    "Summary",
     "Template",
     "TrainingError",
     "Turn",
@@ -167,6 +172,7 @@ __all__ = [
     "Verdict",
     "WiScore",
     "anchors",
+    "ask",
     "build_anchors",
     "callbacks",
     "data",

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from asft_lightning.anchors.module_anchor import ModuleAnchor
-from asft_lightning.anchors.report import remarks, spectrum_table
+from asft_lightning.anchors.report import remarks, spectrum_html, spectrum_table
 from asft_lightning.anchors.soundness import require_sound
 from asft_lightning.anchors.term import AnchorTerm
 from asft_lightning.errors import AnchorError
@@ -96,6 +96,15 @@ class AnchorSet:
     def __str__(self) -> str:
         """The spectrum of each module as a table of plain text, and what it means in plain words."""
         return "\n".join([spectrum_table(self.terms), "", *remarks(self.terms, self.shapes)])
+
+    def __repr__(self) -> str:
+        """Which anchors, of how many modules, in a line."""
+        labels = " + ".join(term.label for term in self.terms)
+        return f"AnchorSet({labels} of {len(self.shapes)} modules, {self.num_bytes / 2**20:.2f} MiB)"
+
+    def _repr_html_(self) -> str:
+        """The same as ``str``, in a notebook, with the picture of :func:`spectrum_picture` where there is one."""
+        return spectrum_html(self.terms, self.shapes)
 
     def _contents(self) -> tuple[dict[str, Tensor], str]:
         tensors: dict[str, Tensor] = {}

@@ -1,14 +1,17 @@
 """Anchors for people: the spectrum of each module as a table, what it means in plain words, and a picture of it."""
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from io import BytesIO
 from pathlib import Path
 
 from asft_lightning.anchors.module_anchor import ModuleAnchor
 from asft_lightning.anchors.term import AnchorTerm, by_module
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.runtime.extras import require_extra
+from asft_lightning.runtime.extras import is_installed, require_extra
 from asft_lightning.runtime.plain import plain
-from asft_lightning.runtime.terminal import as_text
+from asft_lightning.runtime.terminal import as_html, as_text
 
 _MEANINGS = (
     (0.05, "no eigenvalue of C reaches 0.05, so the anchor does not anchor: the penalty is plain shrinkage of the update."),
@@ -16,12 +19,29 @@ _MEANINGS = (
     (2.0, "an eigenvalue of C above 2 repels: moving along V costs more than leaving it."),
 )
 _LIKE_SHRINKAGE = 0.99
+_HEADINGS = ("module", "anchor", "‖V‖_F", "trace C", "largest c", "kept", "energy", "error bound", "KiB")
 
 
 def spectrum_table(terms: Sequence[AnchorTerm]) -> str:
     """A line for each module and anchor: ‖V‖_F, trace and largest eigenvalue of C, directions kept, energy, bound, size."""
-    headings = ["module", "anchor", "‖V‖_F", "trace C", "largest c", "kept", "energy", "error bound", "KiB"]
-    return as_text(headings, [[name, label, *_figures(anchor)] for name, label, anchor in by_module(terms)], texts=2)
+    return as_text(_HEADINGS, _rows(terms), texts=2)
+
+
+def spectrum_html(terms: Sequence[AnchorTerm], shapes: Mapping[str, tuple[int, int]]) -> str:
+    """The same for a notebook, with what it means in words, and a picture where matplotlib and a map are there.
+
+    Args:
+        terms: The anchors.
+        shapes: {module: (d_out, d_in)} of the weights that they are for.
+    """
+    said = "".join(f"<p>{escape(plain(remark))}</p>" for remark in remarks(terms, shapes))
+    if not (is_installed("matplotlib") and _panels(terms)):
+        return as_html(_HEADINGS, _rows(terms), texts=2) + said
+    picture = BytesIO()
+    spectrum_picture(terms, picture)
+    uri = f"data:image/png;base64,{b64encode(picture.getvalue()).decode()}"
+    alt = "Eigenvalues of C, a panel a kind of projection, a line a layer"
+    return f'{as_html(_HEADINGS, _rows(terms), texts=2)}{said}<img src="{uri}" alt="{alt}">'
 
 
 def remarks(terms: Sequence[AnchorTerm], shapes: Mapping[str, tuple[int, int]]) -> list[str]:
@@ -38,7 +58,7 @@ def remarks(terms: Sequence[AnchorTerm], shapes: Mapping[str, tuple[int, int]]) 
     return [*told, size]
 
 
-def spectrum_picture(terms: Sequence[AnchorTerm], path: str | Path) -> None:
+def spectrum_picture(terms: Sequence[AnchorTerm], path: str | Path | BytesIO) -> None:
     """Write a PNG: the eigenvalues of C, one panel a kind of projection, one line a layer.
 
     Raises:
@@ -51,10 +71,7 @@ def spectrum_picture(terms: Sequence[AnchorTerm], path: str | Path) -> None:
     from matplotlib.figure import Figure  # no pyplot: a notebook's backend stays as it is
     from matplotlib.ticker import MaxNLocator
 
-    panels: dict[str, list[ModuleAnchor]] = {}
-    for name, label, anchor in by_module(terms):
-        if anchor.eigenvalues is not None and len(anchor.eigenvalues):
-            panels.setdefault(f"{label}, {name.rpartition('.')[2]}", []).append(anchor)
+    panels = _panels(terms)
     if not panels:
         raise ConfigurationError("a picture shows the eigenvalues of C, and these anchors have no map. Show the table only.")
     figure = Figure(figsize=(4 * len(panels) + 1, 3.6), layout="constrained")
@@ -74,6 +91,19 @@ def spectrum_picture(terms: Sequence[AnchorTerm], path: str | Path) -> None:
     depth = ScalarMappable(Normalize(0, max(1, max(map(len, panels.values())) - 1)), colours)
     figure.colorbar(depth, ax=axes[0].tolist(), label="layer", ticks=MaxNLocator(integer=True))
     figure.savefig(path, dpi=120, format="png")
+
+
+def _panels(terms: Sequence[AnchorTerm]) -> dict[str, list[ModuleAnchor]]:
+    """{title: the anchors of one kind of projection, a layer each}, of those with a map."""
+    panels: dict[str, list[ModuleAnchor]] = {}
+    for name, label, anchor in by_module(terms):
+        if anchor.eigenvalues is not None and len(anchor.eigenvalues):
+            panels.setdefault(f"{label}, {name.rpartition('.')[2]}", []).append(anchor)
+    return panels
+
+
+def _rows(terms: Sequence[AnchorTerm]) -> list[list[str]]:
+    return [[name, label, *_figures(anchor)] for name, label, anchor in by_module(terms)]
 
 
 def _figures(anchor: ModuleAnchor) -> list[str]:

@@ -12,7 +12,8 @@ from asft_lightning.commands.finished_run import FinishedRun
 from asft_lightning.evaluation import end_ids
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
-from asft_lightning.runs.summary import RunFacts, Score, Summary
+from asft_lightning.runs.score import Score
+from asft_lightning.runs.summary import RunFacts, Summary
 from asft_lightning.runtime.files import require_absent, user_path, whole_folder, write_atomically
 from asft_lightning.runtime.terminal import as_markdown, markdown, markdown_code, say
 from asft_lightning.weights.merging import logits_of, merge, require_same_logits

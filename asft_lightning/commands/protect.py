@@ -14,6 +14,7 @@ from asft_lightning.data import Source
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules.lora_config import PAPER_LORA
 from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runtime.exits import without_noise
 from asft_lightning.runtime.files import user_path, write_atomically
 from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.hashing import text_hash
@@ -120,7 +121,8 @@ def protect(
     _write(file, text)
     line = f"asft-lightning fit --config {file}"
     say(text, f"written to {file}", f"to go on if it is ended: {line} --ckpt_path auto; to change anything else: {line}", "")
-    fit(["fit", "--config", str(file)])
+    with without_noise():  # from Python as on the command line
+        fit(["fit", "--config", str(file)])
     return RunFolder(Path(out))
 
 

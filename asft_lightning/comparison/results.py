@@ -12,7 +12,8 @@ from asft_lightning.comparison.spec import SEED
 from asft_lightning.comparison.verdicts import Judged, read_verdicts
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
-from asft_lightning.runs.summary import RunFacts, Score, Summary
+from asft_lightning.runs.score import Score
+from asft_lightning.runs.summary import RunFacts, Summary
 
 SCORES = {
     "safety/harmful_score": "harmful_score",

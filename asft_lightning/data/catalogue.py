@@ -130,3 +130,4 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         ),
     }
 )
+"""{name: the data set that ``catalogue:NAME`` stands for}."""

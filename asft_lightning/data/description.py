@@ -11,7 +11,7 @@ from asft_lightning.data.conversations import UNREAD
 from asft_lightning.data.example import Example
 from asft_lightning.data.mixture import Mixture
 from asft_lightning.functional import IGNORE_INDEX
-from asft_lightning.runtime.terminal import make_table, say, show
+from asft_lightning.runtime.terminal import as_html, make_table, say, show
 
 _PASSED_OVER = {
     "where": "not where",
@@ -21,9 +21,21 @@ _PASSED_OVER = {
     "blank_turns": "blank turns",
 }
 """{count of a pool: how it reads}."""
+_HEADINGS = ("source", "kind", "rows", "cut", "passed over", "tokens of prompt", "of answer")
 
 
-def describe(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, examples: int = 2) -> dict[str, Any]:
+class Description(dict[str, Any]):
+    """What :func:`describe` says, a mapping of plain data that a notebook shows as a table."""
+
+    def __repr__(self) -> str:
+        """What is trained on, in a line."""
+        return f"Description({_total(self)})"
+
+    def _repr_html_(self) -> str:
+        return as_html(_HEADINGS, [_cells(source) for source in self["sources"]], texts=2) + f"<p>{_total(self)}</p>"
+
+
+def describe(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, examples: int = 2) -> Description:
     """A mixture in plain data.
 
     Args:
@@ -38,36 +50,40 @@ def describe(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, examples: int
         ``tokens`` (of prompt and answer: least, median, 95th percentile, most) and ``examples`` (``text`` as the model
         sees it, and what of it is ``learnt``).
     """
-    return {
+    sources = [
+        {
+            "name": pool.name,
+            "kind": pool.kind,
+            "counts": {**pool.counts, "trained": len(drawn), "truncated": sum(example.truncated for example in drawn)},
+            "tokens": _token_counts(drawn),
+            "examples": [_written(example, tokenizer) for example in drawn[:examples]],
+        }
+        for pool in mixture.pools
+        if (drawn := [example for example in mixture.trained if example.source == pool.name])
+    ]
+    facts: dict[str, Any] = {
         "rows": dict(Counter(example.kind for example in mixture.trained).most_common()),
         "held_out": len(mixture.held_out),
         **({} if mixture.audit is None else {"audit": mixture.audit}),
-        "sources": [
-            {
-                "name": pool.name,
-                "kind": pool.kind,
-                "counts": {**pool.counts, "trained": len(drawn), "truncated": sum(example.truncated for example in drawn)},
-                "tokens": _token_counts(drawn),
-                "examples": [_written(example, tokenizer) for example in drawn[:examples]],
-            }
-            for pool in mixture.pools
-            if (drawn := [example for example in mixture.trained if example.source == pool.name])
-        ],
     }
+    return Description(facts, sources=sources)
 
 
 def show_description(description: dict[str, Any]) -> None:
     """Print :func:`describe`'s result as a table, with the first row of each source below it."""
-    headings = ["source", "kind", "rows", "cut", "passed over", "tokens of prompt", "of answer"]
-    show(make_table(headings, [_cells(source) for source in description["sources"]], "Training rows", texts=2))
-    kinds = ", ".join(f"{number} {kind}" for kind, number in description["rows"].items())
-    say(f"{sum(description['rows'].values())} in all: {kinds}; {description['held_out']} held out")
+    show(make_table(_HEADINGS, [_cells(source) for source in description["sources"]], "Training rows", texts=2))
+    say(_total(description))
     for source in description["sources"]:
         say(
             "",
             f"── {source['name']}, {source['kind']}: first row, then what of it is learnt",
             *source["examples"][0].values(),
         )
+
+
+def _total(description: dict[str, Any]) -> str:
+    kinds = ", ".join(f"{number} {kind}" for kind, number in description["rows"].items())
+    return f"{sum(description['rows'].values())} in all: {kinds}; {description['held_out']} held out"
 
 
 def _cells(source: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from asft_lightning.chat.rows import Row
 from asft_lightning.chat.template import Rendered, Template
 from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.data.audit import Audit
-from asft_lightning.data.description import describe
+from asft_lightning.data.description import Description, describe
 from asft_lightning.data.example_batches import ExampleBatches
 from asft_lightning.data.mixture import Mixture, Poison, mix
 from asft_lightning.data.mixture_sources import named, pools, require_sources
@@ -126,11 +126,11 @@ class MixtureDataModule(ExampleBatches):
         facts = self.mixture.facts()
         return {"data_sha256": self._identity["data_sha256"], **facts}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Description:
         """Hash, counts, token lengths, and the first rows as the model sees them: see :func:`describe`."""
         self.setup()
         assert self.tokenizer is not None
-        description = {"sha256": self._identity["data_sha256"], **describe(self.mixture, self.tokenizer)}
+        description = Description(sha256=self._identity["data_sha256"], **describe(self.mixture, self.tokenizer))
         for source in description["sources"]:
             source["licence"] = self.sources[source["name"]][1].entry.licence
         return description

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from asft_lightning.chat.batching import batches_by_length, padded
 from asft_lightning.chat.rows import trimmed
+from asft_lightning.chat.template import Template
 from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.runtime.sharding import sharded_over
 from asft_lightning.runtime.undisturbed import undisturbed
@@ -21,8 +22,9 @@ from asft_lightning.runtime.undisturbed import undisturbed
 def generate_answers(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[list[int]],
+    prompts: Sequence[list[int] | str],
     *,
+    template: Template = Template(),  # noqa: B008 (frozen)
     max_new_tokens: int = 64,
     batch_size: int = 32,
     temperature: float = 0.0,
@@ -39,12 +41,13 @@ def generate_answers(
     Args:
         model: A Transformers causal LM, or a PEFT model of one.
         tokenizer: Its tokenizer.
-        prompts: Token ids, each ending where the answer begins.
+        prompts: What a user says, or token ids, each ending where the answer begins.
+        template: How prompts that are texts are written, as in training; its end token ends an answer to them.
         max_new_tokens: Longest answer in tokens (the paper takes 512).
         batch_size: Prompts a batch.
         temperature: Of sampling from the model's whole distribution; 0 is greedy.
         seed: Of sampling.
-        opening: What the answers begin with: each of ``prompts`` ends with it, and each answer is given back with it.
+        opening: What the answers begin with, and are given back with; prompts that are token ids end with it.
         ends: Ids of tokens that end an answer, such as a template teaches; the checkpoint's and the tokenizer's do anyway.
         progress: Caption of a progress bar; None for no bar.
         before_batch: Called before each batch; what it raises ends the answering.
@@ -55,11 +58,14 @@ def generate_answers(
     Raises:
         ConfigurationError: If a prompt has token ids that the model has no embedding for.
     """
+    if any(isinstance(prompt, str) for prompt in prompts):
+        ends = {*ends, template.end(tokenizer).token_id}
+    asked = [template.prompt_ids(tokenizer, p, opening=opening) if isinstance(p, str) else p for p in prompts]
     config = _config(model, tokenizer, max_new_tokens, temperature, ends)
-    answer_ids = _generated(model, config, prompts, batch_size, seed, progress, before_batch)
+    answer_ids = _generated(model, config, asked, batch_size, seed, progress, before_batch)
     texts = (
         _continuation(tokenizer, prompt, ids) if opening else tokenizer.decode(ids, skip_special_tokens=True)
-        for prompt, ids in zip(prompts, answer_ids, strict=True)
+        for prompt, ids in zip(asked, answer_ids, strict=True)
     )
     return [trimmed(opening + text) for text in texts]
 

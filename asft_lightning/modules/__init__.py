@@ -15,6 +15,7 @@ from asft_lightning.modules.task_loss import TaskLoss
 
 __all__ = [
     "SBR",
+    "SPPFT",
     "AsFT",
     "ClassifierOutputs",
     "ConstrainedSFT",
@@ -28,4 +29,3 @@ __all__ = [
     "MultiLabelLoss",
     "TaskLoss",
 ]
-__all__ = ["SBR", "SPPFT", "AsFT", "ConstrainedSFT", "Lisa", "LoRAFineTuner", "TaskLoss"]

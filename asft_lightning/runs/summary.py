@@ -1,7 +1,6 @@
 """Summary: what a run measured and what it was, as ``summary.json`` has it; nothing else reads or writes that file."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -9,79 +8,14 @@ from typing import Any, Self
 
 from asft_lightning.errors import AsFTError, ConfigurationError
 from asft_lightning.runs.folder import RunFolder
-from asft_lightning.runs.moment import Moment
+from asft_lightning.runs.score import HEADINGS, Score, number, score_row
 from asft_lightning.runtime.files import write_json
-from asft_lightning.runtime.terminal import make_table, say, show
+from asft_lightning.runtime.terminal import as_html, make_table, say, show
 
 VERSION = 1
 """Of the file's form; a file without one is of the first."""
 
 _FACTS, _VERSION = "run", "version"
-_STEPS = "steps"
-
-
-@dataclass
-class Score:
-    """One metric over a run, in its own unit.
-
-    Args:
-        values: By moment; None where nothing could be scored.
-        details: {what is known beside it: by moment}: ``interval`` [low, high], ``by_category``, ``judged_categories`` (a
-            judge's, of what it found unsafe), ``unscored`` (answers left out).
-    """
-
-    values: dict[Moment, float | None] = field(default_factory=dict)
-    details: dict[str, dict[Moment, Any]] = field(default_factory=dict)
-
-    def record(self, moment: Moment, value: float | None, details: Mapping[str, Any]) -> None:
-        """Add what was measured at a moment."""
-        self.values[moment] = value
-        for name, known in details.items():
-            self.details.setdefault(name, {})[moment] = known
-
-    @property
-    def before(self) -> float | None:
-        """Before training; None where it is not known."""
-        return self.values.get(Moment.BEFORE)
-
-    @property
-    def after(self) -> float | None:
-        """After training; None where it is not known."""
-        return self.values.get(Moment.AFTER)
-
-    @property
-    def steps(self) -> dict[int, float]:
-        """{optimizer step: value} while training, of what could be scored."""
-        return {m.step: value for m, value in self.values.items() if m.step is not None and value is not None}
-
-    def interval(self, moment: Moment) -> tuple[float, float] | None:
-        """Its 95 % interval at a moment; None where there is none."""
-        bounds = self.details.get("interval", {}).get(moment)
-        if bounds is None:
-            return None
-        low, high = map(float, bounds)
-        return low, high
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON has it: ``{"before": x, "after": y, "steps": {"50": z}, "interval": {"before": [low, high], …}, …}``."""
-        entry: dict[str, Any] = {}
-        for moment, value in self.values.items():
-            (entry if moment.step is None else entry.setdefault(_STEPS, {}))[str(moment)] = value
-        return entry | {name: {str(m): known for m, known in by.items()} for name, by in self.details.items()}
-
-    @classmethod
-    def from_plain(cls, entry: Mapping[str, Any]) -> Self:
-        """From what :meth:`plain` gave."""
-        details = {name: by for name, by in entry.items() if name != _STEPS and isinstance(by, Mapping)}
-        values = {name: value for name, value in entry.items() if name not in details and name != _STEPS}
-        steps = {str(int(name)): value for name, value in entry.get(_STEPS, {}).items()}
-        score = cls(
-            {Moment(name): _number(value) for name, value in {**values, **steps}.items()},
-            {name: {Moment(key): known for key, known in by.items()} for name, by in details.items()},
-        )
-        for moment in score.details.get("interval", {}):
-            score.interval(moment)
-        return score
 
 
 @dataclass
@@ -130,9 +64,9 @@ class RunFacts:
             ValueError: If one is not.
         """
         for name in ("lambda_reg", "rows", "harmful_rows", "training_seconds", "peak_memory_mib"):
-            _number(getattr(self, name))
+            number(getattr(self, name))
         for seconds in self.scoring_seconds.values():
-            _number(seconds)
+            number(seconds)
         kinds = {"method": str, "projection": dict, "ended": bool}
         if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(self, name), kind | None)]:
             raise ValueError(f"{wrong[0]} is of another type")
@@ -195,10 +129,20 @@ class Summary:
 
     def show(self, folder: RunFolder) -> None:
         """Print the table of before and after, with the intervals that there are, and where everything is."""
-        rows = [[f"{name} (%)", *_cells(score)] for name, score in self.scores.items()]
-        title = "Before and after fine-tuning, with 95 % intervals"
-        show(make_table(["metric", "before", "after", "change"], rows, title))
+        show(make_table(HEADINGS, self._rows(), "Before and after fine-tuning, with 95 % intervals"))
         say(f"scoring took {sum(self.run.scoring_seconds.values()):.0f} s; written to {folder.summary}")
+
+    def __repr__(self) -> str:
+        """The run's method and scores, in a line."""
+        scores = ", ".join(f"{name} {score.in_short()}" for name, score in self.scores.items())
+        return f"Summary({self.run.method}: {scores or 'no scores'})"
+
+    def _repr_html_(self) -> str:
+        """The table of :meth:`show`, in a notebook."""
+        return as_html(HEADINGS, self._rows())
+
+    def _rows(self) -> list[list[str]]:
+        return [score_row(name, score) for name, score in self.scores.items()]
 
 
 @contextmanager
@@ -211,25 +155,3 @@ def updated(folder: RunFolder) -> Iterator[Summary]:
 
 def _known_facts() -> list[str]:
     return [fact.name for fact in fields(RunFacts) if fact.name != "more"]
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, or None."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)):
-        raise ValueError("no number")
-    return value
-
-
-def _cells(score: Score) -> list[str]:
-    before, after = score.before, score.after
-    change = None if before is None or after is None else after - before
-    ranges = [_range(score.interval(moment)) for moment in (Moment.BEFORE, Moment.AFTER)]
-    return [_figure(before) + ranges[0], _figure(after) + ranges[1], _figure(change, "+")]
-
-
-def _figure(value: float | None, sign: str = "") -> str:
-    return "–" if value is None else f"{value:{sign}.1f}"
-
-
-def _range(interval: tuple[float, float] | None) -> str:
-    return f"  {interval[0]:5.1f} – {interval[1]:5.1f}" if interval else ""

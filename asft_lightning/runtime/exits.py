@@ -48,18 +48,25 @@ class Exit(NamedTuple):
 
 
 @contextmanager
+def without_noise() -> Iterator[None]:
+    """Inside, third parties do not say what a user can do nothing about."""
+    for logger in ("lightning.pytorch.utilities.rank_zero", "bitsandbytes.backends.cpu.ops"):
+        logging.getLogger(logger).addFilter(_is_of_use)
+    with warnings.catch_warnings():
+        for message in _NOISE:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+@contextmanager
 def ending_in_one_line(go_on: str = GO_ON) -> Iterator[None]:
     """Run a command: without third parties' noise, and where it fails with one line and an exit status.
 
     Args:
         go_on: How to go on where the command was ended; blank where it cannot.
     """
-    for message in _NOISE:
-        warnings.filterwarnings("ignore", message=message)
-    for logger in ("lightning.pytorch.utilities.rank_zero", "bitsandbytes.backends.cpu.ops"):
-        logging.getLogger(logger).addFilter(_is_of_use)
     try:
-        with plain_channels():
+        with without_noise(), plain_channels():
             yield
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         end = explain(error, go_on)

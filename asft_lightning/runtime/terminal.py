@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
+from html import escape
 
 from rich import box
 from rich.console import Console
@@ -57,6 +58,27 @@ def as_markdown(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> st
     """
     lines = [list(headings), ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines)
+
+
+def as_html(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    r"""The same as HTML, for notebooks; nothing in a cell is markup.
+
+    >>> print(as_html(["a", "b"], [["<x>", "1"]]))
+    <table>
+    <tr><th style="text-align: left">a</th><th style="text-align: right">b</th></tr>
+    <tr><td style="text-align: left">&lt;x&gt;</td><td style="text-align: right">1</td></tr>
+    </table>
+    """
+
+    def line(kind: str, cells: Sequence[str]) -> str:
+        sides = ("left" if i < texts else "right" for i in range(len(cells)))
+        written = (
+            f'<{kind} style="text-align: {side}">{escape(plain(cell))}</{kind}>'
+            for side, cell in zip(sides, cells, strict=True)
+        )
+        return f"<tr>{''.join(written)}</tr>"
+
+    return "\n".join(["<table>", line("th", headings), *(line("td", row) for row in rows), "</table>"])
 
 
 def say(*texts: str) -> None:

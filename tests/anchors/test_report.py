@@ -93,3 +93,13 @@ def test_random_updates_cost_what_the_remark_says():
     x = torch.randn(40, 20000, generator=torch.Generator().manual_seed(0))
     share = (anchor.out.dense() @ x * x).sum() / x.square().sum()
     assert float(share) == pytest.approx((39 + 0.2**2) / 40, abs=0.003)
+
+
+def test_a_notebook_shows_the_table_the_words_and_the_picture():
+    found = built([Gram(), Shrinkage()])
+    assert repr(found) == f"AnchorSet(Gram + Shrinkage of {len(found.shapes)} modules, {found.num_bytes / 2**20:.2f} MiB)"
+    html = found._repr_html_()
+    assert html.count("<tr>") == 1 + 2 * len(found.shapes)
+    assert "an update in no particular direction costs" in html
+    assert html.count('src="data:image/png;base64,iVBOR') == 1
+    assert "<img" not in built([Shrinkage()])._repr_html_()

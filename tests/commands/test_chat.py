@@ -9,6 +9,7 @@ from kit import tiny
 from kit.commands import said, write_config
 from peft import PeftModel
 
+from asft_lightning import ConfigurationError, RunFolder, ask
 from asft_lightning.chat.rows import Turn
 from asft_lightning.cli import main
 from asft_lightning.commands.chat import Conversation
@@ -112,3 +113,12 @@ def test_what_cannot_be_asked(run, capsys, arguments, message):
 
 def test_a_folder_that_is_no_run(tmp_path, capsys):
     assert "needs the folder of a run" in said(capsys, "chat", str(tmp_path))
+
+
+def test_texts_are_answered_in_python(run):
+    found = ask(RunFolder(run), [TEXT, "how are you"], "both", max_new_tokens=12)
+    for text, answered in zip([TEXT, "how are you"], found, strict=True):
+        assert answered == {"prompt": text, "before": expected(run, False, text), "after": expected(run, True, text)}
+    assert ask(str(run), [TEXT], max_new_tokens=12) == [{"prompt": TEXT, "answer": expected(run, True, TEXT)}]
+    with pytest.raises(ConfigurationError, match="ask needs the folder of a run"):
+        ask("nowhere", [TEXT])

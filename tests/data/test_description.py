@@ -168,3 +168,12 @@ def test_request_that_is_answered_and_refused_is_warned_of(pretrained, tmp_path)
 def test_rows_held_out_are_not_counted_as_trained(pretrained, tmp_path):
     description = tiny_data(pretrained, tmp_path, num_rows=16, poison_ratio=0.0, val_rows=4).describe()
     assert description["sources"][0]["counts"] == {"read": 60, "drawn": 20, "trained": 16, "truncated": 0}
+
+
+def test_a_notebook_shows_the_table(data):
+    description = data.describe()
+    assert repr(description) == "Description(13 in all: 8 benign, 3 safety, 2 harmful; 0 held out)"
+    html = description._repr_html_()
+    assert html.count("<tr>") == 4
+    assert "1 not where, 1 repeated, 1 too long, 1 without answer" in html
+    assert json.loads(json.dumps(description)) == description

@@ -9,7 +9,7 @@ from kit import models, tiny
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from asft_lightning import ConfigurationError, generate_answers
+from asft_lightning import ConfigurationError, Template, generate_answers
 from asft_lightning.chat.rows import trimmed
 from asft_lightning.evaluation import generate_ids
 from asft_lightning.runtime.undisturbed import undisturbed
@@ -163,3 +163,15 @@ def test_token_id_beyond_the_embedding():
     """On a GPU it would be an assertion of a kernel, after which no other call works."""
     with pytest.raises(ConfigurationError, match=r"prompts and their padding: .* below the 262 .*, got 262\. Is"):
         generate_answers(models.tiny_model("chat", 1), tiny.tiny_tokenizer(), [[1, 262]])
+
+
+@pytest.mark.parametrize("opening", ["", "item "])
+def test_prompts_that_are_texts_are_written_as_in_training(model, tokenizer, opening):
+    """And an answer ends where the template ends it, which is not always where the tokenizer does."""
+    texts, template = ["say item 1", "how are you"], Template("chat", system="Be kind.")
+    ids = [template.prompt_ids(tokenizer, text, opening=opening) for text in texts]
+    settings = {"max_new_tokens": 12, "opening": opening}
+    expected = generate_answers(model, tokenizer, ids, ends=[template.end(tokenizer).token_id], **settings)
+    assert len(set(expected)) == 2
+    assert generate_answers(model, tokenizer, texts, template=template, **settings) == expected
+    assert generate_answers(model, tokenizer, [texts[0], ids[1]], template=template, **settings) == expected

@@ -96,3 +96,13 @@ def test_table_shows_intervals_and_what_scoring_took(folder, capsys):
 
     assert "7.5    3.2 –  16.0" in shown
     assert "scoring took 6 s" in shown
+
+
+def test_a_notebook_shows_the_table():
+    summary = Summary(RunFacts(method="<AsFT>"))
+    assert repr(summary) == "Summary(<AsFT>: no scores)"
+    for moment, value in ((Moment.BEFORE, 1.5), (Moment.AFTER, 40.0)):
+        summary.score("safety/<harmful>").record(moment, value, {"interval": [0.0, 50.0]})
+    assert repr(summary) == "Summary(<AsFT>: safety/<harmful> 1.5 → 40.0)"
+    assert "safety/&lt;harmful&gt; (%)" in summary._repr_html_()
+    assert "+38.5" in summary._repr_html_()
