@@ -50,7 +50,7 @@ def describe(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, examples: int
         ``tokens`` (of prompt and answer: least, median, 95th percentile, most) and ``examples`` (``text`` as the model
         sees it, and what of it is ``learnt``).
     """
-    sources = [
+    sources: list[dict[str, Any]] = [
         {
             "name": pool.name,
             "kind": pool.kind,
