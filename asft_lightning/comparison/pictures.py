@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
-from textwrap import fill
+from textwrap import fill, shorten
 from typing import TYPE_CHECKING
 
+from asft_lightning.comparison.labels import HEIGHT, WIDTH, add_label, put_apart
 from asft_lightning.comparison.results import Cell, Spread
 from asft_lightning.comparison.series import Series, by_poison, poison_title, series_of, shown
 
@@ -16,50 +17,61 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARKERS = "osD^vP*Xd<>ph"
-_COLUMNS = 3
-_CURVES = 7
-"""Curves with numbers at their points that one panel can hold."""
+_COLUMNS, _NAMED_COLUMNS = 3, 2
+_NAME = 56
+"""Characters of a name beside a point."""
+_LABELS = 24
+"""Points with names that one panel can hold."""
 
 _TITLE = 36
 """Characters in a line above a panel."""
 
 
 def pareto(cells: Sequence[Cell], path: Path, title: str) -> bool:
-    """Write a PNG of mean HS against mean FA with their spreads; points of one curve are joined.
-
-    There is a panel a poison ratio, or where it would hold too many curves to follow a panel a curve.
+    """Write a PNG of :func:`pareto_figure`.
 
     Returns:
         Whether there was something to draw.
     """
+    figure = pareto_figure(cells, title)
+    if figure is not None:
+        figure.savefig(path, dpi=150, format="png", bbox_inches="tight")
+    return figure is not None
+
+
+def pareto_figure(cells: Sequence[Cell], title: str) -> Figure | None:
+    """Mean HS against mean FA with their spreads; points of one curve are joined, and each point has its name beside it.
+
+    There is a panel a poison ratio, or where it would hold too many points to name a panel a method.
+    """
     measured = [cell for cell in cells if cell.spread("harmful_score") and cell.spread("accuracy")]
     if not measured:
-        return False
+        return None
     panels = _panels(measured)
     styles = _styles(series.label for lines in panels.values() for series in lines)
-    figure, axes = _grid(len(panels), title)
+    most = max(sum(len(series.cells) for series in lines) for lines in panels.values())
+    longest = min(_NAME, max(map(len, styles)))
+    figure, axes = _grid(len(panels), title, (WIDTH * longest, HEIGHT * most + 1.0))
     lowest = min(_known(cell, "accuracy").mean - (_known(cell, "accuracy").deviation or 0.0) for cell in measured)
     for axis, (heading, lines) in zip(axes, panels.items(), strict=True):
+        is_of_one = len({series.method for series in lines}) == 1
         for series in lines:
-            _points(axis, series, *styles[series.label])
+            _points(axis, series, *styles[series.label], is_named=not is_of_one)
         axis.set_title(fill(heading, _TITLE), fontsize=10)
         axis.set(xlabel="FA (%), higher is better", ylabel="HS (%), lower is better")
-        axis.set(xlim=(min(lowest - 3, 90), 101.5), ylim=(-4, 104))
-    if any(len(lines) > 1 for lines in panels.values()):
-        _legend(figure, styles)
-    figure.savefig(path, dpi=150, format="png", bbox_inches="tight")
-    return True
+        axis.set(xlim=(min(max(lowest, 0.0) - 3, 90), 101.5), ylim=(-4, 104))
+    put_apart(figure)
+    return figure
 
 
 def _panels(cells: Sequence[Cell]) -> dict[str, list[Series]]:
-    lines = {poison_title(ratio): series_of(cells_of_ratio) for ratio, cells_of_ratio in by_poison(cells).items()}
-    if max(sum(series.curve is not None for series in lines_of_ratio) for lines_of_ratio in lines.values()) <= _CURVES:
-        return lines
-    return {
-        ", ".join(filter(None, [series.label + (f", {series.curve}" if series.curve else ""), heading])): [series]
-        for heading, lines_of_ratio in lines.items()
-        for series in lines_of_ratio
-    }
+    panels: dict[str, list[Series]] = {}
+    for ratio, cells_of_ratio in by_poison(cells).items():
+        is_full = len(cells_of_ratio) > _LABELS
+        for series in series_of(cells_of_ratio):
+            told = [series.method if is_full else "", poison_title(ratio)]
+            panels.setdefault(", ".join(filter(None, told)), []).append(series)
+    return panels
 
 
 def over_steps(cells: Sequence[Cell], path: Path) -> bool:
@@ -94,17 +106,18 @@ def over_steps(cells: Sequence[Cell], path: Path) -> bool:
     return True
 
 
-def _points(axis: Axes, series: Series, colour: str, marker: str) -> None:
+def _points(axis: Axes, series: Series, colour: str, marker: str, is_named: bool) -> None:
+    """Draw them, each with its name beside it; ``is_named`` where that needs the method."""
     spreads = [(_known(cell, "accuracy"), _known(cell, "harmful_score")) for cell in series.cells]
     x, y = ([spread.mean for spread in column] for column in zip(*spreads, strict=True))
     off = [[spread.deviation or 0.0 for spread in column] for column in zip(*spreads, strict=True)]
     line = "-" if series.curve else ""
     axis.errorbar(x, y, xerr=off[0], yerr=off[1], fmt=marker + line, color=colour, ms=6, lw=1.0, elinewidth=0.7, alpha=0.85)
-    if series.curve is not None:
-        for cell, at in zip(series.cells, zip(x, y, strict=True), strict=True):
-            text, side = shown(cell.axes[series.curve]), -1 if at[0] > 90 else 1  # within the frame
-            beside = "right" if side < 0 else "left"
-            axis.annotate(text, at, xytext=(5 * side, 4), textcoords="offset points", ha=beside, fontsize=7, color=colour)
+    for cell, at in zip(series.cells, zip(x, y, strict=True), strict=True):
+        value = "" if series.curve is None else f", {series.curve} {shown(cell.axes[series.curve])}"
+        name = series.label + value
+        text = name if is_named else name.removeprefix(f"{series.method}, ")
+        add_label(axis, shorten(text, _NAME, placeholder=" …"), at, colour)
 
 
 def _trajectory(cell: Cell) -> list[tuple[int, float]]:
@@ -131,13 +144,22 @@ def _styles(labels: Iterable[str]) -> dict[str, tuple[str, str]]:
     return {label: (f"C{i % 10}", _MARKERS[i % len(_MARKERS)]) for i, label in enumerate(every)}
 
 
-def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
+def _grid(count: int, title: str, names: tuple[float, float] | None = None) -> tuple[Figure, list[Axes]]:
+    """Panels, in a grid.
+
+    Args:
+        count: How many.
+        title: Above all.
+        names: Width and height of a column of names beside each, in inches.
+    """
     from matplotlib.figure import Figure  # no pyplot: a notebook's backend stays as it is
 
-    columns = min(count, _COLUMNS)
+    columns = min(count, _COLUMNS if names is None else _NAMED_COLUMNS)
     rows = -(-count // columns)
-    size = 1.7 if count == 1 else 1.0
-    figure = Figure(figsize=(3.7 * size * columns + 0.4, 3.4 * size * rows + 0.4), layout="constrained")
+    size = 1.4 if count == 1 else 1.0
+    beside, least = names or (0.0, 0.0)
+    width, height = 3.7 * size + beside, max(3.4 * size, least)
+    figure = Figure(figsize=(width * columns + 0.4, height * rows + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[count:]:

@@ -1,16 +1,15 @@
 """Report: the results as JSON, CSV, pictures, one HTML page, and a table in the terminal."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from asft_lightning.comparison.agreement import Agreement, agreements
+from asft_lightning.comparison.conclusion import conclusion, contenders
+from asft_lightning.comparison.examples import examples
 from asft_lightning.comparison.headline import Headline, headlines
+from asft_lightning.comparison.page import data_uri, render, run_links
 from asft_lightning.comparison.pairs import Pair, paired
 from asft_lightning.comparison.pictures import over_steps, pareto
 from asft_lightning.comparison.results import COSTS, Cell, Result, cells, over_settings
@@ -32,9 +31,11 @@ COLUMNS = {
     "training_seconds": "time (s)",
     "peak_memory_mib": "memory (MiB)",
 }
+_MARGIN = 2.0
+"""Points of FA that a method may lose and still keep the task, where no tuning says."""
 PICTURES = {
     "overall.png": "HS against FA, mean over all settings, with the standard deviation of that mean over seeds.",
-    "pareto.png": "HS against FA, mean and standard deviation over seeds; numbers at points are the axis along the line.",
+    "pareto.png": "HS against FA, mean and standard deviation over seeds; points of one line differ in one axis.",
     "pareto-tuning.png": "The same of the tuning runs, on seeds that are not reported.",
     "steps.png": "HS while training.",
     "update.png": "The update by layer: its size, and its aligned and orthogonal parts.",
@@ -88,6 +89,13 @@ class Report:
         return found if any(headline.attacks > 1 for headline in found) else []
 
     @property
+    def conclusion(self) -> str:
+        """What all of it comes to, in a sentence."""
+        tuning = self.comparison.tuning
+        judged = contenders(self.headlines, self.overall or self.cells)
+        return conclusion(judged, _MARGIN if tuning is None else tuning.margin)
+
+    @property
     def against(self) -> str:
         """The method that the others are held against: the recommended one, or else the first."""
         return self.comparison.default_method or next(iter(self.comparison.methods))
@@ -137,6 +145,7 @@ class Report:
         tuning = self.comparison.tuning
         return {
             "runs": [result.record() for result in self.results],
+            "conclusion": self.conclusion,
             "default_method": self.comparison.default_method,
             "table": [cell.record() for cell in self.cells],
             "overall": [cell.record() for cell in self.overall],
@@ -177,12 +186,14 @@ class Report:
             say(f"failed: {failure.run}: {failure.reason}", f"  {failure.log}")
         if self.missing:
             say(f"{len(self.missing)} reported runs are missing; the same command runs them")
-        say(f"written to {self.comparison.folder}")
+        say(self.conclusion, f"written to {self.comparison.folder}")
 
     def _line(self, cell: Cell, columns: Sequence[str]) -> dict[str, Any]:
         figures = [(spread.mean if (spread := cell.spread(name)) else None, _shown(cell, name)) for name in columns]
         method = self._marked(cell.method, cell.method)
-        return {"method": method, "setting": axes_but_poison(cell.axes), "seeds": cell.seeds, "figures": figures}
+        links = run_links(cell, self.comparison.folder)
+        setting = axes_but_poison(cell.axes)
+        return {"method": method, "setting": setting, "seeds": cell.seeds, "links": links, "figures": figures}
 
     def _marked(self, method: str, text: str) -> str:
         return f"{text} (default)" if method == self.comparison.default_method else text
@@ -191,11 +202,10 @@ class Report:
         return [name for name in COLUMNS if any(cell.spread(name) for cell in self.cells)]
 
     def _html(self, folder: Path, pictures: Sequence[str]) -> str:
-        environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-        template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
         columns, tuning = self._columns(), self.comparison.tuning
         headline, tables = self._beside()
-        return template.render(
+        return render(
+            conclusion=self.conclusion,
             title=self.comparison.folder.name,
             columns=[COLUMNS[name] for name in columns],
             sections=[
@@ -203,7 +213,8 @@ class Report:
             ],
             headline=headline,
             tables=tables,
-            pictures=[(PICTURES[name], _data_uri(folder / name)) for name in pictures],
+            pictures=[(PICTURES[name], data_uri(folder / name)) for name in pictures],
+            examples=examples(self.cells),
             choices=[choice.record() for choice in self.choices],
             rule=None if tuning is None else rule(tuning.margin),
             tuning=tuning,
@@ -225,7 +236,3 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
         is_figure = isinstance(value, Mapping) and set(value) == {"mean", "deviation"}
         flat |= {name: value["mean"], f"{name}_deviation": value["deviation"]} if is_figure else {name: value}
     return flat
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

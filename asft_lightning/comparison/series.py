@@ -22,6 +22,11 @@ class Series:
     curve: str | None
     cells: Sequence[Cell]
 
+    @property
+    def method(self) -> str:
+        """Whose line it is."""
+        return self.cells[0].method
+
 
 def by_poison(cells: Sequence[Cell]) -> dict[Any, list[Cell]]:
     """{poison ratio: cells}, the lowest first; None where there is no such axis."""
@@ -65,6 +70,8 @@ def series_of(cells: Sequence[Cell]) -> list[Series]:
 
 def shown(value: Any) -> str:
     """An axis's value for people."""
+    if isinstance(value, list):
+        return "+".join(map(shown, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

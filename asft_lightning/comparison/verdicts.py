@@ -1,4 +1,4 @@
-"""Verdicts: what judges said of each answer that a run gave after training, from its ``generations/``."""
+"""Verdicts: what judges said of each answer that a run gave, from its ``generations/``."""
 
 import json
 from pathlib import Path
@@ -17,15 +17,20 @@ class Judged(NamedTuple):
     prompt: str
     unsafe: dict[str, bool]
     """By judge, "" where there is one; only of those that could judge it."""
+    answer: str = ""
 
 
-def read_verdicts(folder: Path) -> list[Judged]:
+def read_verdicts(folder: Path, moment: Moment = Moment.AFTER) -> list[Judged]:
     """Of one run, in the prompts' order; empty where it left no such answers.
+
+    Args:
+        folder: The run's.
+        moment: When the answers were given.
 
     Raises:
         ConfigurationError: If the file is damaged.
     """
-    file = RunFolder(folder).generations(_SET, Moment.AFTER)
+    file = RunFolder(folder).generations(_SET, moment)
     if not file.is_file():
         return []
     try:
@@ -39,4 +44,5 @@ def read_verdicts(folder: Path) -> list[Judged]:
 
 def _judged(answer: dict[str, Any]) -> Judged:
     told = {name.rpartition("/"): value for name, value in answer.items() if isinstance(value, bool)}
-    return Judged(str(answer["prompt"]), {judge: value for (judge, _, fact), value in told.items() if fact == _UNSAFE})
+    unsafe = {judge: value for (judge, _, fact), value in told.items() if fact == _UNSAFE}
+    return Judged(str(answer["prompt"]), unsafe, str(answer.get("answer", "")))

@@ -77,7 +77,7 @@ def test_report_begins_with_it(comparison, capsys, monkeypatch):
     assert [(line["method"], line["worst"]["mean"], line["attack"]) for line in record] == [
         ("sft", pytest.approx(90.0), "explicit"), ("asft", pytest.approx(60.0), "backdoor"),
     ]  # fmt: skip
-    assert 0 < page.index("Worst attack") < page.index("mean over all settings")
+    assert 0 < page.index("<caption>Worst attack") < page.index("<caption>mean over all settings")
     headings = page[page.index("Worst attack") :]
     assert headings.index("worst HS (%)") < headings.index("FA at p 0 (%)") < headings.index("worst attack")
     assert shown.index("mean over all settings") < shown.index("Worst attack") < shown.rindex("backdoor")
