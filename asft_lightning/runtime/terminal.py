@@ -65,13 +65,13 @@ def as_html(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int =
 
     >>> print(as_html(["a", "b"], [["<x>", "1"]]))
     <table>
-    <tr><th style="text-align: left">a</th><th style="text-align: right">b</th></tr>
-    <tr><td style="text-align: left">&lt;x&gt;</td><td style="text-align: right">1</td></tr>
+    <tr><th style="text-align: left">a</th><th style="text-align: right; white-space: pre">b</th></tr>
+    <tr><td style="text-align: left">&lt;x&gt;</td><td style="text-align: right; white-space: pre">1</td></tr>
     </table>
     """
 
     def line(kind: str, cells: Sequence[str]) -> str:
-        sides = ("left" if i < texts else "right" for i in range(len(cells)))
+        sides = ("left" if i < texts else "right; white-space: pre" for i in range(len(cells)))
         written = (
             f'<{kind} style="text-align: {side}">{escape(plain(cell))}</{kind}>'
             for side, cell in zip(sides, cells, strict=True)
