@@ -68,7 +68,8 @@ def messages(source: str) -> list[str]:
                 return str(node.value)
         return "…"
 
-    return [text(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.JoinedStr | ast.BinOp | ast.Constant)]
+    texts = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.JoinedStr | ast.BinOp | ast.Constant)]
+    return [re.sub(r"%(s|\.1f)", "…", text(node)).replace("%%", "%") for node in texts]
 
 
 def test_quoted_messages_are_the_codes_own():

@@ -1,6 +1,7 @@
 """asft-lightning protect: one line to a safe adapter; what it writes, what it chooses, and what it refuses."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -55,8 +56,10 @@ def test_one_line_ends_with_a_table_an_adapter_and_the_next_line(tmp_path, model
     assert run.answers.is_file()
 
 
-def test_what_it_writes_is_the_same_run(tmp_path, model, rows):
+def test_what_it_writes_is_the_same_run(tmp_path, model, rows, recwarn):
+    """And from Python third parties say no more than on the command line."""
     run = protect(model, rows, unsafe=tiny.unsafe_prompts(tmp_path).path, epochs=1, out=str(tmp_path / "run"))
+    assert not re.search(r"many workers|gradient_checkpointing|across ranks is zero", str([w.message for w in recwarn]))
     weights = (run.adapter / "adapter_model.safetensors").read_bytes()
     main(["fit", "--config", str(tmp_path / "run.yaml"), "--trainer.default_root_dir", str(tmp_path / "again")])
     assert (tmp_path / "again" / "adapter" / "adapter_model.safetensors").read_bytes() == weights
