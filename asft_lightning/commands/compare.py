@@ -9,7 +9,7 @@ from importlib import import_module
 from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.compare import Compare
 from asft_lightning.runtime.extras import require_extra
-from asft_lightning.runtime.files import alone, clear_unfinished
+from asft_lightning.runtime.files import clear_unfinished
 
 EXAMPLES = ("compare compare/sandbox", "compare my-comparison.yaml --report_only=true")
 
@@ -17,6 +17,7 @@ EXAMPLES = ("compare compare/sandbox", "compare my-comparison.yaml --report_only
 def compare(file: str, jobs: int | None = None, report_only: bool = False) -> None:
     """Run the methods of one file side by side, as far as that is not done yet, and write the report.
 
+    Several of this command share the runs, also on several machines, where they see the same folder.
     The exit status is 1 where a run failed, and 130 after Ctrl-C.
 
     Args:
@@ -32,7 +33,7 @@ def compare(file: str, jobs: int | None = None, report_only: bool = False) -> No
     report = None
     if not report_only:
         import_module("asft_lightning.commands.fit")  # once, for all runs that are forked
-    with alone(comparison.folder), suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt):
         clear_unfinished(comparison.folder)
         report = Compare(comparison, _launch, report_only).run()
         report.write()

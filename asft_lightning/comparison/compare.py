@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from asft_lightning.comparison.claims import Claims
 from asft_lightning.comparison.plan import Plan, Run
 from asft_lightning.comparison.report import Report
 from asft_lightning.comparison.results import Result, read_result
-from asft_lightning.comparison.runner import Launch, Runner, RunsBar, failure_of_summary, is_done
+from asft_lightning.comparison.run_process import Launch
+from asft_lightning.comparison.runner import Runner, RunsBar, failure_of_summary, is_done
 from asft_lightning.comparison.spec import SEED, Comparison
 from asft_lightning.comparison.tuning import Choice, choose
 
@@ -30,7 +32,7 @@ class Compare:
         total = len({run.name for run in self._all_trials()}) + sum(len(self._reported(name)) for name in comparison.methods)
         total += len(self._firsts())
         self.progress = RunsBar(total=total, desc="Runs", unit="run", smoothing=0, disable=report_only)
-        self.runner = Runner(launch, comparison.jobs, comparison.threads, self.progress)
+        self.runner = Runner(launch, Claims(self.plan.folder), comparison.jobs, comparison.threads, self.progress)
 
     def run(self) -> Report:
         """First steps, then tuning, then what is reported; each phase needs the one before."""
@@ -49,8 +51,10 @@ class Compare:
             self._run(sorted(runs, key=lambda run: seeds.index(run.axes[SEED])))
         trials = [result for run in self._all_trials() for result in _finished([run])]
         missing = [run.name for run in runs if not is_done(run)]
-        damaged = {run.name: failure for run in [*self._all_trials(), *runs] if (failure := failure_of_summary(run))}
-        failures = list({**damaged, **self.runner.failures}.values())
+        every = {run.name: run for run in [*self._firsts(), *self._all_trials(), *runs]}
+        left = {name: run for name, run in every.items() if not is_done(run)}
+        noted = (self.runner.failures.get(name) or failure_of_summary(run) for name, run in left.items())
+        failures = [failure for failure in noted if failure is not None]
         return Report(self.comparison, _finished(runs), trials, choices, failures, missing)
 
     def _run(self, runs: Sequence[Run]) -> None:

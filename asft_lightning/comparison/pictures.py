@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from statistics import mean
 from textwrap import fill, shorten
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from asft_lightning.comparison.labels import HEIGHT, WIDTH, add_label, put_apart
 from asft_lightning.comparison.results import Cell, Spread
 from asft_lightning.comparison.series import Series, by_poison, poison_title, series_of, shown
+from asft_lightning.runtime.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +37,7 @@ def pareto(cells: Sequence[Cell], path: Path, title: str) -> bool:
     """
     figure = pareto_figure(cells, title)
     if figure is not None:
-        figure.savefig(path, dpi=150, format="png", bbox_inches="tight")
+        save_picture(figure, path)
     return figure is not None
 
 
@@ -62,6 +64,13 @@ def pareto_figure(cells: Sequence[Cell], title: str) -> Figure | None:
         axis.set(xlim=(min(max(lowest, 0.0) - 3, 90), 101.5), ylim=(-4, 104))
     put_apart(figure)
     return figure
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """As a PNG, which is whole at any time: another process may be reporting, too."""
+    image = BytesIO()
+    figure.savefig(image, dpi=150, format="png", bbox_inches="tight")
+    write_atomically(path, image.getvalue())
 
 
 def _panels(cells: Sequence[Cell]) -> dict[str, list[Series]]:
@@ -102,7 +111,7 @@ def over_steps(cells: Sequence[Cell], path: Path) -> bool:
         axis.set_title(fill(heading, _TITLE), fontsize=10)
         axis.set(xlabel="optimizer step", ylabel="HS (%)", ylim=(-4, 104))
     _legend(figure, styles)
-    figure.savefig(path, dpi=150, format="png", bbox_inches="tight")
+    save_picture(figure, path)
     return True
 
 

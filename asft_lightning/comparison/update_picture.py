@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from asft_lightning.comparison.pictures import save_picture
 from asft_lightning.comparison.results import Cell
 from asft_lightning.comparison.series import by_poison, poison_title, variant
 from asft_lightning.runs.alignment_log import AlignmentLog, LayerFigures
@@ -55,7 +56,7 @@ def draw_update_parts(cells: Sequence[Cell], path: Path) -> bool:
         _draw(axis, name, list(rows.values()), modules)
         if i == 0:
             axis.set_yticks(range(len(rows)), list(rows), fontsize=8)
-    figure.savefig(path, dpi=150, format="png", bbox_inches="tight")
+    save_picture(figure, path)
     return True
 
 

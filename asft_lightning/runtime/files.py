@@ -19,6 +19,8 @@ from asft_lightning.runtime.locks import lock
 
 _UNFINISHED = ".asft-unfinished"
 """How the name of all that is being written ends. It begins with a dot; its writer holds a lock on it while it lives."""
+LOCK = ".lock"
+"""In a folder that one process has: it holds a lock on it."""
 _ERRNO_IN_RUST = re.compile(r"\(os error (\d+)\)")
 
 
@@ -44,7 +46,7 @@ def alone(folder: Path) -> Iterator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("ab")
+        file = (folder / LOCK).open("ab")
     with file:
         if not lock(file, folder):
             warnings.warn(f"{folder}: there are no locks on this file system. Let no two runs write there.", stacklevel=3)
@@ -95,7 +97,7 @@ def _beside(path: Path) -> Iterator[Path]:
     """A folder beside ``path`` for this process, empty; what a killed one had only taken away is ``path`` again."""
     beside = path.with_name(f".{path.name}{_UNFINISHED}")
     beside.mkdir(parents=True, exist_ok=True)
-    with (beside / ".lock").open("ab") as file:
+    with (beside / LOCK).open("ab") as file:
         lock(file, path)
         _put_back(path, beside)
         try:
@@ -129,7 +131,7 @@ def clear_unfinished(*folders: Path) -> None:
     """
     for left in [left for folder in folders for left in folder.glob(f".*{_UNFINISHED}")]:
         is_folder = left.is_dir()
-        with suppress(ConfigurationError, OSError), (left / ".lock").open("ab") if is_folder else left.open("r+b") as file:
+        with suppress(ConfigurationError, OSError), (left / LOCK).open("ab") if is_folder else left.open("r+b") as file:
             if not lock(file, left):
                 continue
             if is_folder:

@@ -39,6 +39,18 @@ def lock(file: IO[bytes] | int, path: Path) -> bool:
     return True
 
 
+def is_locked(path: Path) -> bool:
+    """Whether another process has a file, as far as locks can tell."""
+    try:
+        with path.open("r+b") as file:
+            lock(file, path)
+    except ConfigurationError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
 def _let_go() -> None:
     for file in _locked:
         file.close()

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from kit.commands import FORKED
 from kit.sweep import Sweep, write_comparison
 from safetensors.torch import load_file
@@ -17,6 +19,7 @@ from safetensors.torch import load_file
 from asft_lightning.cli import main
 from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.plan import Plan
+from asft_lightning.comparison.results import COSTS
 
 pytestmark = FORKED
 
@@ -116,16 +119,6 @@ def test_report_only_runs_nothing(sweep):
     assert (sweep.folder / "out" / "report.html").is_file()
 
 
-def test_two_commands_do_not_share_a_folder(sweep):
-    import fcntl
-
-    with (sweep.folder / "out" / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        sweep.begin()
-        assert sweep.ended() == 2
-    assert "is one process's at a time, and another is at work there" in sweep.log.read_text()
-
-
 def test_weights_are_those_of_the_command_in_the_log(sweep, tmp_path):
     """Typed into a shell, in a process that imports everything itself."""
     (run,) = [
@@ -141,6 +134,39 @@ def test_weights_are_those_of_the_command_in_the_log(sweep, tmp_path):
 
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert any(bool(value.any()) for name, value in ours.items() if "lora_B" in name)
+
+
+def claims_of(folder):
+    """(run, process, how it ended or None) of each claim."""
+    claims = {path: path.read_text().splitlines() for path in folder.glob("runs/*/.claim-*")}
+    return [(path.parent.name, int(owner.split()[0]), *(end or [None])) for path, (owner, *end) in claims.items()]
+
+
+def without_time_and_place(content):
+    """A report, but for what a second process of the same comparison may measure otherwise."""
+    place = str(Path(content["comparison"]["output"]))
+    asked = {key: value for key, value in content["comparison"].items() if key not in ("output", "jobs")}
+    told = json.dumps({**content, "comparison": asked}).replace(place, "")
+    return json.loads(told, object_hook=lambda part: {key: value for key, value in part.items() if key not in COSTS})
+
+
+def test_two_commands_share_the_runs_and_one_is_killed(sweep):
+    """In the middle of a run, which the other then does; the report is that of one command."""
+    folder = sweep.folder / "shared"
+    content = yaml.safe_load((sweep.folder / "comparison.yaml").read_text())
+    (sweep.folder / "shared.yaml").write_text(yaml.safe_dump(content | {"output": str(folder), "jobs": 1}, sort_keys=False))
+    killed, other = sweep.forks.begin(["compare", sweep.folder / "shared.yaml"], copies=2)
+    at_work = []
+    while not (at_work and any((process, end) == (killed, "done") for _, process, end in claims_of(folder))):
+        time.sleep(0.02)
+        at_work = [run for run, process, end in claims_of(folder) if (process, end) == (killed, None)]
+    os.kill(killed, signal.SIGKILL)
+    assert sweep.forks.statuses() == [-signal.SIGKILL, 1]  # some run is broken
+
+    found, claims = json.loads((folder / "results.json").read_text()), claims_of(folder)
+    assert without_time_and_place(found) == without_time_and_place(sweep.content)
+    assert Counter(run for run, _, end in claims if end == "done") == Counter(list(sweep.done()))
+    assert [(process, end) for run, process, end in sorted(claims) if run == at_work[0]] == [(killed, None), (other, "done")]
 
 
 def test_mistake_is_one_line(tmp_path, capsys):

@@ -38,12 +38,13 @@ class Forks:
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
-    def begin(self, arguments, ranks=1, end=None):
-        """Start a run; the ids of its processes.
+    def begin(self, arguments, ranks=1, end=None, copies=1):
+        """Start a run; the ids of its processes. Copies of it do not know of each other, as ranks do.
 
         ``end`` says which of ``MOMENTS``, the how-manieth, by which signal or ``error``, and on which rank alone.
         """
-        request = {"args": [str(part) for part in arguments], "log": str(self.log), "ranks": ranks, "end": end}
+        request = {"args": [str(part) for part in arguments], "log": str(self.log), "ranks": ranks, "copies": copies}
+        request["end"] = end
         self.log.unlink(missing_ok=True)
         print(json.dumps(request), file=self.server.stdin, flush=True)
         return self._answer()
@@ -167,7 +168,7 @@ def answer(numbers):
 def serve():
     for line in sys.stdin:
         request, port = json.loads(line), find_free_network_port()
-        pids = [fork(request, rank, port) for rank in range(request["ranks"])]
+        pids = [fork(request, rank, port) for _ in range(request["copies"]) for rank in range(request["ranks"])]
         answer(pids)
         answer([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])
 
