@@ -1,15 +1,18 @@
 """Compare: methods side by side, from one file to one report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from asft_lightning.comparison.claims import Claims
 from asft_lightning.comparison.plan import Plan, Run
 from asft_lightning.comparison.report import Report
 from asft_lightning.comparison.results import Result, read_result
 from asft_lightning.comparison.run_process import Launch
-from asft_lightning.comparison.runner import Runner, RunsBar, failure_of_summary, is_done
+from asft_lightning.comparison.runner import Failure, Runner, RunsBar, failure_of_summary, is_done
 from asft_lightning.comparison.spec import SEED, Comparison
 from asft_lightning.comparison.tuning import Choice, choose
+
+_Setting = Mapping[str, Any]
 
 
 class Compare:
@@ -29,33 +32,32 @@ class Compare:
         self.trials = {
             name: [self.plan.tuning(name, setting) for setting in settings] for name, settings in self.tuned.items()
         }
-        total = len({run.name for run in self._all_trials()}) + sum(len(self._reported(name)) for name in comparison.methods)
-        total += len(self._firsts())
+        total = len({run.name for run in [*_flat(self.trials), *self._after_tuning()]}) + len(self._firsts())
         self.progress = RunsBar(total=total, desc="Runs", unit="run", smoothing=0, disable=report_only)
         self.runner = Runner(launch, Claims(self.plan.folder), comparison.jobs, comparison.threads, self.progress)
 
     def run(self) -> Report:
-        """First steps, then tuning, then what is reported; each phase needs the one before."""
+        """First steps, then tuning, then an attacker's search, then what is reported; each phase needs the one before."""
         with self.progress:
             self._run(self._firsts())
-            self._run(self._all_trials())
+            self._run(_flat(self.trials))
             choices = [self._choice(name) for name in self.tuned]
-            chosen = {choice.method: choice.setting for choice in choices}
-            runs = [
-                run
-                for name in self.comparison.methods
-                if (setting := chosen.get(name, {})) is not None
-                for run in self.plan.reported(name, setting)
-            ]
+            chosen: dict[str, _Setting] = {name: {} for name in self.comparison.methods if name not in self.tuned}
+            chosen |= {choice.method: choice.setting for choice in choices if choice.setting is not None}
+            attempts = {name: self._attempts(name, setting) for name, setting in chosen.items()}
+            self._run(_flat(attempts))
+            searches = self._searches(attempts)
+            attacked = [run for found in searches for run in self._kept(found, chosen[found.method])]
+            reported = [run for name, setting in chosen.items() for run in self.plan.reported(name, setting)]
+            runs = [*reported, *attacked]
             seeds = [*self.comparison.axes[SEED], *(run.axes[SEED] for run in runs)]  # `around` may have others
             self._run(sorted(runs, key=lambda run: seeds.index(run.axes[SEED])))
-        trials = [result for run in self._all_trials() for result in _finished([run])]
+        failures = self._failures([*self._firsts(), *_flat(self.trials), *_flat(attempts), *runs])
         missing = [run.name for run in runs if not is_done(run)]
-        every = {run.name: run for run in [*self._firsts(), *self._all_trials(), *runs]}
-        left = {name: run for name, run in every.items() if not is_done(run)}
-        noted = (self.runner.failures.get(name) or failure_of_summary(run) for name, run in left.items())
-        failures = [failure for failure in noted if failure is not None]
-        return Report(self.comparison, _finished(runs), trials, choices, failures, missing)
+        trials = [result for run in _flat(self.trials) for result in _finished([run])]
+        return Report(
+            self.comparison, _finished(reported), trials, choices, failures, missing, _finished(attacked), searches
+        )
 
     def _run(self, runs: Sequence[Run]) -> None:
         if not self.report_only:
@@ -66,16 +68,50 @@ class Compare:
         results = [_finished(runs) for runs in self.trials[name]]
         return choose(name, self.tuned[name], results, self.comparison.tuning.margin)
 
-    def _all_trials(self) -> list[Run]:
-        return [run for runs_by_setting in self.trials.values() for runs in runs_by_setting for run in runs]
+    def _attempts(self, name: str, tuned: _Setting) -> list[list[Run]]:
+        """The runs of each setting that an attacker tries on a method."""
+        search = self.comparison.search
+        return [self.plan.searching(name, {**tuned, **attempt}) for attempt in search.attempts] if search else []
 
-    def _reported(self, name: str) -> list[Run]:
-        """As many as there will be; which setting they have, tuning says."""
-        return self.plan.reported(name, self.tuned[name][0] if name in self.tuned else {})
+    def _searches(self, attempts: Mapping[str, Sequence[Sequence[Run]]]) -> list[Choice]:
+        """What the attacker keeps of each method; nothing where plain fine-tuning's FA is not known."""
+        search = self.comparison.search
+        if search is None or search.reference not in attempts:
+            return []
+        results = {name: [_finished(runs) for runs in of_method] for name, of_method in attempts.items()}
+        best = choose(search.reference, search.attempts, results[search.reference], search.margin).best_accuracy
+        if best is None:
+            return []
+        return [choose(name, search.attempts, of, search.margin, attacks=True, best=best) for name, of in results.items()]
+
+    def _kept(self, found: Choice, tuned: _Setting) -> list[Run]:
+        """The reported runs of the setting that an attacker kept."""
+        return [] if found.setting is None else self.plan.searching(found.method, {**tuned, **found.setting}, reported=True)
+
+    def _after_tuning(self) -> list[Run]:
+        """As many as there will be; which settings they have, tuning and search say."""
+        runs: list[Run] = []
+        for name in self.comparison.methods:
+            tuned = self.tuned[name][0] if name in self.tuned else {}
+            runs += self.plan.reported(name, tuned)
+            runs += [run for of_attempt in self._attempts(name, tuned) for run in of_attempt]
+            if search := self.comparison.search:
+                runs += self.plan.searching(name, {**tuned, **search.attempts[0]}, reported=True)
+        return runs
 
     def _firsts(self) -> list[Run]:
-        every = [*self._all_trials(), *(run for name in self.comparison.methods for run in self._reported(name))]
+        every = [*_flat(self.trials), *self._after_tuning()]
         return list({run.first.name: run.first for run in every if run.first is not None}.values())
+
+    def _failures(self, runs: Sequence[Run]) -> list[Failure]:
+        """In the plan's order, whichever process noted them."""
+        left = {run.name: run for run in runs if not is_done(run)}
+        noted = (self.runner.failures.get(name) or failure_of_summary(run) for name, run in left.items())
+        return [failure for failure in noted if failure is not None]
+
+
+def _flat(runs: Mapping[str, Sequence[Sequence[Run]]]) -> list[Run]:
+    return [run for of_method in runs.values() for of_setting in of_method for run in of_setting]
 
 
 def _finished(runs: Sequence[Run]) -> list[Result]:

@@ -10,6 +10,7 @@ from asft_lightning.comparison.series import setting
 from asft_lightning.comparison.spec import ATTACK, POISON
 
 _HARMFUL = ("harmful_score", "harmful_score_worst")
+_SEARCHED = "search: "
 _PLAIN, _BY_JUDGE = "harmful_score", "safety/"
 
 
@@ -21,9 +22,11 @@ class Headline:
         method: The method's name.
         axes: {name: value} of the axes that are its own, and of what was tuned.
         attacks: How many attacks: settings with harmful rows, and every further way that prompts were asked.
-        worst: HS under the worst of them, mean and deviation over seeds.
+        worst: HS under the worst of them, or under what a search found, mean and deviation over seeds.
         attack: Which that is.
         mean: Mean HS over all.
+        searched: HS under what a search found; None where there was none.
+        found: The settings that got it.
         accuracy: FA of the runs without harmful rows; None where there are none.
         over_refusal: Over all runs.
         incoherent: Noise, over all runs.
@@ -37,6 +40,8 @@ class Headline:
     worst: Spread
     attack: str
     mean: float
+    searched: Spread | None
+    found: str | None
     accuracy: Spread | None
     over_refusal: Spread | None
     incoherent: Spread | None
@@ -48,35 +53,64 @@ class Headline:
         return asdict(self)
 
 
-def headlines(results: Sequence[Result], axes: Collection[str]) -> list[Headline]:
+def headlines(
+    results: Sequence[Result], axes: Collection[str], attacked: Sequence[Result] = (), tries: Collection[str] = ()
+) -> list[Headline]:
     """One a defence, in the order in which they come; none of one without HS under attack.
 
     Args:
         results: Of all methods.
         axes: The comparison's axes; their values are the settings. Others tell variants of a method apart.
+        attacked: The runs of what an attacker's search found.
+        tries: The axes of that search.
     """
     by_defence: dict[str, list[Result]] = {}
     for result in results:
-        own = {name: value for name, value in result.axes.items() if name not in axes}
-        by_defence.setdefault(repr((result.method, own)), []).append(result)
-    found = (_headline(of_defence, axes) for of_defence in by_defence.values())
+        by_defence.setdefault(_defence(result, axes), []).append(result)
+    searched: dict[str, list[Result]] = {}
+    for result in attacked:
+        searched.setdefault(_defence(result, {*axes, *tries}), []).append(result)
+    found = (_headline(runs, axes, searched.get(defence, []), tries) for defence, runs in by_defence.items())
     return [headline for headline in found if headline is not None]
 
 
-def _headline(results: Sequence[Result], axes: Collection[str]) -> Headline | None:
-    scores = dict(_attacks(cells(results), axes))
+def _defence(result: Result, axes: Collection[str]) -> str:
+    return repr((result.method, {name: value for name, value in result.axes.items() if name not in axes}))
+
+
+def _headline(
+    results: Sequence[Result], axes: Collection[str], attacked: Sequence[Result], tries: Collection[str]
+) -> Headline | None:
+    listed = dict(_attacks(cells(results), axes))
+    searched = {_SEARCHED + name: hs for name, hs in _attacks(cells(attacked), {*axes, *tries}, tries)}
+    scores = listed | searched
     if not scores:
         return None
-    attack = max(scores, key=lambda name: scores[name].mean)
+    attack, found = _worst(scores), _worst(searched) if searched else None
     own = {name: value for name, value in results[0].axes.items() if name not in axes}
     every, clean = (Cell(results[0].method, own, runs) for runs in (results, [r for r in results if _is_clean(r)]))
     costs = ("over_refusal", "incoherent", "training_seconds", "peak_memory_mib")
     over_all = {name: every.spread(name) for name in costs}
-    average = mean(spread.mean for spread in scores.values())
-    return Headline(every.method, own, len(scores), scores[attack], attack, average, clean.spread("accuracy"), **over_all)
+    average = mean(spread.mean for spread in (listed or searched).values())
+    return Headline(
+        method=every.method,
+        axes=own,
+        attacks=len(listed),
+        worst=scores[attack],
+        attack=attack,
+        mean=average,
+        searched=None if found is None else searched[found],
+        found=None if found is None else found.removeprefix(_SEARCHED),
+        accuracy=clean.spread("accuracy"),
+        **over_all,
+    )
 
 
-def _attacks(settings: Sequence[Cell], axes: Collection[str]) -> list[tuple[str, Spread]]:
+def _worst(scores: Mapping[str, Spread]) -> str:
+    return max(scores, key=lambda name: scores[name].mean)
+
+
+def _attacks(settings: Sequence[Cell], axes: Collection[str], tries: Collection[str] = ()) -> list[tuple[str, Spread]]:
     """(name, HS) of each: harmful rows asked plainly, and whatever was asked in another way."""
     found = []
     for cell in settings:
@@ -84,7 +118,7 @@ def _attacks(settings: Sequence[Cell], axes: Collection[str]) -> list[tuple[str,
         for score in (name for name in names if name.rpartition("/")[2] in _HARMFUL and not name.startswith(_BY_JUDGE)):
             is_attack = score != _PLAIN or not all(_is_clean(result) for result in cell.results)
             if is_attack and (spread := cell.spread(score)):
-                found.append((_name(cell, settings, axes, score), spread))
+                found.append((_name(cell, settings, axes, score, tries), spread))
     return found
 
 
@@ -93,11 +127,11 @@ def _is_clean(result: Result) -> bool:
     return (result.axes.get(POISON) if result.harmful_rows is None else result.harmful_rows) == 0
 
 
-def _name(cell: Cell, settings: Sequence[Cell], axes: Collection[str], score: str) -> str:
-    """The values that tell this setting from the method's others, and how prompts were asked."""
+def _name(cell: Cell, settings: Sequence[Cell], axes: Collection[str], score: str, tries: Collection[str]) -> str:
+    """The values that tell this setting from the method's others, what a search tried, and how prompts were asked."""
     told = [
-        setting("p" if name == POISON else name, value)
+        setting(name, value)
         for name, value in cell.axes.items()
-        if name in axes and (name in (ATTACK, POISON) or len({repr(other.axes.get(name)) for other in settings}) > 1)
+        if name in axes and (name in (ATTACK, POISON, *tries) or len({repr(other.axes.get(name)) for other in settings}) > 1)
     ]
     return ", ".join([*told, *([] if score == _PLAIN else [score.removesuffix("/" + _PLAIN)])])

@@ -4,18 +4,21 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from asft_lightning.comparison.placeholders import filled, is_name, merged, names
+from asft_lightning.comparison.search import Search
 from asft_lightning.comparison.spec import SEED, Comparison, Method
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.named_configs import find_config
 from asft_lightning.runtime.yaml_files import read_yaml
 
 _FIRST = "first"
+_Axes = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ class Plan:
         self.comparison = comparison
         self.folder = comparison.folder / "runs"
         for method in comparison.methods.values():
-            self._check(method)
+            self._check(method, {**method.axes, **method.tune})
+            if search := comparison.search:
+                self._check(_attacked(method, search), {**method.axes, **method.tune, **search.tries})
         used = set().union(*(self._used(method) for method in comparison.methods.values()))
         if unused := [axis for axis in comparison.axes if axis not in used]:
             raise ConfigurationError(
@@ -95,10 +100,10 @@ class Plan:
         """The runs of a method that the report is about, with the setting that was chosen for it."""
         method, around = self.comparison.methods[name], self.comparison.around
         axes = {**self.comparison.axes, **method.axes, **{axis: [v] for axis, v in tuned.items()}}
-        runs = self._runs(name, axes)
+        runs = self._runs(name, method, axes)
         for factor, values in around.axes.items() if around else ():
             if factor in self._used(method):
-                runs += self._runs(name, {**axes, **(around.at if around else {}), factor: values})
+                runs += self._runs(name, method, {**axes, **(around.at if around else {}), factor: values})
         return runs
 
     def tuning(self, name: str, candidate: Mapping[str, Any]) -> list[Run]:
@@ -106,45 +111,63 @@ class Plan:
         assert self.comparison.tuning is not None
         method = self.comparison.methods[name]
         axes = {**self.comparison.tuning.axes, **method.axes, **{axis: [v] for axis, v in candidate.items()}}
-        if missing := [axis for axis in self.comparison.axes if axis in self._used(method) and axis not in axes]:
-            raise ConfigurationError(
-                f"tuning.axes must say at which {missing[0]} {name} is tuned, and has only "
-                f"{list(self.comparison.tuning.axes)}. Add {missing[0]}: [VALUE]."
-            )
-        return self._runs(name, axes)
+        self._require_all("tuning", self.comparison.tuning.axes, name, method, axes)
+        return self._runs(name, method, axes)
+
+    def searching(self, name: str, setting: Mapping[str, Any], reported: bool = False) -> list[Run]:
+        """The runs that an attacker judges a setting by, or those of the one that was kept, at the reported seeds.
+
+        Args:
+            name: The method's.
+            setting: The attacker's, and what was tuned.
+            reported: Whether it is the one that was kept.
+        """
+        search = self.comparison.search
+        assert search is not None
+        method = _attacked(self.comparison.methods[name], search)
+        seeds = {SEED: self.comparison.axes[SEED]} if reported else {}
+        axes = {**search.axes, **method.axes, **{axis: [v] for axis, v in setting.items()}, **seeds}
+        self._require_all("search", search.axes, name, method, axes)
+        return self._runs(name, method, axes)
 
     def candidates(self, name: str) -> list[dict[str, Any]]:
         """The settings to choose from; none for a method that is not tuned."""
         tune = self.comparison.methods[name].tune
         return [dict(zip(tune, values, strict=True)) for values in itertools.product(*tune.values())] if tune else []
 
-    def _runs(self, name: str, axes: Mapping[str, Sequence[Any]]) -> list[Run]:
-        method = self.comparison.methods[name]
+    def _require_all(self, where: str, given: _Axes, name: str, method: Method, axes: _Axes) -> None:
+        if missing := [axis for axis in self.comparison.axes if axis in self._used(method) and axis not in axes]:
+            raise ConfigurationError(
+                f"{where}.axes must say at which {missing[0]} {name} is run, and has only {list(given)}. "
+                f"Add {missing[0]}: [VALUE]."
+            )
+
+    def _runs(self, name: str, method: Method, axes: _Axes) -> list[Run]:
         used = {axis: values for axis, values in axes.items() if axis in self._used(method)}
         every = [dict(zip(used, values, strict=True)) for values in itertools.product(*used.values())]
         return [self._run(name, method, values) for values in sorted(every, key=lambda v: used[SEED].index(v[SEED]))]
 
     def _run(self, name: str, method: Method, values: dict[str, Any]) -> Run:
         configs = filled([*self.comparison.configs, *method.configs], values)
-        settings = filled(_merged(self.comparison.settings, method.settings), values)
+        settings = filled(merged(self.comparison.settings, method.settings), values)
         return Run(name, values, configs, settings, self.folder, self._first(method, values))
 
     def _first(self, method: Method, values: dict[str, Any]) -> Run | None:
         if method.first is None:
             return None
-        settings = _merged(self.comparison.settings, method.first.settings)
+        settings = merged(self.comparison.settings, method.first.settings)
         axes = {axis: value for axis, value in values.items() if axis in names(settings)}
-        fixed = [file for file in self.comparison.configs if not _is_name(file)]
+        fixed = [file for file in self.comparison.configs if not is_name(file)]
         return Run(_FIRST, axes, [*fixed, *method.first.configs], filled(settings, axes), self.folder)
 
     def _used(self, method: Method) -> set[str]:
         every = [method.settings, *([method.first.settings] if method.first else [])]
         files = names([*self.comparison.configs, *method.configs])
-        return files.union(*(names(_merged(self.comparison.settings, settings)) for settings in every))
+        return files.union(*(names(merged(self.comparison.settings, settings)) for settings in every))
 
-    def _check(self, method: Method) -> None:
+    def _check(self, method: Method, own: _Axes) -> None:
         first = method.first
-        axes = {**self.comparison.axes, **method.axes, **method.tune}
+        axes = {**self.comparison.axes, **own}
         known = {*axes} | ({_FIRST} if first else set())
         if unknown := self._used(method) - known:
             raise ConfigurationError(
@@ -157,48 +180,20 @@ class Plan:
             raise ConfigurationError(
                 f"a first step cannot depend on what is tuned after it, and one names ${min(tuned)}. Write a value there."
             )
-        if unused := {SEED, *method.axes, *method.tune} - self._used(method):
+        if unused := {SEED, *own} - self._used(method):
             raise ConfigurationError(
                 f"a setting must name the axis ${min(unused)}, and none does. Add e.g. `SETTING: ${min(unused)}`; for "
                 "seed it is `seed_everything: $seed`."
             )
 
 
-def filled(value: Any, axes: Mapping[str, Any]) -> Any:
-    """``value`` with each text that is ``$NAME`` replaced by that axis's value; other names stay.
-
-    >>> filled({"a": ["$x", "$y", "5$"]}, {"x": 1})
-    {'a': [1, '$y', '5$']}
-    """
-    if isinstance(value, Mapping):
-        return {key: filled(part, axes) for key, part in value.items()}
-    if isinstance(value, list):
-        return [filled(part, axes) for part in value]
-    return axes.get(value[1:], value) if _is_name(value) else value
+def _attacked(method: Method, search: Search) -> Method:
+    """The method as it is when an attacker trains it."""
+    return replace(method, settings=merged(method.settings, search.settings))
 
 
-def names(value: Any) -> set[str]:
-    """The axes that a value names.
-
-    >>> sorted(names({"a": ["$x", {"b": "$y"}], "c": "$5"}))
-    ['x', 'y']
-    """
-    parts: Iterable[Any] = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return {value[1:]} if _is_name(value) else set().union(*map(names, parts))
-
-
-def _values_of(file: str, axes: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
-    return axes[file[1:]] if _is_name(file) else [file]
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("$") and value[1:].isidentifier()
-
-
-def _merged(common: Mapping[str, Any], specific: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's settings over those of all; lists that are added to (``callbacks+``) are added up."""
-    added = {key: [*common[key], *specific[key]] for key in common.keys() & specific.keys() if key.endswith("+")}
-    return {**common, **specific, **added}
+def _values_of(file: str, axes: _Axes) -> Sequence[Any]:
+    return axes[file[1:]] if is_name(file) else [file]
 
 
 @cache

@@ -14,10 +14,10 @@ from asft_lightning.comparison.pairs import Pair, paired
 from asft_lightning.comparison.pictures import over_steps, pareto
 from asft_lightning.comparison.results import COSTS, Cell, Result, cells, over_settings
 from asft_lightning.comparison.runner import Failure
-from asft_lightning.comparison.series import axes_but_poison, by_poison, poison_title, variant
+from asft_lightning.comparison.series import axes_but_poison, by_poison, poison_title, setting, variant
 from asft_lightning.comparison.spec import Comparison
 from asft_lightning.comparison.tables import Table, agreement_table, headline_table, pairs_table, published_table
-from asft_lightning.comparison.tuning import Choice, rule
+from asft_lightning.comparison.tuning import Choice, tuning_record
 from asft_lightning.comparison.update_picture import draw_update_parts
 from asft_lightning.runtime.csv_text import as_csv
 from asft_lightning.runtime.files import write_atomically, write_json
@@ -53,6 +53,8 @@ class Report:
         choices: What was chosen for each tuned method.
         failures: The runs that failed.
         missing: Names of reported runs that have not ended.
+        attacked: The reported runs of what an attacker's search found that ended.
+        searches: What that was for each method.
     """
 
     comparison: Comparison
@@ -61,6 +63,8 @@ class Report:
     choices: Sequence[Choice]
     failures: Sequence[Failure]
     missing: Sequence[str]
+    attacked: Sequence[Result] = ()
+    searches: Sequence[Choice] = ()
 
     @property
     def cells(self) -> list[Cell]:
@@ -85,8 +89,10 @@ class Report:
     def headlines(self) -> list[Headline]:
         """Each defence over all attacks, in the order of the methods; nothing where none met several."""
         order = list(self.comparison.methods)
-        found = headlines(sorted(self.results, key=lambda result: order.index(result.method)), self.comparison.axes)
-        return found if any(headline.attacks > 1 for headline in found) else []
+        ordered = sorted(self.results, key=lambda result: order.index(result.method))
+        search = self.comparison.search
+        found = headlines(ordered, self.comparison.axes, self.attacked, search.tries if search else ())
+        return found if any(headline.attacks > 1 or headline.searched for headline in found) else []
 
     @property
     def conclusion(self) -> str:
@@ -142,7 +148,6 @@ class Report:
 
     def record(self) -> dict[str, Any]:
         """As JSON has it; scores in percent, means over seeds with the sample standard deviation."""
-        tuning = self.comparison.tuning
         return {
             "runs": [result.record() for result in self.results],
             "conclusion": self.conclusion,
@@ -152,17 +157,19 @@ class Report:
             "headline": [headline.record() for headline in self.headlines],
             "pairs": [pair.record() for pair in self.pairs],
             "agreement": [agreement.record() for agreement in self.agreements],
-            "tuning": None
-            if tuning is None
-            else {
-                "rule": rule(tuning.margin),
-                "budget": tuning.budget,
-                "axes": tuning.axes,
-                "methods": [choice.record() for choice in self.choices],
-            },
+            "attacked": [result.record() for result in self.attacked],
+            **self._chosen(),
             "failures": [asdict(failure) for failure in self.failures],
             "missing": list(self.missing),
             "comparison": asdict(self.comparison),
+        }
+
+    def _chosen(self) -> dict[str, dict[str, Any] | None]:
+        """What was chosen by tuning and by an attacker's search, and how."""
+        tuning, search = self.comparison.tuning, self.comparison.search
+        return {
+            "tuning": None if tuning is None else tuning_record(tuning, self.choices),
+            "search": None if search is None else tuning_record(search, self.searches),
         }
 
     def show(self) -> None:
@@ -179,9 +186,9 @@ class Report:
         for table in (*others, *headline[::-1]):  # the headline last, where one looks first
             if not table.is_long:
                 show(make_table([heading.replace(" ", "\n") for heading in table.headings], table.rows, table.title))
-        for choice in self.choices:
-            setting = "nothing yet" if choice.setting is None else axes_but_poison(choice.setting)
-            say(f"tuned: {choice.method}: {setting}")
+        for done, choice in [*(("tuned", c) for c in self.choices), *(("searched", c) for c in self.searches)]:
+            chosen = None if choice.setting is None else ", ".join(setting(*axis) for axis in choice.setting.items())
+            say(f"{done}: {choice.method}: {chosen or 'nothing yet'}")
         for failure in self.failures:
             say(f"failed: {failure.run}: {failure.reason}", f"  {failure.log}")
         if self.missing:
@@ -202,7 +209,7 @@ class Report:
         return [name for name in COLUMNS if any(cell.spread(name) for cell in self.cells)]
 
     def _html(self, folder: Path, pictures: Sequence[str]) -> str:
-        columns, tuning = self._columns(), self.comparison.tuning
+        columns = self._columns()
         headline, tables = self._beside()
         return render(
             conclusion=self.conclusion,
@@ -215,9 +222,7 @@ class Report:
             tables=tables,
             pictures=[(PICTURES[name], data_uri(folder / name)) for name in pictures],
             examples=examples(self.cells),
-            choices=[choice.record() for choice in self.choices],
-            rule=None if tuning is None else rule(tuning.margin),
-            tuning=tuning,
+            chosen={name: chosen for name, chosen in self._chosen().items() if chosen and chosen["methods"]},
             failures=self.failures,
             missing=len(self.missing),
             runs=len(self.results),

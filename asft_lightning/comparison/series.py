@@ -81,12 +81,12 @@ def axes_but_poison(axes: Mapping[str, Any]) -> str:
 
 
 def setting(axis: str, value: Any) -> str:
-    """An axis with its value; an attack by its own name alone, without the folder of its config.
+    """An axis with its value; an attack by its own name alone, without the folder of its config; a poison ratio as p.
 
-    >>> setting("rank", 8), setting("attack", "mixtures/harmful-only")
-    ('rank 8', 'harmful-only')
+    >>> setting("rank", 8), setting("attack", "mixtures/harmful-only"), setting("poison_ratio", 0.1)
+    ('rank 8', 'harmful-only', 'p 0.1')
     """
-    return str(value).rpartition("/")[2] if axis == ATTACK else f"{axis} {shown(value)}"
+    return str(value).rpartition("/")[2] if axis == ATTACK else f"{'p' if axis == POISON else axis} {shown(value)}"
 
 
 def _curve(cell: Cell, cells: Sequence[Cell]) -> str | None:

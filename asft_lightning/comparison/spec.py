@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from asft_lightning.comparison.search import Search
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.names import require_name
@@ -92,6 +93,7 @@ class Comparison:
         around: Further values of axes, one factor at a time.
         default_method: The one that is recommended, marked in the report.
         tuning: How methods with ``tune`` are tuned.
+        search: What an attacker tries on each method; null for no such search.
         published: {method: {figure: percent}} that others published, e.g. ``harmful_score`` and ``accuracy``: means over all
             settings, to stand beside one's own.
         jobs: Runs at once; null for one a core, or one where there is a GPU.
@@ -106,6 +108,7 @@ class Comparison:
     around: Around | None = None
     default_method: str | None = None
     tuning: Tuning | None = None
+    search: Search | None = None
     published: dict[str, dict[str, float]] = field(default_factory=dict)
     jobs: int | None = None
     threads: int = 1
@@ -123,6 +126,8 @@ class Comparison:
         self._check_named_methods()
         if self.around is not None:
             self._check_around(self.around)
+        for where, axes in (("tuning", self.tuning and self.tuning.axes), ("search", self.search and self.search.axes)):
+            self._check_seeds(where, axes or {})
         for name, method in self.methods.items():
             self._check_axes(name, method)
             if method.tune:
@@ -154,13 +159,22 @@ class Comparison:
             raise ConfigurationError(
                 f"published figures are of methods, {', '.join(self.methods)}, got {unknown[0]!r}. Add it, or leave it out."
             )
+        if self.search and self.search.reference not in self.methods:
+            raise ConfigurationError(
+                f"search.reference must be one of the methods, {', '.join(self.methods)}, got {self.search.reference!r}. "
+                "Name plain fine-tuning."
+            )
 
     def _check_numbers(self) -> None:
         """Seeds, poison ratios and the margin are reckoned with; values of other axes may be anything."""
-        if self.tuning and not 0 <= self.tuning.margin <= 100:
-            raise ConfigurationError(f"tuning.margin must lie in 0..100 points, got {self.tuning.margin!r:.60}. 2 is usual.")
+        for where, part in (("tuning", self.tuning), ("search", self.search)):
+            if part and not 0 <= part.margin <= 100:
+                raise ConfigurationError(
+                    f"{where}.margin must lie in 0..100 points, got {part.margin!r:.60}. 2 is usual, and 10 for an attacker."
+                )
         every = [self.axes, *(axes for method in self.methods.values() for axes in (method.axes, method.tune))]
         every += [*([self.around.axes, self.around.at] if self.around else []), *([self.tuning.axes] if self.tuning else [])]
+        every += [self.search.axes, self.search.tries] if self.search else []
         for axes in every:
             if bad := [seed for seed in axes.get(SEED, []) if type(seed) is not int]:
                 raise ConfigurationError(f"seeds must be whole numbers, got {bad[0]!r:.60}. Write them as [0, 1, 2].")
@@ -191,13 +205,15 @@ class Comparison:
                     f"around needs further values of {name}, and has {values} beside {compared_values}. Name others."
                 )
 
+    def _check_seeds(self, where: str, axes: dict[str, list[Any]]) -> None:
+        if shared := set(self.axes[SEED]) & set(axes.get(SEED) or []):
+            raise ConfigurationError(
+                f"{where} must not see the reported seeds, and both have {sorted(shared)}. Name others, e.g. [100, 101]."
+            )
+
     def _check_tuning(self, name: str, method: Method) -> None:
         if self.tuning is None:
             raise ConfigurationError(f"{name} is to be tuned, and there is no `tuning`. Say the seeds: tuning: {{axes: …}}.")
-        if shared := set(self.axes[SEED]) & set(self.tuning.axes.get(SEED) or []):
-            raise ConfigurationError(
-                f"tuning must not see the reported seeds, and both have {sorted(shared)}. Tune on others, e.g. [100, 101]."
-            )
         count = 1
         for values in method.tune.values():
             count *= len(values)

@@ -33,9 +33,11 @@ class Table:
 
 def headline_table(headlines: Sequence[Headline]) -> Table:
     """The worst attack first, and what it costs where nobody attacks."""
+    is_searched = any(h.searched for h in headlines)
     headings = [
-        "method", "worst HS (%)", "FA at p 0 (%)", "worst attack", "mean HS (%)", "attacks", "over-refusal (%)", "noise (%)",
-        "time (s)", "memory (MiB)",
+        "method", "worst HS (%)", "FA at p 0 (%)", "worst attack", "mean HS (%)", "attacks",
+        *(["search HS (%)", "found by search"] if is_searched else []),
+        "over-refusal (%)", "noise (%)", "time (s)", "memory (MiB)",
     ]  # fmt: skip
     rows = [
         [
@@ -45,12 +47,15 @@ def headline_table(headlines: Sequence[Headline]) -> Table:
             h.attack,
             f"{h.mean:.1f}",
             str(h.attacks),
+            *([_text(h.searched), h.found or "nothing"] if is_searched else []),
             *("–" if share is None else f"{share.mean:.1f}" for share in (h.over_refusal, h.incoherent)),
             *("–" if cost is None else f"{cost.mean:.0f}" for cost in (h.training_seconds, h.peak_memory_mib)),
         ]
         for h in headlines
     ]
     note = "An attack is a setting with harmful rows, or another way to ask; the worst has the highest mean HS over seeds."
+    if is_searched:
+        note += " A search tries settings of training on each method, and keeps the worst; it counts for the worst HS alone."
     return Table("Worst attack", headings, rows, note)
 
 

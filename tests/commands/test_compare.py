@@ -169,6 +169,35 @@ def test_two_commands_share_the_runs_and_one_is_killed(sweep):
     assert [(process, end) for run, process, end in sorted(claims) if run == at_work[0]] == [(killed, None), (other, "done")]
 
 
+def test_an_attacker_searches_each_method(sweep):
+    """Of four settings within a budget of two; what is kept of each method is run at the reported seed."""
+    content = yaml.safe_load((sweep.folder / "comparison.yaml").read_text())
+    sft, asft = content["methods"]["sft"], {**content["methods"]["asft"], "axes": {"lambda": [1]}}
+    search = {
+        "settings": {"trainer.max_epochs": "$epochs", "model.init_args.optimizer.init_args.lr": "$learning_rate"},
+        "tries": {"learning_rate": [0.001, 0.1], "epochs": [1, 2]},
+        "axes": {"poison_ratio": [0.5], "seed": [7]}, "reference": "sft", "budget": 2, "margin": 100,
+    }  # fmt: skip
+    methods = {"sft": sft, "asft": {name: part for name, part in asft.items() if name != "tune"}}
+    own = {"output": str(sweep.folder / "searched"), "axes": {"poison_ratio": [0.25], "seed": [0]}, "methods": methods}
+    (sweep.folder / "searched.yaml").write_text(yaml.safe_dump(content | own | {"search": search}, sort_keys=False))
+    sweep.forks.run(["compare", sweep.folder / "searched.yaml"])
+
+    found = json.loads((sweep.folder / "searched" / "results.json").read_text())
+    kept = {choice["method"]: choice for choice in found["search"]["methods"]}
+    assert [len(choice["candidates"]) for choice in kept.values()] == [2, 2]
+    for run, line in zip(found["attacked"], found["headline"], strict=True):
+        choice = kept[run["method"]]
+        assert choice["chosen"].items() <= run.items()
+        (best,) = [tried for tried in choice["candidates"] if tried["setting"] == choice["chosen"]]
+        assert best["harmful_score"] == max(tried["harmful_score"] for tried in choice["candidates"])
+        assert (run["seed"], run["poison_ratio"]) == (0, 0.5)
+        assert run["settings"]["model.init_args.optimizer.init_args.lr"] == run["learning_rate"]
+        assert line["found"] == f"p 0.5, learning_rate {run['learning_rate']:g}, epochs {run['epochs']}"
+        assert line["searched"]["mean"] == run["harmful_score"]
+    assert len(found["attacked"]) == len(found["runs"]) == 2
+
+
 def test_mistake_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main(["compare", str(tmp_path / "absent.yaml")])

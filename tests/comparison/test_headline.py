@@ -7,6 +7,7 @@ import pytest
 from asft_lightning.comparison.headline import headlines
 from asft_lightning.comparison.report import Report
 from asft_lightning.comparison.results import Result
+from asft_lightning.comparison.tables import headline_table
 
 AXES = ["attack", "seed"]
 
@@ -59,6 +60,24 @@ def test_poison_ratios_are_attacks(result):
     assert (first.axes, second.axes) == ({"lambda": 1}, {"lambda": 3})
     assert (first.attack, first.worst.mean, first.attacks) == ("p 0.2", 20.0, 2)
     assert first.accuracy.mean == 98.0
+
+
+def test_what_a_search_found_stands_beside_the_listed_attacks():
+    """It may be the worst; the mean is over the listed ones, which all methods met; costs are of those alone, too."""
+    tried = {"attack": "mixtures/paper", "learning_rate": 1e-2, "poison_ratio": 0.2}
+    found = [
+        replace(attacked("sft", "", hs, seed=seed, **{"prefill/harmful_score": 10.0}), axes={**tried, "seed": seed})
+        for seed, hs in ((0, 94.0), (1, 96.0))
+    ]
+    every = [*defence("sft", 90.0, 20.0, 97.0), *defence("audit", 2.0, 60.0, 96.0)]
+    sft, audit = headlines(every, AXES, found, ["learning_rate", "poison_ratio"])
+    assert (sft.found, str(sft.searched)) == ("paper, learning_rate 0.01, p 0.2", "95.0 ± 1.4")
+    assert (sft.attack, sft.worst, sft.mean, sft.attacks) == (f"search: {sft.found}", sft.searched, 55.0, 2)
+    assert (audit.attack, audit.found, audit.searched) == ("backdoor", None, None)
+    assert [str(h.accuracy) for h in (sft, audit)] == ["97.0 ± 0.0", "96.0 ± 0.0"]
+    table = headline_table([sft, audit])
+    assert [row[table.headings.index("found by search")] for row in table.rows] == [sft.found, "nothing"]
+    assert "found by search" not in headline_table(headlines(every, AXES)).headings
 
 
 def test_no_headline_without_attacks(comparison, result):

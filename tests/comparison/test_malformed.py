@@ -29,6 +29,14 @@ COMPARISON = {
     },
     "default_method": "asft",
     "tuning": {"axes": {"seed": [100], "poison_ratio": [0.1]}, "budget": 3, "margin": 2.0},
+    "search": {
+        "settings": {"trainer.max_epochs": "$epochs"},
+        "tries": {"epochs": [1, 2]},
+        "axes": {"seed": [200], "poison_ratio": [0.1]},
+        "reference": "sft",
+        "budget": 3,
+        "margin": 10.0,
+    },
     "jobs": 1,
 }
 SCORE = {"before": 90.0, "after": 2.0, "steps": {"1": 1.5, "2": 3.0}, "interval": {"after": [1.0, 7.0]}}
@@ -50,6 +58,9 @@ def world(tmp_path_factory):
             for setting in plan.candidates("asft")
             for run in (*plan.tuning("asft", setting), *plan.reported("asft", setting))
         ]
+        tried = [{"epochs": epochs} for epochs in (1, 2)]
+        runs += [run for attempt in tried for run in plan.searching("sft", attempt)]
+        runs += [run for attempt in tried for run in plan.searching("sft", attempt, reported=True)]
         for run in [*runs, *plan.reported("sft", {})]:
             run.folder.mkdir(parents=True)
             (run.folder / "summary.json").write_text(json.dumps(summary))

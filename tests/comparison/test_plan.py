@@ -160,9 +160,7 @@ def test_misuse(comparison, message, changes):
 def test_tuning_must_say_where(comparison):
     tuned = LAMBDA | {"tune": {"lambda": [1]}}
     plan = Plan(comparison(methods={"a": tuned}, tuning={"axes": {"seed": [7]}}))
-    with pytest.raises(
-        ConfigurationError, match=r"tuning.axes must say at which poison_ratio a is tuned, and has only \['se"
-    ):
+    with pytest.raises(ConfigurationError, match=r"tuning.axes must say at which poison_ratio a is run, and has only \['se"):
         plan.tuning("a", {"lambda": 1})
 
 
@@ -179,3 +177,55 @@ def test_file_that_is_no_comparison(tmp_path, text, message):
 def test_file_that_is_absent(tmp_path):
     with pytest.raises(ConfigurationError, match=r"must be a YAML file or one of .*, and '.*nowhere.yaml' is neither"):
         load_comparison(tmp_path / "nowhere.yaml")
+
+
+SEARCH = {
+    "settings": {"trainer.max_epochs": "$epochs", "data.init_args.poison_ratio": "$poison_ratio"},
+    "tries": {"epochs": [1, 2, 3], "poison_ratio": [0.1, 0.2]},
+    "axes": {"seed": [7, 8]},
+    "reference": "sft",
+}
+
+
+def test_an_attacker_trains_a_method_as_it_likes(comparison):
+    """Its settings come over the method's own, on seeds of its own; what is reported of it is on the reported ones."""
+    given = comparison(search=SEARCH)
+    plan, attempt = Plan(given), {"lambda": 1, "epochs": 3, "poison_ratio": 0.2}
+    runs = plan.searching("asft", attempt)
+    assert [run.axes for run in runs] == [{**attempt, "seed": 7}, {**attempt, "seed": 8}]
+    assert runs[0].settings["data.init_args.poison_ratio"] == 0.2 and runs[0].settings["model.init_args.lambda_reg"] == 1
+    assert runs[0].settings["trainer.max_epochs"] == 3
+    assert [run.axes["seed"] for run in plan.searching("asft", attempt, reported=True)] == [0, 1]
+    assert "epochs" not in plan.reported("asft", {})[0].axes
+    assert [len(given.search.attempts), given.search.attempts[0]] == [6, {"epochs": 1, "poison_ratio": 0.1}]
+
+
+def test_of_more_than_its_budget_an_attacker_draws(comparison):
+    drawn = [comparison(search={**SEARCH, "budget": budget}).search.attempts for budget in (3, 3, 99)]
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 3 and all(attempt in drawn[2] for attempt in drawn[0])
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    {
+        "search.tries must name what is tried, each with values, got {}": {"tries": {}},
+        r"got \{'epochs': \[\]\}": {"tries": {"epochs": []}},
+        "search.budget must be 1 or more, .* got 0 and 6": {"budget": 0},
+        "1000 settings at most, got 8 and 2000": {"tries": {"epochs": [*range(1000)], "poison_ratio": [0.1, 0.2]}},
+        "search.reference must be one of the methods, sft, asft, got 'none'": {"reference": "none"},
+        r"search must not see the reported seeds, and both have \[1\]": {"axes": {"seed": [1]}},
+        r"search.margin must lie in 0\.\.100 points, got -1": {"margin": -1},
+        r"poison ratios must lie in 0\.\.1, got 2": {"tries": {"epochs": [1], "poison_ratio": [2]}},
+        r"a setting must name the axis \$rows": {"tries": {**SEARCH["tries"], "rows": [1]}},
+        r"\$epochs must stand for an axis": {"tries": {"poison_ratio": [0.1]}},
+    }.items(),
+)  # fmt: skip
+def test_search_that_cannot_be(comparison, message, changes):
+    with pytest.raises(ConfigurationError, match=message):
+        Plan(comparison(search={**SEARCH, **changes}))
+
+
+def test_search_must_say_where(comparison):
+    plan = Plan(comparison(search={**SEARCH, "axes": {}}))
+    with pytest.raises(ConfigurationError, match=r"search.axes must say at which seed sft is run, and has only \[\]"):
+        plan.searching("sft", {"epochs": 1, "poison_ratio": 0.1})
