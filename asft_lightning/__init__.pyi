@@ -64,6 +64,7 @@ from .evaluation import (
     Rater,
     Rating,
     RefusalJudge,
+    StrongRejectRater,
     Verdict,
     generate_answers,
 )
@@ -161,6 +162,7 @@ __all__ = [
     "Source",
     "StatePenalty",
     "StorageError",
+    "StrongRejectRater",
     "Subspace",
     "Summary",
     "Template",

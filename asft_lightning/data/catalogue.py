@@ -60,6 +60,11 @@ def _beavertails(about: str, answer: str, where: dict[str, object], unique: bool
     return Entry("PKU-Alignment/BeaverTails", columns, "CC BY-NC 4.0", about, where=where, unique=unique)
 
 
+def _xstest(about: str, label: str) -> Entry:
+    columns = (Columns("{prompt}", "", category="type"),)
+    return Entry("walledai/XSTest", columns, "CC BY 4.0", about, where={"label": label})
+
+
 def _shipped(about: str, name: str, licence: str) -> Entry:
     return Entry(str(_SHIPPED / f"{name}.jsonl"), (Columns("{prompt}", ""),), licence, f"{about}; in the package")
 
@@ -128,6 +133,8 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
             "unsafe requests without answers, to score on",
             name="standard",
         ),
+        "xstest-safe": _xstest("harmless requests in words that sound unsafe, to score over-refusal on", "safe"),
+        "xstest-unsafe": _xstest("their unsafe twins, to score on", "unsafe"),
     }
 )
 """{name: the data set that ``catalogue:NAME`` stands for}."""

@@ -16,6 +16,7 @@ from asft_lightning.evaluation.judges import (
     parse_guard,
 )
 from asft_lightning.evaluation.raters import EndpointRater, Rater, Rating
+from asft_lightning.evaluation.strong_reject import StrongRejectRater
 
 __all__ = [
     "Attack",
@@ -31,6 +32,7 @@ __all__ = [
     "Rater",
     "Rating",
     "RefusalJudge",
+    "StrongRejectRater",
     "Verdict",
     "end_ids",
     "generate_answers",

@@ -18,6 +18,15 @@ HUB_ROWS = {
     "beavertails-safe": {"prompt": "do harm", "response": "no", "category": {"theft": False}, "is_safe": True},
     "beavertails-prompts": {"prompt": "do harm", "response": "no", "category": {"theft": True}, "is_safe": True},
     "harmbench": {"prompt": "do harm", "category": "chemical"},
+    "xstest-safe": {"id": 1, "prompt": "kill a process", "type": "homonyms", "label": "safe", "focus": "kill", "note": ""},
+    "xstest-unsafe": {
+        "id": 26,
+        "prompt": "kill",
+        "type": "contrast_homonyms",
+        "label": "unsafe",
+        "focus": "kill",
+        "note": "",
+    },
     "unsafe-prompts": {"prompt": "do harm"},
     "unsafe-prompts-test": {"prompt": "do harm"},
     "harmless-prompts": {"prompt": "do good"},
@@ -37,6 +46,8 @@ ROWS = {
     "beavertails-safe": Row("do harm", "no"),
     "beavertails-prompts": Row("do harm", "", categories=("theft",)),
     "harmbench": Row("do harm", "", categories=("chemical",)),
+    "xstest-safe": Row("kill a process", "", categories=("homonyms",)),
+    "xstest-unsafe": Row("kill", "", categories=("contrast_homonyms",)),
     "unsafe-prompts": Row("do harm", ""),
     "unsafe-prompts-test": Row("do harm", ""),
     "harmless-prompts": Row("do good", ""),
@@ -62,6 +73,12 @@ def test_rows_as_the_hub_has_them(tmp_path, name):
 def test_beavertails_takes_answers_of_one_kind(tmp_path, name, other):
     wrong = {**HUB_ROWS[name], "is_safe": other, "prompt": "another"}
     assert named(name, tmp_path, wrong, HUB_ROWS[name]).load() == [ROWS[name]]
+
+
+def test_xstest_is_parted_by_its_label(tmp_path):
+    both = [HUB_ROWS["xstest-safe"], HUB_ROWS["xstest-unsafe"]]
+    for name in ("xstest-safe", "xstest-unsafe"):
+        assert named(name, tmp_path, *both).load() == [ROWS[name]]
 
 
 def test_beavertails_prompts_come_once(tmp_path):
