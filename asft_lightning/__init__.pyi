@@ -80,6 +80,7 @@ from .modules import (
     Lisa,
     LoRAFineTuner,
     MultiLabelLoss,
+    SaLoRA,
 )
 from .penalty.answer_budget import AnswerBudget
 from .penalty.answer_penalty import AnswerPenalty
@@ -153,6 +154,7 @@ __all__ = [
     "RubricEvaluation",
     "RubricScore",
     "RunFolder",
+    "SaLoRA",
     "SafeAccuracy",
     "SafeLoRA",
     "SafeMERGE",

@@ -26,6 +26,7 @@ from asft_lightning.functional.loss import IGNORE_INDEX, mean_over_rows, mean_ov
 from asft_lightning.functional.low_rank import LowRank, low_rank, low_rank_sum
 from asft_lightning.functional.margin import log_odds, top_token_margin
 from asft_lightning.functional.margin_change import MarginChange, margin_change
+from asft_lightning.functional.output_directions import output_directions, projected_start
 from asft_lightning.functional.penalty import update_penalty
 from asft_lightning.functional.principal import Principal
 from asft_lightning.functional.projection import gram_applied, shrunk, update_cosine, update_product
@@ -74,6 +75,8 @@ __all__ = [
     "mean_over_rows",
     "mean_over_tokens",
     "mean_squared_distance",
+    "output_directions",
+    "projected_start",
     "relative_change",
     "rising_layers",
     "row_gradients",

@@ -9,6 +9,7 @@ from asft_lightning.modules.judge_trainer import JudgeTrainer
 from asft_lightning.modules.lisa import Lisa
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
 from asft_lightning.modules.multi_label_loss import ClassifierOutputs, ContrastiveLoss, MultiLabelLoss
+from asft_lightning.modules.salora import SaLoRA
 from asft_lightning.modules.sbr import SBR
 from asft_lightning.modules.sppft import SPPFT
 from asft_lightning.modules.task_loss import TaskLoss
@@ -27,5 +28,6 @@ __all__ = [
     "Lisa",
     "LoRAFineTuner",
     "MultiLabelLoss",
+    "SaLoRA",
     "TaskLoss",
 ]

@@ -61,11 +61,15 @@ class LoRAFineTuner(FineTuner):
         """``model`` with an adapter, of which the factors are trained."""
         return self.with_adapter(model)
 
+    def adapter_config(self) -> LoraConfig:
+        """Hook: of a new adapter."""
+        return self.lora
+
     def with_adapter(self, model: PreTrainedModel) -> PeftModel:
         """``model`` with a new adapter, or with the one to go on from."""
         if self.adapter is None:
             try:
-                return get_peft_model(model, self.lora)
+                return get_peft_model(model, self.adapter_config())
             except ValueError as error:  # PEFT's errors on target_modules name the rule and the value
                 raise ConfigurationError(f"lora does not fit {self.pretrained.aligned}: {error}") from error
         return load_adapter(model, self.adapter, self.pretrained.aligned)

@@ -5,6 +5,7 @@ from asft_lightning.penalty.answer_penalty import AnswerPenalty
 from asft_lightning.penalty.drift_budget import DriftBudget
 from asft_lightning.penalty.full_update_penalty import FullUpdatePenalty
 from asft_lightning.penalty.reference_penalty import ReferencePenalty
+from asft_lightning.penalty.safety_module import SafetyModule
 from asft_lightning.penalty.state_penalty import StatePenalty
 from asft_lightning.penalty.update_penalty import UpdatePenalty, probed_prompts
 
@@ -14,6 +15,7 @@ __all__ = [
     "DriftBudget",
     "FullUpdatePenalty",
     "ReferencePenalty",
+    "SafetyModule",
     "StatePenalty",
     "UpdatePenalty",
     "probed_prompts",

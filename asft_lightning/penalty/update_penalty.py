@@ -6,6 +6,7 @@ from asft_lightning.anchors.anchor_set import AnchorSet
 from asft_lightning.penalty.binding import BoundPenalty, by_kind, require_same_modules
 from asft_lightning.penalty.layer_groups import BoundLayer, LayerGroup
 from asft_lightning.penalty.reference_penalty import held_prompts
+from asft_lightning.penalty.safety_module import SafetyModule
 from asft_lightning.weights.targets import find_lora_factors, require_only_bound_trainable, require_zero_start
 
 
@@ -59,5 +60,5 @@ class UpdatePenalty(BoundPenalty):
 
 def probed_prompts(module: nn.Module) -> frozenset[str]:
     """A hash of each prompt that a module is protected by: its anchors were built from it, or its answer is held."""
-    penalties = (part for part in module.modules() if isinstance(part, BoundPenalty))
+    penalties = (part for part in module.modules() if isinstance(part, BoundPenalty | SafetyModule))
     return held_prompts(module) | {prompt for penalty in penalties for prompt in penalty.prompts}

@@ -101,6 +101,11 @@ class RunFolder:
         return self.path / "safety_layers.json"
 
     @property
+    def safety_module(self) -> Path:
+        """What :class:`SaLoRA` keeps its update clear of, and what it began with."""
+        return self.path / "safety_module.safetensors"
+
+    @property
     def projection(self) -> Path:
         """What a projection made of each layer."""
         return self.path / PROJECTION
@@ -145,7 +150,7 @@ class RunFolder:
             self.model,
             self.judge,
         )  # the second are Lightning's, of SLURM
-        held = (self.anchors, self.answers, self.safety_layers)
+        held = (self.anchors, self.answers, self.safety_layers, self.safety_module)
         told = (self.summary, self.data, self.projection, self.scored)
         audited = (self.audit, self.audited_rows, self.audit_picture)
         watched = (self.alignment, self.alignment_picture, *self.path.glob("spoilt-batch-rank*.jsonl"))

@@ -17,7 +17,7 @@ COMPARISONS = [name for name in config_names() if name.startswith("compare/")]
 CONFIGS = [name for name in config_names() if name not in COMPARISONS]
 BEYOND = ("activation", "activation-both", "answers", "drift-budget", "protect")
 """Methods that the paper does not have."""
-RIVALS = ("constrained-sft", "ptst", "safe-merge", "safety-vector", "sbr", "sppft")
+RIVALS = ("constrained-sft", "ptst", "safe-merge", "safety-vector", "salora", "sbr", "sppft")
 """Other papers' methods, since, beside them."""
 FULL = ("full-asft", "full-sft")
 """Methods that train the weights themselves."""

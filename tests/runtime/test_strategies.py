@@ -228,6 +228,15 @@ def test_rivals_are_as_in_one_process(launch, tmp_path, method, figure):
     assert len(found) == len(expected) > 1 and expected[-1] != expected[0]
 
 
+def test_a_fixed_safety_module_is_as_in_one_process(launch, tmp_path):
+    """Sharded, each rank has its rows of the directions; the half that holds the start stays."""
+    task = vars(tiny.unsafe_prompts(tmp_path, first=20, name="task"))
+    held = {"unsafe": vars(tiny.unsafe_prompts(tmp_path)), "task": task, "safety_rank": 3, "task_rank": 5}
+    runs = {strategy: launch(f"{strategy}-salora", strategy, method="SaLoRA", model=held) for strategy in STRATEGIES}
+    for strategy in ("ddp", "fsdp"):
+        assert apart(adapter(runs[strategy]), adapter(runs["single"])) <= 1e-5
+
+
 @pytest.fixture(scope="module")
 def full_runs(launch):
     return {strategy: launch(f"{strategy}-full", strategy, save=True, method="FullAsFT") for strategy in STRATEGIES}
