@@ -56,6 +56,15 @@ def test_of_many_at_once_one_has_it(run, process):
     assert sum(claim is not None for claim in found) == 1
 
 
+def test_a_listing_that_comes_late_lets_no_second_have_it(run, process, monkeypatch):
+    """As network file systems show folders: what counts is that a file can be made once."""
+    claim = process("here")[0].take(run)
+    owner = claim.path.read_text()
+    monkeypatch.setattr("asft_lightning.comparison.claims._latest", lambda folder: None)
+    assert process("there")[0].take(run) is None
+    assert claim.path.read_text() == owner
+
+
 def test_a_dead_owner_on_this_machine_is_known_at_once(run, process):
     (ours, _), (near, _), (far, _) = process("here"), process("here"), process("there")
     died(ours.take(run))
