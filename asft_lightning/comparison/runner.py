@@ -9,7 +9,7 @@ from multiprocessing.process import BaseProcess
 
 from tqdm import tqdm
 
-from asft_lightning.comparison.claims import DONE, FAILED, LET_GO, Claim, Claims
+from asft_lightning.comparison.claims import DONE, FAILED, LET_GO, PATIENCE, Claim, Claims
 from asft_lightning.comparison.plan import Run
 from asft_lightning.comparison.run_process import Launch, ctrl_c_waits, end_runs, has_gpu, log_of, reason, start_run
 from asft_lightning.errors import ConfigurationError
@@ -74,6 +74,7 @@ class Runner:
         self.threads = threads
         self.progress = progress
         self.failures: dict[str, Failure] = {}
+        self._has_said = False
 
     def run(self, runs: Iterable[Run]) -> None:
         """Run what is missing, each once; return when all have ended, failed ones noted in ``failures``.
@@ -88,6 +89,8 @@ class Runner:
                 with ctrl_c_waits():
                     while len(active) < jobs and (begun := self._begin(waiting)):
                         active[begun.process.sentinel] = begun
+                if waiting and not active:
+                    self._say_waiting(len(waiting))
                 for sentinel in wait(list(active), timeout=_POLL if waiting or active else 0.0):
                     assert isinstance(sentinel, int)
                     self._ended(active.pop(sentinel))
@@ -140,6 +143,12 @@ class Runner:
         elif process.exitcode:
             self.progress.write(plain(f"{run.name}: done, but it ended with status {process.exitcode}, see {log_of(run)}"))
         self.progress.update()
+
+    def _say_waiting(self, count: int) -> None:
+        if not self._has_said:
+            others = "1 run that another process has" if count == 1 else f"{count} runs that other processes have"
+            self.progress.write(f"waiting for {others}; a dead one's is taken over after {PATIENCE:.0f} seconds at most")
+        self._has_said = True
 
     def _lost(self, lost: _Active) -> Run:
         """Leave it to the process that has taken it over, since this one gave no sign of life."""

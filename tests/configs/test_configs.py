@@ -157,7 +157,10 @@ def test_comparison(parser, name):
         candidates = plan.candidates(method)
         runs = [run for setting in candidates or [{}] for run in plan.reported(method, setting)]
         every += runs + [run for setting in candidates for run in plan.tuning(method, setting)]
-        for run in [some for some in (runs[0].first, runs[0], runs[-1]) if some is not None]:
+        attempts = comparison.search.attempts if comparison.search else []
+        searching = [run for attempt in attempts for run in plan.searching(method, {**(candidates or [{}])[0], **attempt})]
+        every += searching
+        for run in [some for some in (runs[0].first, runs[0], runs[-1], *searching[-1:]) if some is not None]:
             config = parsed(parser, settings=run.arguments[1:])
             assert (config.seed_everything, config.trainer.default_root_dir) == (run.axes["seed"], str(run.folder))
             scorers = [callback.class_path for callback in config.trainer.callbacks]
