@@ -24,9 +24,13 @@ def beside(runs, monkeypatch, capsys):
         claims = [elsewhere.take(run.folder) for run in runs]
         runner = Runner(pytest.fail, Claims(folder, "here"), 2, 1, RunsBar(total=len(runs)))
         left = list(zip(runs, claims, strict=True))
-        monkeypatch.setattr(
-            "asft_lightning.comparison.runner.wait", lambda active, timeout: [others(*left.pop(0))][:0] if left else []
-        )
+
+        def wait(active, timeout):
+            if left:
+                others(*left.pop(0))
+            return []
+
+        monkeypatch.setattr("asft_lightning.comparison.runner.wait", wait)
         runner.run(runs)
         return capsys.readouterr().out, runner.failures
 
