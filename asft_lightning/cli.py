@@ -31,6 +31,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 """{command: (its file in commands/, what it does)}."""
 
 _LIGHTNING = ("fit", "validate", "test")
+_OF_A_RUN = (*_LIGHTNING, "describe", "audit")
+"""Commands that take all settings of a run."""
 _KEPT = "; what is scored is kept, and the same command goes on"
 _EXAMPLES = (
     "protect sandbox:aligned sandbox:benign",
@@ -98,6 +100,13 @@ def _run(arguments: list[str]) -> None:
         close = get_close_matches(command, COMMANDS, n=1)
         remedy = f"Did you mean {close[0]}?" if close else "Try asft-lightning --help."
         raise ConfigurationError(f"a command must be one of {', '.join(COMMANDS)}, got {command!r}. {remedy}")
+    if command in _OF_A_RUN:
+        from asft_lightning.commands.common_settings import asked_for, common_settings
+
+        if asked_for(rest) == "first":
+            sys.stdout.write(common_settings(command))
+            return
+        arguments = [command, *(rest := ["--help"] if asked_for(rest) == "all" else rest)]
     module = import_module(f"asft_lightning.commands.{COMMANDS[command][0]}")
     if command in _LIGHTNING:
         module.run(arguments)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from asft_lightning import AnchorSet
 from asft_lightning.anchors import AnchorTerm, ModuleAnchor
 
@@ -21,8 +23,9 @@ def loaded_by(folder, *arguments):
     return set(process.stdout.rpartition("loaded: ")[2].split())
 
 
-def test_help_loads_nothing(tmp_path):
-    assert not loaded_by(tmp_path, "--help") & {*TRAINING, "torch", "numpy", "jsonargparse", "rich", "yaml"}
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"]])
+def test_help_loads_nothing(tmp_path, arguments):
+    assert not loaded_by(tmp_path, *arguments) & {*TRAINING, "torch", "numpy", "jsonargparse", "rich", "yaml"}
 
 
 def test_anchors_are_shown_without_what_trains(tmp_path):

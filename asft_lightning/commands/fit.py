@@ -41,6 +41,8 @@ _CHECKPOINTS = ("last", "auto", "best", "hpc")
 class _Parser(ShortErrors, LightningArgumentParser):
     """Lightning's, whose errors are short."""
 
+    help_option = "--help all"
+
 
 class AsFTCLI(LightningCLI):
     """``pretrained`` and ``template`` stand at the top of a config and reach both model and data.

@@ -92,8 +92,11 @@ def explain(error: BaseException, go_on: str = GO_ON) -> Exit | None:
         isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
     ):
         return Exit(f"ended by Ctrl-C{go_on}", 128 + signal.SIGINT)
-    if isinstance(error, _loaded("lightning.fabric.utilities.exceptions", "MisconfigurationException")):
-        return Exit(str(error), 2)  # Lightning's word for a user's mistake
+    cause: BaseException | None = error
+    while cause is not None:  # jsonargparse wraps what a class says when it is made
+        if isinstance(cause, _loaded("lightning.fabric.utilities.exceptions", "MisconfigurationException")):
+            return Exit(str(cause), 2)  # Lightning's word for a user's mistake
+        cause = cause.__cause__
     if isinstance(error, _loaded("torch.distributed", "DistError")) or (
         isinstance(error, RuntimeError) and "gloo/transport" in str(error)
     ):

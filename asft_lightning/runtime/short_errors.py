@@ -2,9 +2,9 @@
 
 import difflib
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from asft_lightning.errors import AsFTError, ConfigurationError, error_of_ours
 
@@ -17,12 +17,30 @@ _SAYS_NOTHING = re.compile(
 _PLAIN_TYPES = re.compile(r"Subtypes: \[(?P<types>[^\n]*)\]\n(?!.*Subtypes:).*?Given value: (?P<given>[^\n]*)", re.DOTALL)
 """The innermost argument's."""
 _UNKNOWN = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
+_CANNOT_BE_MADE = re.compile(r"Problem with given class_path '([^']*)':\s*([^\n]+)")
 _REASONS = 6
 """How many of what is left are told; the first are the outermost."""
 
 
 class ShortErrors(ArgumentParser):
     """A parser that raises what is wrong instead of printing its usage, which for ``fit`` has hundreds of lines."""
+
+    help_option = "--help"
+    """How to see all that it takes."""
+
+    def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Make the classes that a config names.
+
+        Raises:
+            ConfigurationError: If a class of others cannot be made, e.g. a logger whose package is not installed.
+        """
+        try:
+            made: Namespace = super().instantiate(*args, **kwargs)
+        except ValueError as error:
+            if (mistake := _of_anothers_class(error)) is not None:
+                raise mistake from error
+            raise
+        return made
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the mistake.
@@ -32,7 +50,7 @@ class ShortErrors(ArgumentParser):
         """
         if not self.exit_on_error:  # a parser within the parser, which tries what an argument could be
             super().error(message, ex)
-        command = self.prog.replace(" [options]", "")
+        command = f"{self.prog.replace(' [options]', '')} {self.help_option}"
         raise _mistake(message, ex, list(self._option_string_actions), command) from None
 
 
@@ -42,9 +60,18 @@ def _mistake(message: str, error: BaseException | None, options: list[str], comm
     if unknown := _UNKNOWN.search(message):
         given = unknown[1].split()[0]
         near = difflib.get_close_matches(given.split("=")[0], options, n=2, cutoff=0.75)
-        remedy = f"Did you mean {' or '.join(near)}?" if near else f"`{command} --help` lists them."
+        remedy = f"Did you mean {' or '.join(near)}?" if near else f"`{command}` lists them."
         return ConfigurationError(f"there is no argument {given}. {remedy}")
-    return ConfigurationError(f"{_in_one_line(message)}. `{command} --help` says what each argument takes.")
+    return ConfigurationError(f"{_in_one_line(message)}. `{command}` says what each argument takes.")
+
+
+def _of_anothers_class(error: BaseException) -> ConfigurationError | None:
+    """What a class of a third party said when it was made; None of an error of ours, or in a class of ours."""
+    told = _CANNOT_BE_MADE.findall(str(error))
+    if not told or told[-1][0].startswith("asft_lightning.") or error_of_ours(error) is not None:
+        return None
+    path, reason = told[-1]
+    return ConfigurationError(f"{path} cannot be made: {reason.rstrip('.')}. Mend its settings, or leave it out.")
 
 
 def _in_one_line(message: str) -> str:
@@ -64,6 +91,7 @@ def _in_one_line(message: str) -> str:
         (r'Parser key "([^"]*)"', r"\1"),
         (r"Problem with given class_path", "class_path"),
         (r"Expected an? <class '([^']*)'>\. Got value", r"expected \1, got"),
+        (r"Expected a dot import path string: (.*)", r"there is no class \1: write its path, as my_module.MyClass"),
         (r"got: ", "got "),
     ):
         text = re.sub(found, said, text)

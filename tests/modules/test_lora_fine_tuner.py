@@ -158,10 +158,18 @@ def test_lora_config_is_taken_as_it_is(pretrained):
     assert all("k_proj" in name for name in trained_weights(module))
 
 
+def test_numbers_from_the_command_line_are_numbers(pretrained):
+    """``--model.lora.r 2`` comes as text."""
+    texts = {"r": "2", "lora_alpha": "4", "lora_dropout": "1e-1", "target_modules": "[k_proj]"}
+    config = LoRAFineTuner(pretrained, lora=texts).lora
+    assert (config.r, config.lora_alpha, config.lora_dropout, config.target_modules) == (2, 4, 0.1, {"k_proj"})
+
+
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
         ({"rank": 8}, r"lora takes the arguments of peft.LoraConfig, got 'rank'. Is it misspelt\?"),
+        ({"r": "four"}, r"lora.r must be a number, got 'four'. The paper's is 8"),
         ({"r": 8, "layers_to_transform": 1, "target_modules": ".*q_proj"}, r"lora is no peft.LoraConfig: "),
     ],
 )

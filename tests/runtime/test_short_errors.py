@@ -6,7 +6,7 @@ from asft_lightning.cli import main
 
 FIT = {
     "--trainer.maxsteps=3": "there is no argument --trainer.maxsteps=3. Did you mean --trainer.max_steps",
-    "--lr=3": "there is no argument --lr=3. `asft-lightning fit --help` lists them.",
+    "--lr=3": "there is no argument --lr=3. `asft-lightning fit --help all` lists them.",
     "--model.init_args.lambda_reg=abc": "class_path 'asft_lightning.AsFT': lambda_reg: expected float, got abc",
     "--model.init_args.lambdareg=1": "class_path 'asft_lightning.AsFT': Option 'lambdareg' is not accepted",
     "--model=asft_lightning.ASFT": "model: class_path 'asft_lightning.ASFT': No asft_lightning attribute ASFT",
@@ -16,6 +16,10 @@ FIT = {
     "--trainer.callbacks+=[{class_path: asft_lightning.Nope}]": "No asft_lightning attribute Nope",
     "--model.init_args.answers.num_prompts=x": "num_prompts: expected int, got x",
     "--trainer.logger={class_path: CSVLogger, init_args: {foo: 1}}": "CSVLogger': Option 'foo' is not accepted",
+    "--trainer.logger=TensorBord": "trainer.logger: there is no class TensorBord: write its path",
+    "--trainer.logger=CometLogger": "loggers.CometLogger cannot be made: Requirement 'comet-ml",
+    "--trainer.logger=[CometLogger]": "loggers.CometLogger cannot be made: Requirement 'comet-ml",
+    "--trainer.callbacks+={class_path: EarlyStopping, init_args: {monitor: a, mode: b}}": "`mode` can be min, max, got b",
     "--pretrained.aligned": "argument --pretrained.aligned: expected one argument",
 }
 OTHERS = {
