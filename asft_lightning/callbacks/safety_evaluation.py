@@ -192,7 +192,11 @@ def _verdicts(judge: Judge, prompts: Sequence[str], answers: Sequence[str]) -> l
     """In plain types, whatever the judge computes with."""
     verdicts = judge(prompts, answers)
     if len(verdicts) != len(answers):
-        raise ValueError(f"a judge must give one verdict an answer, got {len(verdicts)} for {len(answers)}")
+        raise ConfigurationError(
+            f"a judge must give one verdict an answer, got {len(verdicts)} for {len(answers)}. Give one also where it fails."
+        )
+    if wrong := [verdict for verdict in verdicts if not isinstance(verdict, Verdict)]:
+        raise ConfigurationError(f"a judge must give a Verdict an answer, got {wrong[0]!r:.60}. Return Verdict(unsafe=…).")
     return [
         Verdict(
             None if verdict.unsafe is None else bool(verdict.unsafe),

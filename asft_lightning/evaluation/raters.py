@@ -40,10 +40,19 @@ class Rating(NamedTuple):
 
 
 class Rater(Protocol):
-    """Anything that rates answers."""
+    """Anything that rates answers: what counts is what it does when it is called, as of a :class:`Judge`."""
 
-    def __call__(self, prompts: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> list[Rating]:
-        """One rating for each prompt, its answer and its reference, which may be blank."""
+    def __call__(self, prompts: Any, answers: Any, references: Any, /) -> Any:
+        """One rating for each prompt, its answer and its reference.
+
+        Args:
+            prompts: Texts, a sequence.
+            answers: As many.
+            references: As many; each may be blank.
+
+        Returns:
+            A sequence of :class:`Rating`, as many.
+        """
         ...
 
 

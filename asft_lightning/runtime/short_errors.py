@@ -7,16 +7,19 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from asft_lightning.errors import AsFTError, ConfigurationError, error_of_ours
+from asft_lightning.runtime.called import what_is_missing
 
 _SAYS_NOTHING = re.compile(
     r"Subtypes:|Errors:|Given value|Does not validate|Not a valid subclass|Subclass types expect|-?\s*a (class|dict) "
-    r"|Expected an? <class '[^']*'>$|Expected a path but"
+    r"|Expected an? <class '[^']*'>$|Expected a path but|Expected an instantiatable class, but \S* is a protocol"
 )
 """How lines begin that jsonargparse adds about types: each that was tried, whether or not it was meant."""
 
 _PLAIN_TYPES = re.compile(r"Subtypes: \[(?P<types>[^\n]*)\]\n(?!.*Subtypes:).*?Given value: (?P<given>[^\n]*)", re.DOTALL)
 """The innermost argument's."""
 _UNKNOWN = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
+_NO_PROTOCOL = re.compile(r"Import path(?: (\S+))? does not implement protocol (\w+)")
+_GIVEN = re.compile(r"Given value: ([\w.]+)$")
 _CANNOT_BE_MADE = re.compile(r"Problem with given class_path '([^']*)':\s*([^\n]+)")
 _REASONS = 6
 """How many of what is left are told; the first are the outermost."""
@@ -82,6 +85,7 @@ def _in_one_line(message: str) -> str:
     >>> _in_one_line("\n".join(['Parser key "lr":', "Subtypes: [<class 'float'>, <class 'NoneType'>]", "Given value: fast"]))
     'lr: expected float or null, got fast'
     """
+    message = _NO_PROTOCOL.sub(lambda found: what_is_missing(found[1] or _given(message), found[2]), message)
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     told = [line.rstrip(".") for line in lines if line and not _SAYS_NOTHING.match(line)]
     text = " ".join(dict.fromkeys(told[:_REASONS])).rstrip(":") or message.strip().splitlines()[0]
@@ -96,6 +100,12 @@ def _in_one_line(message: str) -> str:
     ):
         text = re.sub(found, said, text)
     return text
+
+
+def _given(message: str) -> str:
+    """What stood in the place of an argument."""
+    found = _GIVEN.search(message)
+    return found[1] if found else ""
 
 
 def _type_names(subtypes: str) -> str:

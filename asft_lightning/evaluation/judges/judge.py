@@ -1,7 +1,6 @@
 """What every judge says, and how it is asked."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Verdict(NamedTuple):
@@ -21,12 +20,20 @@ class Verdict(NamedTuple):
 
 
 class Judge(Protocol):
-    """Anything that tells unsafe answers from safe ones.
+    """Anything that tells unsafe answers from safe ones: what counts is what it does when it is called.
 
-    A judge may also have ``release()``, called when its verdicts are in: it frees the accelerator for what comes next. It
-    is no part of the protocol, so that a judge of one's own needs nothing but the call.
+    So a class or a function of one's own may name and annotate its two arguments as it likes. A judge may also have
+    ``release()``, called when its verdicts are in: it frees the accelerator for what comes next.
     """
 
-    def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
-        """One verdict for each prompt and its answer."""
+    def __call__(self, prompts: Any, answers: Any, /) -> Any:
+        """One verdict for each prompt and its answer.
+
+        Args:
+            prompts: Texts, a sequence.
+            answers: As many.
+
+        Returns:
+            A sequence of :class:`Verdict`, as many.
+        """
         ...
