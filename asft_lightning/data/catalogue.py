@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from asft_lightning.data.columns import INSTRUCTIONS, Columns
+from asft_lightning.errors import DataError
+from asft_lightning.runtime.plugins import load_plugins
 
 CATALOGUE_PREFIX = "catalogue:"
 """How a path says that it is a name of the catalogue (no hub id can hold a colon)."""
@@ -137,4 +139,34 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "xstest-unsafe": _xstest("their unsafe twins, to score on", "unsafe"),
     }
 )
-"""{name: the data set that ``catalogue:NAME`` stands for}."""
+"""{name: entry} of this package."""
+_REGISTERED: dict[str, Entry] = {}
+
+
+def register_entry(name: str, entry: Entry) -> None:
+    """Add a data set to the catalogue, as ``catalogue:NAME``.
+
+    Args:
+        name: A word that is not taken.
+        entry: Where it is, and its columns.
+
+    Raises:
+        DataError: If the name is blank, or that of another entry.
+    """
+    if not name.strip() or name in CATALOGUE or _REGISTERED.get(name, entry) != entry:
+        raise DataError(f"a name in the catalogue must be one that no other entry has, got {name!r}. Take another.")
+    _REGISTERED[name] = entry
+
+
+def entry_of(name: str) -> Entry:
+    """The entry of a name: of this package, or registered by code or by a plug-in.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if name not in CATALOGUE:
+        load_plugins()
+    entries = {**CATALOGUE, **_REGISTERED}
+    if name not in entries:
+        raise DataError(f"the catalogue has {', '.join(entries)}, got {name!r}. Is it misspelt?")
+    return entries[name]

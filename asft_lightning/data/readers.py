@@ -2,13 +2,19 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from asft_lightning.errors import DataError
+from asft_lightning.runtime.plugins import load_plugins
+
 Record = dict[str, Any]
 """{column: value} of one row."""
 
+_TAKEN = {"catalogue", "sandbox", "hf", "http", "https", "file"}
+"""Prefixes that mean something already."""
 _LONGEST_FIELD = 2**31 - 1
 """Characters: what every platform's csv module can be told."""
 
@@ -56,6 +62,38 @@ READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
     ".parquet": read_parquet,
 }
 """{ending of a file's name: its reader}; a reader raises ``ValueError``, ``OSError`` or ``csv.Error`` on a broken file."""
+
+SourceReader = Callable[[Any], Iterable[Record]]
+"""From a :class:`Source`, all of whose settings it may look at, to its records."""
+_BY_PREFIX: dict[str, SourceReader] = {}
+
+
+def register_reader(prefix: str, reader: SourceReader) -> None:
+    """Have sources whose path begins with ``PREFIX:`` read by a function of one's own.
+
+    Args:
+        prefix: Two or more letters, digits, or any of ``_ . + -``, e.g. ``sql`` for ``sql:SELECT …``.
+        reader: Gives the records of a source; raises ``ValueError`` or ``OSError`` where it cannot.
+
+    Raises:
+        DataError: If the prefix cannot be, or is taken.
+    """
+    if not re.fullmatch(r"[\w.+-]{2,}", prefix) or prefix in _TAKEN or _BY_PREFIX.get(prefix, reader) is not reader:
+        raise DataError(
+            f"a reader's prefix must be a short word that no other reader has, nor any of {', '.join(sorted(_TAKEN))}, got "
+            f"{prefix!r}. Take another."
+        )
+    _BY_PREFIX[prefix] = reader
+
+
+def reader_of(path: str) -> SourceReader | None:
+    """The reader that was registered for a path's prefix, by code or by a plug-in; None for a file or a data set."""
+    prefix, colon, rest = path.partition(":")
+    if not colon or rest.startswith("//") or prefix in _TAKEN or not re.fullmatch(r"[\w.+-]{2,}", prefix):
+        return None
+    if prefix not in _BY_PREFIX:
+        load_plugins()
+    return _BY_PREFIX.get(prefix)
 
 
 def _line(number: int, line: str) -> Any:

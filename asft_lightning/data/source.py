@@ -1,24 +1,22 @@
 """Source: where rows come from, and which of their columns say what."""
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, Self, cast
 
 from asft_lightning.chat.rows import Row
-from asft_lightning.data.catalogue import CATALOGUE, CATALOGUE_PREFIX, Entry
+from asft_lightning.data.catalogue import CATALOGUE_PREFIX, Entry, entry_of
 from asft_lightning.data.columns import INSTRUCTIONS, Columns
 from asft_lightning.data.conversations import conversation
 from asft_lightning.data.given_rows import keep_rows
-from asft_lightning.data.readers import READERS, Record
+from asft_lightning.data.readers import Record, reader_of
+from asft_lightning.data.records import read_records, reading
 from asft_lightning.data.values import meaning, record_value, truth
 from asft_lightning.errors import DataError
 from asft_lightning.runtime.plain_data import PlainData
-from asft_lightning.weights.locations import resolve, unreachable
 
 _PLAIN_FILE = Entry("", (INSTRUCTIONS,), "not stated", "rows of your own")
 
@@ -34,7 +32,7 @@ class Source:
 
     Args:
         path: A json, jsonl, csv or parquet file, a hub id or its address (``hf://…``), ``catalogue:NAME`` (see
-            :data:`CATALOGUE`) or ``sandbox:PART``.
+            :data:`CATALOGUE`), ``sandbox:PART``, or ``PREFIX:…`` for a reader of one's own (docs/plug-ins.md).
         prompt: What the user says, e.g. ``"{instruction}\n\n{input}"``; blank ends are stripped.
         answer: What the assistant should say, e.g. ``"{output}"``; ``""`` for prompts that are only scored. Its indentation
             is kept.
@@ -117,10 +115,7 @@ class Source:
         """
         if not self.path.startswith(CATALOGUE_PREFIX):
             return _PLAIN_FILE
-        name = self.path.removeprefix(CATALOGUE_PREFIX)
-        if name not in CATALOGUE:
-            raise DataError(f"the catalogue has {', '.join(CATALOGUE)}, got {name!r}. Is it misspelt?")
-        return CATALOGUE[name]
+        return entry_of(self.path.removeprefix(CATALOGUE_PREFIX))
 
     def load(self) -> list[Row]:
         """All rows, rendered.
@@ -144,7 +139,7 @@ class Source:
         start, _, stop = (self.rows or ":").strip().partition(":")
         first, last = int(start or 0), int(stop) if stop else None
         given = 0
-        for i, record in enumerate(islice(self._records(), first, last), start=first):
+        for i, record in enumerate(islice(self.records(), first, last), start=first):
             counts["read"] += 1
             try:
                 columns = columns or self._columns(record)
@@ -201,32 +196,17 @@ class Source:
             raise DataError(f"flag {self.flag!r} must be true or false, 1 or 0, yes or no, got {value!r:.60}")
         return is_harmful
 
-    def _records(self) -> Iterator[Record]:
-        path = resolve(self.file or self.entry.path or self.path)
-        kind = Path(path).suffix.lower()
-        if kind not in READERS and Path(path).is_file():
-            raise DataError(f"a data file must be {'/'.join(READERS)}, got {path}. Convert it.")
-        if "://" in path or kind not in READERS:
-            yield from self._from_hub(path, kind)
-            return
-        if not Path(path).is_file():
-            raise DataError(f"a data file must exist, and {path} does not. Give the path of a {'/'.join(READERS)} file.")
-        try:
-            yield from READERS[kind](Path(path))
-        except (ValueError, OSError, RecursionError, csv.Error) as error:
-            raise DataError(f"{path} cannot be read ({error}). Check that it is what its ending says.") from error
+    def records(self) -> Iterator[Record]:
+        """Hook: what is read, a mapping of columns a row, before any of it is a row.
 
-    def _from_hub(self, path: str, kind: str) -> Iterator[Record]:
-        from datasets import load_dataset  # slow to import
-
-        what: dict[str, Any] = {"path": path, "name": self.name or self.entry.name, "revision": self.revision}
-        if "://" in path:  # one file at an address, which has no splits
-            what = {"path": kind.strip(".").replace("jsonl", "json"), "data_files": {self.split: path}}
-        try:
-            yield from cast(Iterable[Record], load_dataset(**what, split=self.split, streaming=self.streaming))
-        except Exception as error:  # the library raises its own and each file format's errors
-            remedy = f"its rows as a {'/'.join(READERS)} file with the same columns: `file: PATH`"
-            raise unreachable(path, error, remedy) from error
+        Raises:
+            DataError: If it cannot be read.
+        """
+        given = self.file or self.entry.path or self.path
+        if (reader := reader_of(given)) is not None:
+            return reading(given, lambda: reader(self))
+        name = self.name or self.entry.name
+        return read_records(given, name=name, split=self.split, revision=self.revision, streaming=self.streaming)
 
 
 def _require_text(row: Row) -> None:
