@@ -253,15 +253,29 @@ def test_describe_shows_the_rows_of_a_run(config, tmp_path, capsys, monkeypatch)
     assert not (tmp_path / "run").exists()
 
 
+def test_describe_shows_the_rows_of_any_data(config, tmp_path, capsys):
+    """A module of others, with tensors for rows; and ours for a judge, with texts."""
+    main(["describe", "--config", config, "--data=lightning.pytorch.demos.boring_classes.BoringDataModule"])
+    shown = capsys.readouterr().out
+    assert ["train", "64", "64"] in [line.split() for line in shown.splitlines()]
+    assert "── test: first row\nfloat32 (32,)" in shown
+
+    rows = [{"prompt": "open door", "response": "it is open", "category": "a"}] * 3
+    source = {"path": tiny.write_rows(tmp_path / "labelled.jsonl", rows), "prompt": "{prompt}", "answer": "{response}"}
+    data = {"labels": ["a", "b"], "train": source | {"category": "category"}, "batch_size": 2, "val_rows": 0}
+    settings = json.dumps({"class_path": "asft_lightning.LabelledDataModule", "init_args": data})
+    main(["describe", "--config", config, f"--data={settings}"])
+    shown = capsys.readouterr().out
+    assert ["train", "3", "2"] in [line.split() for line in shown.splitlines()]
+    assert "answer: it is open\nlabels: (True, False)" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--data.init_args.benign.path=catalogue:agnew"], "the catalogue has sst2, agnews"),
         (["--data.init_args.benign.prompt={question}"], "there is no column 'question' among instruction, output"),
-        (
-            ["--data=lightning.pytorch.demos.boring_classes.BoringDataModule"],
-            "describe needs the rows of a MixtureDataModule",
-        ),
+        (["--data=lightning.pytorch.LightningDataModule"], "describe needs a LightningDataModule with a train_dataloader"),
     ],
 )
 def test_mistakes_that_describe_finds(config, capsys, arguments, message):

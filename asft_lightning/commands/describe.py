@@ -4,7 +4,7 @@ from lightning.pytorch import LightningDataModule
 
 from asft_lightning.commands.fit import AsFTCLI
 from asft_lightning.data import MixtureDataModule, show_description
-from asft_lightning.errors import ConfigurationError
+from asft_lightning.data.loader_description import describe_loaders, show_loaders
 from asft_lightning.runtime.named_configs import with_found_configs
 
 EXAMPLES = (
@@ -30,8 +30,7 @@ def run(arguments: list[str]) -> None:
         arguments: Those of fit.
     """
     data = _DataOnly(with_found_configs(arguments), run=False, parser_kwargs=_HELP).datamodule
-    if not isinstance(data, MixtureDataModule):
-        raise ConfigurationError(
-            f"describe needs the rows of a MixtureDataModule, got {type(data).__name__}. Set data to one."
-        )
-    show_description(data.describe())
+    if isinstance(data, MixtureDataModule):
+        show_description(data.describe())
+    else:
+        show_loaders(describe_loaders(data))
