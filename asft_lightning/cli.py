@@ -125,11 +125,14 @@ def _run_function(command: str, module: ModuleType, arguments: list[str]) -> Non
     from jsonargparse import DefaultHelpFormatter, auto_cli
 
     from asft_lightning.runtime.named_configs import with_found_configs
+    from asft_lightning.runtime.own_modules import make_named_importable
     from asft_lightning.runtime.plain_data import make_classes_where_they_belong
     from asft_lightning.runtime.short_errors import ShortErrors
     from asft_lightning.runtime.switches import switched_on
 
+    arguments = with_found_configs(arguments)
     make_classes_where_they_belong()
+    make_named_importable(arguments)
 
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Examples stay lines."""
@@ -139,7 +142,7 @@ def _run_function(command: str, module: ModuleType, arguments: list[str]) -> Non
     function = _function(module, part)
     auto_cli(
         function,
-        args=switched_on(with_found_configs(arguments if part is None else arguments[1:]), function),
+        args=switched_on(arguments if part is None else arguments[1:], function),
         prog=f"asft-lightning {command}" + ("" if part is None else f" {part}"),
         epilog="\n".join(["examples:", *examples]),
         formatter_class=Formatter,

@@ -1,5 +1,6 @@
 """``asft-lightning fit|validate|test``: LightningCLI's, with what every module of a run shares named once."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,6 +29,7 @@ from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
 from asft_lightning.runtime.exits import ending_in_one_line
 from asft_lightning.runtime.files import user_path, write_atomically
 from asft_lightning.runtime.named_configs import with_found_configs
+from asft_lightning.runtime.own_modules import make_named_importable
 from asft_lightning.runtime.plain_data import make_classes_where_they_belong, texts_of
 from asft_lightning.runtime.short_errors import ShortErrors
 from asft_lightning.runtime.terminal import say
@@ -52,6 +54,7 @@ class AsFTCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str] | None = None, **kwargs: Any) -> None:
         make_classes_where_they_belong()
+        make_named_importable(sys.argv[1:] if args is None else args)
         super().__init__(
             model_class=FineTuner,
             datamodule_class=LightningDataModule,
