@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "wise": ("wise", "WISE's score of a folder of images, by a vision model behind a server"),
         "anchors": ("anchors", "build anchors as a file, show them, compare an adapter with them"),
         "configs": ("configs", "list the package's configs, and copy one to change it"),
+        "init": ("init", "a folder to begin from: a plug-in with a judge, an anchor and a source of your own"),
         "env": ("env", "versions, devices and folders, for a report of a fault"),
         "sandbox": ("sandbox", "make the embedded pair anew"),
     }
