@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "audit": ("audit", "what the aligned model says of the rows, without a run; takes the arguments of fit"),
         "compare": ("compare", "run methods side by side from one file, and report"),
         "landscape": ("landscape", "how far weights can be moved before a model is no longer safe; figures and pictures"),
+        "serve": ("serve", "a run's model behind Transformers' or vLLM's own server"),
         "export": ("export", "write a run's adapter, or the merged model, with a model card"),
         "project-adapter": ("project_adapter", "take a finished adapter back to the alignment direction (Safe LoRA)"),
         "wise": ("wise", "WISE's score of a folder of images, by a vision model behind a server"),

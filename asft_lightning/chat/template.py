@@ -167,6 +167,10 @@ class Template:
             known[key] = find_end(tokenizer, written.text[written.spans[2][1] :])
         return known[key]
 
+    def asked(self, prompt: str) -> list[Turn]:
+        """The turns of a scored prompt, with its system prompts: what a server has to be sent to give what was measured."""
+        return self._turns(prompt, (), *self._asked)
+
     @property
     def _asked(self) -> tuple[str | None, str | None]:
         """What stands before the system prompt of every scored prompt."""

@@ -41,28 +41,31 @@ class FinishedRun:
     template: Template
 
     @classmethod
-    def read(cls, run: str, command: str, trust_remote_code: bool = False) -> Self:
+    def read(cls, run: str, command: str, trust_remote_code: bool = False, needs_adapter: bool = True) -> Self:
         """The run in a folder.
 
         Args:
             run: The folder.
             command: For whom, as errors name it.
             trust_remote_code: Run Python code that comes with the checkpoint; what the run's own config says does not count.
+            needs_adapter: Refuse a run that has trained whole weights.
 
         Raises:
-            ConfigurationError: If it is no run's folder, or the run has left no adapter.
+            ConfigurationError: If it is no run's folder, or the run has left nothing, or no adapter where one is needed.
         """
         folder = RunFolder(user_path(run))
         config = _read_config(folder, command)
         if not (folder.adapter / "adapter_model.safetensors").is_file():
-            if (folder.model / "config.json").is_file():
+            is_whole = (folder.model / "config.json").is_file()
+            if is_whole and needs_adapter:
                 raise ConfigurationError(
                     f"{command} is for runs that trained an adapter, and this one trained whole weights. {folder.model} is "
                     "a plain model of Transformers: load, share or serve it as it is."
                 )
-            raise ConfigurationError(
-                f"{command} needs a finished run, and {folder.adapter} holds no adapter. Add AdapterCheckpoint to it."
-            )
+            if not is_whole:
+                raise ConfigurationError(
+                    f"{command} needs a finished run, and {folder.adapter} holds no adapter. Add AdapterCheckpoint to it."
+                )
         pretrained = replace(_part(folder, config, "pretrained", Pretrained, command), trust_remote_code=trust_remote_code)
         return cls(folder, pretrained, _part(folder, {"template": {}} | config, "template", Template, command))
 

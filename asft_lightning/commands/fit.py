@@ -151,7 +151,8 @@ class AsFTCLI(LightningCLI):
             say(
                 f"adapter: {folder.adapter}; what was measured: {folder.summary}",
                 f"to talk to it: asft-lightning chat {folder.path}",
-                f"to share or serve it: asft-lightning export {folder.path} my-model --merged",
+                f"to serve it: asft-lightning serve {folder.path}",
+                f"to share it: asft-lightning export {folder.path} my-model --merged",
             )
 
     def _last_checkpoint(self, settings: str) -> str | None:

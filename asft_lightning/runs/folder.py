@@ -81,6 +81,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def merged(self) -> Path:
+        """The whole model with the adapter merged in, as ``serve`` gives it to a server, a folder."""
+        return self.path / "merged"
+
+    @property
     def judge(self) -> Path:
         """The judge that was trained, a checkpoint of Transformers, a folder."""
         return self.path / "judge"
@@ -148,6 +153,7 @@ class RunFolder:
             *self.path.glob("hpc_ckpt_*.ckpt"),
             self.adapter,
             self.model,
+            self.merged,
             self.judge,
         )  # the second are Lightning's, of SLURM
         held = (self.anchors, self.answers, self.safety_layers, self.safety_module)
