@@ -16,11 +16,11 @@ from asft_lightning.audit import audit_run
 from asft_lightning.chat.template import Template
 from asft_lightning.modules.decay import Decay, decaying, require_known_decay, require_positive_rate
 from asft_lightning.modules.finishing import finish_what_is_left
+from asft_lightning.modules.logged_steps import LoggedSteps
 from asft_lightning.modules.ready_batch import ready
 from asft_lightning.modules.spoilt_batch import spoilt_batch
 from asft_lightning.modules.step_figures import StepFigures
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
-from asft_lightning.modules.trained_part import TrainedPart
 from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
 from asft_lightning.runtime.ending import Ending, end_where_told, requeue_where_told
 from asft_lightning.runtime.malformed import refuse_malformed
@@ -33,7 +33,7 @@ from asft_lightning.weights.pretrained import Pretrained
 from asft_lightning.weights.trained_weights import trained_targets
 
 
-class FineTuner(TrainedPart):
+class FineTuner(LoggedSteps):
     """Fine-tune a causal LM, without any protection; what of it is trained is what :meth:`made_trainable` says.
 
     To change a method, override one of the small hooks: :meth:`task_loss`, :meth:`regularisation`,
@@ -143,7 +143,7 @@ class FineTuner(TrainedPart):
         task_loss = self.task_loss(batch)
         self.show("train/task_loss", task_loss)
         if extra is not None:
-            self.log("train/penalty_ratio", (extra / task_loss).detach())
+            self.show("train/penalty_ratio", extra / task_loss)
         loss = task_loss if extra is None else task_loss + extra
         parts = {"task loss": task_loss.detach()} | ({} if extra is None else {"λ·penalty": extra.detach()})
         self._step = batch, parts, StepFigures(self._trainer, loss, self._shown)
@@ -172,6 +172,7 @@ class FineTuner(TrainedPart):
                 return  # its job will be requeued, and has a checkpoint now
             self.require_finite_weights()
             raise spoilt_batch(self.trainer, self.tokenizer, batch, parts if figures.is_spoilt else None)
+        self.pace.mark()
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Task loss on the held-out rows."""
