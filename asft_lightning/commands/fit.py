@@ -25,6 +25,7 @@ from asft_lightning.runs.folder import RunFolder, is_rehearsal
 from asft_lightning.runs.logger import RunLogger
 from asft_lightning.runs.owning import owned, set_aside
 from asft_lightning.runs.saved_config import SavedConfig
+from asft_lightning.runs.tracking import log_products
 from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
 from asft_lightning.runtime.exits import ending_in_one_line
 from asft_lightning.runtime.files import user_path, write_atomically
@@ -154,6 +155,7 @@ class AsFTCLI(LightningCLI):
                 f"to serve it: asft-lightning serve {folder.path}",
                 f"to share it: asft-lightning export {folder.path} my-model --merged",
             )
+        log_products(self.trainer)
 
     def _last_checkpoint(self, settings: str) -> str | None:
         """``last`` if there is one: Lightning would start anew where there is none."""

@@ -21,6 +21,7 @@ from asft_lightning.modules.ready_batch import ready
 from asft_lightning.modules.spoilt_batch import spoilt_batch
 from asft_lightning.modules.step_figures import StepFigures
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
+from asft_lightning.runs.tracking import Tracking
 from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
 from asft_lightning.runtime.ending import Ending, end_where_told, requeue_where_told
 from asft_lightning.runtime.malformed import refuse_malformed
@@ -98,8 +99,8 @@ class FineTuner(LoggedSteps):
         refuse_malformed(self.trainer)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every run needs: ranks that end together and not within a step, and checkpoints that a run goes on from."""
-        return [Ending(), Progress()]
+        """What every run needs: ranks that end together and not within a step, checkpoints to go on from, told loggers."""
+        return [Ending(), Progress(), Tracking()]
 
     def configure_model(self) -> None:
         """Load the model and make trainable what is to be trained; once, whatever calls it again."""

@@ -65,6 +65,17 @@ class LoRAFineTuner(FineTuner):
         """Hook: of a new adapter."""
         return self.lora
 
+    def fingerprint(self) -> dict[str, object]:
+        """What was trained and how, with LoRA's settings."""
+        targets = self.lora.target_modules
+        lora = {
+            "r": self.lora.r,
+            "lora_alpha": self.lora.lora_alpha,
+            "lora_dropout": self.lora.lora_dropout,
+            "target_modules": sorted(targets) if isinstance(targets, set) else targets,
+        }
+        return {**super().fingerprint(), "lora": lora}
+
     def with_adapter(self, model: PreTrainedModel) -> PeftModel:
         """``model`` with a new adapter, or with the one to go on from."""
         if self.adapter is None:
