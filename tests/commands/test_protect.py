@@ -43,7 +43,7 @@ def short(tmp_path, *arguments):
 
 def test_one_line_ends_with_a_table_an_adapter_and_the_next_line(tmp_path, model, rows, capsys):
     main(["protect", model, rows, *short(tmp_path)])
-    run, said_last = RunFolder(tmp_path / "run"), capsys.readouterr().out.strip().splitlines()[-3:]
+    run, said_last = RunFolder(tmp_path / "run"), capsys.readouterr().out.strip().splitlines()[-4:]
 
     assert (run.adapter / "adapter_model.safetensors").is_file()
     assert {"safety/harmful_score"} <= Summary.read(run).scores.keys()
@@ -51,7 +51,8 @@ def test_one_line_ends_with_a_table_an_adapter_and_the_next_line(tmp_path, model
     assert f"# {run.path.name}" in card and "| safety/harmful_score |" in card and "Model Card for" not in card
     assert len(list(run.checkpoints.glob("*.ckpt"))) >= 1
     assert said_last[1] == f"to talk to it: asft-lightning chat {run.path}"
-    assert f"asft-lightning export {run.path} my-model" in said_last[2]
+    assert said_last[2] == f"to serve it: asft-lightning serve {run.path}"
+    assert f"asft-lightning export {run.path} my-model" in said_last[3]
     assert json.loads(run.audit.read_text())["rows"] == 8
     assert run.answers.is_file()
 

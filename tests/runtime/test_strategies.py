@@ -184,6 +184,13 @@ def test_logged_penalty_is_that_of_one_process(runs, strategy):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_logged_gradient_norm_is_that_of_one_process(runs, strategy):
+    """Of the mean gradient; under FSDP2 of all ranks' parts."""
+    expected, found = logged(runs["single"], "train/gradient_norm"), logged(runs[strategy], "train/gradient_norm")
+    assert found == pytest.approx(expected, rel=1e-4) and min(expected) > 0
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_monitored_figures_are_those_of_one_process(runs, strategy):
     expected, found = (AlignmentLog(runs[name] / "alignment.csv").read() for name in ("single", strategy))
     assert len(found) == len(expected) > 0
