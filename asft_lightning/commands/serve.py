@@ -102,8 +102,10 @@ def _whole_model(folder: RunFolder, run: str, trust_remote_code: bool) -> Path:
 def _only(name: str, model: Path) -> list[str]:
     """Arguments that have the server load this model at once, and no other; Transformers' first took it as an option."""
     if name == "transformers":
-        from transformers.cli.serve import Serve
-
+        try:
+            from transformers.cli.serve import Serve
+        except ImportError:  # the server itself says what it lacks
+            return [str(model)]
         (declared,) = get_type_hints(Serve.__init__, include_extras=True)["force_model"].__metadata__
         if type(declared).__name__ != "ArgumentInfo":
             return ["--force-model", str(model)]

@@ -66,6 +66,7 @@ def asked(line, text):
 
 def test_the_server_of_transformers_gives_what_the_run_gives(run):
     pytest.importorskip("fastapi")
+    pytest.importorskip("openai", minversion="1.98")  # the server of Transformers asks for it
     port = free_port()
     command = [sys.executable, "-m", "asft_lightning", "serve", str(run), "--server", "transformers", "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
