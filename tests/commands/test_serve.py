@@ -112,6 +112,12 @@ def test_what_vllm_is_run_with(run, vllm, capsys):
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
 
 
+def test_a_model_that_was_trained_whole_is_served_as_it_is(tmp_path, vllm):
+    main(["fit", "--config", write_config(tmp_path, "FullFineTuner")])
+    main(["serve", str(tmp_path / "run"), "--server=vllm", f"--port={free_port()}"])
+    assert vllm()[:2] == ["serve", str(tmp_path / "run" / "model")]
+
+
 def test_a_model_is_merged_anew_where_the_adapter_is_newer(run, vllm, capsys):
     def is_merged():
         capsys.readouterr()
