@@ -36,11 +36,11 @@ class Tracking(Callback):
 def hyperparameters(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     """What a run is set to, {name with dots: number, text or truth}; what is not set is left out."""
     facts = {name: fact for name, fact in facts_of(trainer, module).plain().items() if name not in _NO_SETTINGS}
+    data, group = getattr(trainer, "datamodule", None), trainer.optimizers[0].param_groups[0]
     schedule = {
-        "learning_rate": trainer.optimizers[0]
-        .param_groups[0]
-        .get("initial_lr", trainer.optimizers[0].param_groups[0]["lr"]),
-        "batch_size": getattr(getattr(trainer, "datamodule", None), "batch_size", None),
+        "learning_rate": group.get("initial_lr", group["lr"]),
+        "batch_size": getattr(data, "batch_size", None),
+        "poison_ratio": getattr(data, "poison_ratio", None),
         "max_epochs": trainer.max_epochs,
         "max_steps": trainer.max_steps,
     }

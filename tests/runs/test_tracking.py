@@ -16,7 +16,8 @@ from asft_lightning.runs.tracking import log_products
 
 SETTINGS = {
     "method": "AsFT", "lambda_reg": 2.0, "anchors.0.class": "Gram", "anchors.1.weight": 0.5, "conflict": "add",
-    "lora.r": 4, "lora.target_modules": "q_proj, v_proj", "learning_rate": 0.01, "batch_size": 8, "rows": 16,
+    "lora.r": 4, "lora.target_modules": "q_proj, v_proj", "learning_rate": 0.01, "batch_size": 8,
+    "rows": 16, "poison_ratio": 0.25,
 }  # fmt: skip
 """What every logger must have been told, among others."""
 
