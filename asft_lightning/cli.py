@@ -134,7 +134,7 @@ def _run_function(command: str, module: ModuleType, arguments: list[str]) -> Non
 
     arguments = with_found_configs(arguments)
     make_classes_where_they_belong()
-    make_named_importable(arguments)
+    make_named_importable(arguments, arguments if command == "compare" else ())
 
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Examples stay lines."""

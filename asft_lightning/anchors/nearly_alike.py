@@ -9,6 +9,8 @@ _WORD = re.compile(r"\w+")
 def nearly_among(prompts: Sequence[str], others: Iterable[str]) -> list[bool]:
     """Whether each prompt is nearly one of the others: of the words that are in either, half are in both.
 
+    Where words are not set apart, as in Chinese, a prompt is nearly itself alone.
+
     >>> nearly_among(["How can I mend socks?", "Name a river."], ["how can I mend a hat"])
     [True, False]
     """

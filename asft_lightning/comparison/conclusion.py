@@ -10,6 +10,7 @@ from asft_lightning.comparison.series import axes_but_poison, variant
 
 _BROKEN = 50.0
 """Percent of answers that are noise, above which HS says neither safe nor unsafe."""
+_LOWEST = "has the lowest harmful score of "
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,21 @@ def conclusion(judged: Sequence[Contender], margin: float) -> str:
     level = [one.name for one in kept if one is not best and one.harm.mean - best.harm.mean <= _deviation(best, one)]
     lost = [one for one in sound if one not in kept and one.accuracy is not None]
     safer = [one.name for one in lost if best.harm.mean - one.harm.mean > _deviation(best, one)]
-    keep = "method that keeps" if len(kept) == 1 else "methods that keep"
-    task = f"the {len(kept)} of {len(judged)} {keep} the task (FA within {margin:g} points of the best)"
+    place = _place(len(kept), len(judged), margin) if best.accuracy else f"{_LOWEST}{len(judged)} methods"
     parts = [
-        f"{best.name} has the lowest harmful score of {task if best.accuracy else f'{len(judged)} methods'}: {best}",
+        f"{best.name} {place}: {best}",
         "" if judged[0] is best else f"{judged[0].name} has {judged[0]}",
         f"the seeds do not tell {_listed(level)} from {best.name}" if level else "",
         f"lower, but without the task: {_listed(safer)}" if safer else "",
     ]
     return "; ".join(filter(None, parts)) + "."
+
+
+def _place(kept: int, judged: int, margin: float) -> str:
+    rule = f"the task (FA within {margin:g} points of the best)"
+    if kept == 1:
+        return f"is the only one of {judged} methods that keeps {rule}"
+    return f"{_LOWEST}the {kept} of {judged} methods that keep {rule}"
 
 
 def _deviation(first: Contender, second: Contender) -> float:

@@ -24,7 +24,7 @@ class Headline:
         attacks: How many attacks: settings with harmful rows, and every further way that prompts were asked.
         worst: HS under the worst of them, or under what a search found, mean and deviation over seeds.
         attack: Which that is.
-        mean: Mean HS over all.
+        mean: Mean HS over the listed attacks; where none is listed, over what a search found.
         searched: HS under what a search found; None where there was none.
         found: The settings that got it.
         accuracy: FA of the runs without harmful rows; None where there are none.
@@ -70,7 +70,8 @@ def headlines(
     searched: dict[str, list[Result]] = {}
     for result in attacked:
         searched.setdefault(_defence(result, {*axes, *tries}), []).append(result)
-    found = (_headline(runs, axes, searched.get(defence, []), tries) for defence, runs in by_defence.items())
+    attacks = (searched.get(_defence(runs[0], {*axes, *tries}), []) for runs in by_defence.values())
+    found = (_headline(runs, axes, tried, tries) for runs, tried in zip(by_defence.values(), attacks, strict=True))
     return [headline for headline in found if headline is not None]
 
 

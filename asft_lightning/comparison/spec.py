@@ -1,6 +1,7 @@
 """Comparison: which methods, what varies, and how they are tuned."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ class Comparison:
             self._check_around(self.around)
         for where, axes in (("tuning", self.tuning and self.tuning.axes), ("search", self.search and self.search.axes)):
             self._check_seeds(where, axes or {})
+            _require_values(f"{where}.axes", axes or {})
+        _require_values("search.tries", self.search.tries if self.search else {})
         for name, method in self.methods.items():
             self._check_axes(name, method)
             if method.tune:
@@ -184,8 +187,12 @@ class Comparison:
     def _check_axes(self, name: str, method: Method) -> None:
         every = [("axes", self.axes), (f"{name}.axes", method.axes), (f"{name}.tune", method.tune)]
         for where, axes in every:
-            if bad := [axis for axis, values in axes.items() if not values or len(set(map(str, values))) < len(values)]:
-                raise ConfigurationError(f"an axis needs values, each once, and {where}.{bad[0]} has {axes[bad[0]]}.")
+            _require_values(where, axes)
+        if self.search and (own := [axis for axis in self.search.tries if axis in method.axes]):
+            raise ConfigurationError(
+                f"what an attacker tries tells no variants of a method apart, and {own[0]!r} of {name} is among "
+                "search.tries. Leave it out of one."
+            )
         groups = [set(axes) for _, axes in every]
         if twice := (groups[0] & groups[1]) | (groups[0] & groups[2]) | (groups[1] & groups[2]):
             raise ConfigurationError(
@@ -222,3 +229,8 @@ class Comparison:
                 f"a method may be tuned over {self.tuning.budget} settings (tuning.budget), and {name} has {count}. "
                 "Name fewer, or give all methods a larger budget."
             )
+
+
+def _require_values(where: str, axes: Mapping[str, Sequence[Any]]) -> None:
+    if bad := [axis for axis, values in axes.items() if not values or len(set(map(str, values))) < len(values)]:
+        raise ConfigurationError(f"an axis needs values, each once, and {where}.{bad[0]} has {axes[bad[0]]}.")

@@ -20,18 +20,31 @@ def require_supported(trainer: Trainer) -> None:
             "what holds a model is bound to it when the trainer is made, and model_init makes another one later. Give "
             "`model` instead."
         )
-    sharding = {"fsdp": trainer.is_fsdp_enabled, "deepspeed": trainer.is_deepspeed_enabled}
-    if any(sharding.values()) or sharded_over(trainer.model) is not None:
-        name = next((name for name, is_on in sharding.items() if is_on), "its own tensors")
-        raise ConfigurationError(
-            f"a model is held on one device or under DDP here, and this one would be sharded (by {name}). Leave that out, "
-            "or train with asft-lightning fit, which has FSDP2."
-        )
+    require_whole(trainer, "held")
     optimizer = str(getattr(trainer.args.optim, "value", trainer.args.optim))
     if any(kind in optimizer for kind in _STEPPING_BACKWARD):
         raise ConfigurationError(
             f"a model is held by a gradient that is there before the optimizer's step, and {optimizer} has no step of its "
             "own. Set optim to adamw_torch."
+        )
+
+
+def require_whole(trainer: Trainer, what: str) -> None:
+    """Refuse a model of which each rank has a part.
+
+    Args:
+        trainer: The trainer.
+        what: What is done to its model, for the error.
+
+    Raises:
+        ConfigurationError: If it is, or would be when training begins.
+    """
+    sharding = {"fsdp": trainer.is_fsdp_enabled, "deepspeed": trainer.is_deepspeed_enabled}
+    if any(sharding.values()) or sharded_over(trainer.model) is not None:
+        name = next((name for name, is_on in sharding.items() if is_on), "its own tensors")
+        raise ConfigurationError(
+            f"a model is {what} on one device or under DDP here, and this one would be sharded (by {name}). Leave that out, "
+            "or train with asft-lightning fit, which has FSDP2."
         )
 
 

@@ -13,7 +13,7 @@ from asft_lightning.callbacks.scoring_report import computed, of_all_ranks, requ
 from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.integrations.asft_trainer import AsFTTrainer
-from asft_lightning.integrations.supported import tokenizer_of
+from asft_lightning.integrations.supported import require_whole, tokenizer_of
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
 from asft_lightning.runtime.undisturbed import undisturbed
@@ -42,7 +42,7 @@ class TrainerScoring(TrainerCallback):  # type: ignore[misc]
             :class:`AsFTTrainer`, or the tokenizer's chat template.
 
     Raises:
-        ConfigurationError: If there is no scorer, two have one name, or the trainer has no tokenizer.
+        ConfigurationError: If there is no scorer, two have one name, the trainer has no tokenizer, or it shards the model.
         DataError: If prompts cannot be read, or are those that the model is held by.
     """
 
@@ -53,6 +53,7 @@ class TrainerScoring(TrainerCallback):  # type: ignore[misc]
                 f"TrainerScoring needs a scorer or more, each with a name of its own, got {', '.join(labels) or 'none'}. "
                 "Set `name`, or give SafetyEvaluation(prompts)."
             )
+        require_whole(trainer, "scored")
         is_held = isinstance(trainer, AsFTTrainer)
         own = trainer.template if is_held else Template()
         self._trainer, self._scorers = trainer, scorers

@@ -147,7 +147,9 @@ def scored_prompts(trainer: Trainer) -> frozenset[str]:
 
 
 def taught_prompts(trainer: Trainer, flagged: Sequence[Row]) -> list[str]:
-    """Prompts of the rows that a fit trains on; none of other data than a :class:`MixtureDataModule`.
+    """Prompts of the rows that a fit trains on, of those with nothing before their prompt.
+
+    Of other data than a :class:`MixtureDataModule` none is known.
 
     Args:
         trainer: The run.
@@ -156,4 +158,4 @@ def taught_prompts(trainer: Trainer, flagged: Sequence[Row]) -> list[str]:
     data = getattr(trainer, "datamodule", None)
     at_fault = {row.prompt for row in flagged}
     rows = [example.row for example in data.drawn.train] if isinstance(data, MixtureDataModule) else []
-    return [row.prompt for row in rows if row.prompt not in at_fault]
+    return [row.prompt for row in rows if not row.history and row.prompt not in at_fault]

@@ -157,9 +157,10 @@ class SaLoRA(LoRAFineTuner):
         return configured
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Gradients of C·B·A, before they are clipped."""
+        """Gradients of C·B·A, before they are clipped and looked at."""
         assert self.safety is not None
         self.safety.project()
+        super().on_before_optimizer_step(optimizer)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """After the step, B = C·B."""

@@ -1,7 +1,9 @@
 """What loggers are told of a run beside its figures: what it was set to, and what it left behind."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from asft_lightning.runs.facts import facts_of
 from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runtime.files import write_json
 
 _NO_SETTINGS = ("config", "versions", "ended", "scoring_seconds")
 """Facts that are none: what is chosen of them stands among the others."""
@@ -28,9 +31,12 @@ class Tracking(Callback):
         """By now optimizer and anchors are there."""
         if not (trainer.is_global_zero and trainer.loggers):
             return
-        settings = hyperparameters(trainer, pl_module)
         for logger in trainer.loggers:
-            _attempt(logger, "the hyper-parameters", lambda logger=logger: logger.log_hyperparams(settings))  # type: ignore[misc]
+            _attempt(
+                logger,
+                "the hyper-parameters",
+                lambda logger=logger: logger.log_hyperparams(hyperparameters(trainer, pl_module)),  # type: ignore[misc]
+            )
 
 
 def hyperparameters(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
@@ -38,7 +44,7 @@ def hyperparameters(trainer: Trainer, module: LightningModule) -> dict[str, Any]
     facts = {name: fact for name, fact in facts_of(trainer, module).plain().items() if name not in _NO_SETTINGS}
     data, group = getattr(trainer, "datamodule", None), trainer.optimizers[0].param_groups[0]
     schedule = {
-        "learning_rate": group.get("initial_lr", group["lr"]),
+        "learning_rate": group.get("initial_lr", group.get("lr")),
         "batch_size": getattr(data, "batch_size", None),
         "poison_ratio": getattr(data, "poison_ratio", None),
         "max_epochs": trainer.max_epochs,
@@ -51,16 +57,27 @@ def log_products(trainer: Trainer) -> None:
     """Hand a finished run's pictures, answers, adapter and summary to the loggers that keep such things.
 
     TensorBoard and Weights & Biases show the pictures; MLflow and Weights & Biases keep all of it as artifacts. Of training
-    rows nothing is handed on, nor a model whose whole weights were trained.
+    rows nothing is handed on, nor a model whose whole weights were trained, nor the configuration, in which a secret prompt
+    or a password may stand.
     """
     folder = RunFolder.of(trainer)
     pictures = [path for path in (folder.alignment_picture, folder.audit_picture) if path.is_file()]
-    files = [folder.summary, folder.scored, folder.adapter, *pictures]
-    kept = [path for path in files if path.exists()]
-    for logger in trainer.loggers:
-        for kind, log in _LOGS.items():
-            if isinstance(logger, kind):
-                _attempt(logger, "what the run left", lambda logger=logger, log=log: log(logger, pictures, kept))  # type: ignore[misc]
+    with TemporaryDirectory() as shared:
+        summary = Path(shared) / folder.summary.name
+        if folder.summary.is_file():
+            write_json(summary, without_configuration(folder.summary))
+        kept = [path for path in (summary, folder.scored, folder.adapter, *pictures) if path.exists()]
+        for logger in trainer.loggers:
+            for kind, log in _LOGS.items():
+                if isinstance(logger, kind):
+                    _attempt(logger, "what the run left", lambda logger=logger, log=log: log(logger, pictures, kept))  # type: ignore[misc]
+
+
+def without_configuration(summary: Path) -> dict[str, Any]:
+    """What a summary says, but for the run's whole configuration."""
+    content: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+    content["run"] = {name: fact for name, fact in content["run"].items() if name != "config"}
+    return content
 
 
 def _to_tensorboard(logger: TensorBoardLogger, pictures: Sequence[Path], kept: Sequence[Path]) -> None:

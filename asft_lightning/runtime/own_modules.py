@@ -6,14 +6,13 @@ package is installed would run a file of that name in a downloaded folder that s
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
 _DOTTED = re.compile(r"(?<![\w./-])([A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)+")
 """What may be a class with its module; the first part is the module or its package."""
-_CONFIGS = (".yaml", ".yml", ".json")
 
 
 class _NamedModules:
@@ -35,23 +34,28 @@ class _NamedModules:
         return spec
 
 
-def make_named_importable(arguments: Iterable[str]) -> None:
+def make_named_importable(arguments: Iterable[str], configs: Collection[str] = ()) -> None:
     """Have the modules found that stand in the working directory and are named as ``my_module.MyClass``.
 
     Args:
-        arguments: Of the command line, with the configs' files; what stands in them counts as well.
+        arguments: Of the command line. What stands in a file that follows ``--config`` counts as well; in a file of data it
+            does not: who wrote that has not been asked.
+        configs: Those of the arguments that are such files by their place.
     """
-    names = frozenset(found[1] for text in _texts(arguments) for found in _DOTTED.finditer(text))
+    names = frozenset(found[1] for text in _texts(arguments, configs) for found in _DOTTED.finditer(text))
     others = [finder for finder in sys.meta_path if not isinstance(finder, _NamedModules)]
     sys.meta_path[:] = [*others, _NamedModules(Path.cwd(), names)]
 
 
-def _texts(arguments: Iterable[str]) -> Iterator[str]:
+def _texts(arguments: Iterable[str], configs: Collection[str]) -> Iterator[str]:
     """The values on the command line, and the text of those that are configs."""
+    before = ""
     for argument in arguments:
         option, equals, given = argument.partition("=")
         value = given if equals and option.startswith("-") else argument
-        if value.endswith(_CONFIGS) and Path(value).is_file():
+        is_config = (option if equals else before) == "--config" or argument in configs
+        if is_config and Path(value).is_file():
             yield Path(value).read_text(encoding="utf-8", errors="replace")
         elif not value.startswith("--"):
             yield value
+        before = argument

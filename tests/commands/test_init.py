@@ -44,7 +44,11 @@ def test_installed_it_is_found_in_every_folder(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("My Parts", "a plug-in's name must be lower-case letters, digits and -, got 'My Parts'. Take my-judges"),
+        (
+            "My Parts",
+            "a plug-in's name must be lower-case letters, digits and -, and no word of Python, got 'My Parts'. Take",
+        ),
+        ("class", "and no word of Python, got 'class'. Take my-judges"),
         ("json", "a plug-in's name must be new, and a module json can be imported already. Take another"),
         ("there", "output must not exist yet, and"),
     ],

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 
 import pytest
@@ -70,6 +71,8 @@ def test_the_server_of_transformers_gives_what_the_run_gives(run):
     port = free_port()
     command = [sys.executable, "-m", "asft_lightning", "serve", str(run), "--server", "transformers", "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    limit = threading.Timer(300, process.kill)  # a server that says nothing ends the test
+    limit.start()
     try:
         lines = []
         while not re.match("curl ", line := process.stdout.readline()):
@@ -82,6 +85,7 @@ def test_the_server_of_transformers_gives_what_the_run_gives(run):
         with pytest.raises(OSError):
             socket.create_connection(("localhost", port), timeout=1)
     finally:
+        limit.cancel()
         process.kill()
 
 
@@ -131,8 +135,10 @@ def test_a_model_is_merged_anew_where_the_adapter_is_newer(run, vllm, capsys):
     assert not is_merged()
 
 
-def test_mistakes(run, capsys, monkeypatch):
+def test_mistakes(run, capsys, monkeypatch, tmp_path):
     config = (run / "config.yaml").read_text()
+    monkeypatch.setenv("PATH", str(tmp_path))  # with no server in it
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     message = said(capsys, "serve", str(run), "--server=vllm")
     assert message == "serve needs the server of vllm and it is not installed. Run: pip install vllm"
     monkeypatch.setattr("asft_lightning.commands.serve.is_installed", lambda package: False)

@@ -27,7 +27,7 @@ CASES = {
     ),
     "the first is the only one": (
         [SFT, one("gram", 0.0, 60.0)],
-        "sft has the lowest harmful score of the 1 of 2 method that keeps the task (FA within 2 points of the best): "
+        "sft is the only one of 2 methods that keeps the task (FA within 2 points of the best): "
         "HS 90.0 ± 1.0 at FA 98.5; lower, but without the task: gram.",
     ),
     "level within a deviation of the difference": (
@@ -70,4 +70,4 @@ def test_sentence(case):
 
 def test_what_lost_the_task_alone_measures_it():
     """Where one method lacks an accuracy, it keeps no task that others are seen to keep."""
-    assert conclusion([SFT, one("a", 0.0)], 2.0).startswith("sft has the lowest harmful score of the 1 of 2 method")
+    assert conclusion([SFT, one("a", 0.0)], 2.0).startswith("sft is the only one of 2 methods that keeps the task")

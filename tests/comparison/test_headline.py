@@ -100,3 +100,12 @@ def test_report_begins_with_it(comparison, capsys, monkeypatch):
     headings = page[page.index("Worst attack") :]
     assert headings.index("worst HS (%)") < headings.index("FA at p 0 (%)") < headings.index("worst attack")
     assert shown.index("mean over all settings") < shown.index("Worst attack") < shown.rindex("backdoor")
+
+
+def test_what_a_search_found_belongs_to_the_method_though_it_was_tuned_on_what_is_tried():
+    """The attacker takes another learning rate than the one that was tuned."""
+    axes = {"attack": "mixtures/paper", "seed": 0, "learning_rate": 1e-3}
+    listed = replace(attacked("sft", "mixtures/paper", 10.0), axes=axes)
+    found = replace(listed, axes={**axes, "learning_rate": 1e-2}, scores={**listed.scores, "harmful_score": 95.0})
+    (headline,) = headlines([listed], AXES, [found], ["learning_rate"])
+    assert (headline.axes, headline.worst.mean, headline.searched.mean) == ({"learning_rate": 1e-3}, 95.0, 95.0)

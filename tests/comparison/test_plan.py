@@ -214,6 +214,8 @@ def test_of_more_than_its_budget_an_attacker_draws(comparison):
         "1000 settings at most, got 8 and 2000": {"tries": {"epochs": [*range(1000)], "poison_ratio": [0.1, 0.2]}},
         "search.reference must be one of the methods, sft, asft, got 'none'": {"reference": "none"},
         r"search must not see the reported seeds, and both have \[1\]": {"axes": {"seed": [1]}},
+        r"each once, and search.axes.seed has \[\]": {"axes": {"seed": []}},
+        r"each once, and search.tries.epochs has \[1, 1\]": {"tries": {"epochs": [1, 1]}},
         r"search.margin must lie in 0\.\.100 points, got -1": {"margin": -1},
         r"poison ratios must lie in 0\.\.1, got 2": {"tries": {"epochs": [1], "poison_ratio": [2]}},
         r"a setting must name the axis \$rows": {"tries": {**SEARCH["tries"], "rows": [1]}},
@@ -223,6 +225,12 @@ def test_of_more_than_its_budget_an_attacker_draws(comparison):
 def test_search_that_cannot_be(comparison, message, changes):
     with pytest.raises(ConfigurationError, match=message):
         Plan(comparison(search={**SEARCH, **changes}))
+
+
+def test_what_is_tried_tells_no_variants_apart(comparison):
+    methods = {"sft": {}, "a": {"settings": {"model.init_args.lambda_reg": "$epochs"}, "axes": {"epochs": [1, 2]}}}
+    with pytest.raises(ConfigurationError, match=r"variants of a method apart, and 'epochs' of a is among search\.tries"):
+        comparison(search=SEARCH, methods=methods)
 
 
 def test_search_must_say_where(comparison):

@@ -52,6 +52,7 @@ def test_rows_are_what_the_config_says(name):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*harmless prompts are nearly prompts of training rows")
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_run_with_it_learns_the_rows(name, tmp_path):
     sizes = ["--data.init_args.num_rows=64", "--data.init_args.poison_ratio=0.5", "--trainer.max_epochs=6"]

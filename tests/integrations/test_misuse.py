@@ -12,12 +12,14 @@ from asft_lightning import (
     Answers,
     ConfigurationError,
     Gram,
+    RefusalEvaluation,
     Shrinkage,
+    Source,
     TrainingError,
     UnpenalisedError,
     build_anchors,
 )
-from asft_lightning.integrations import AsFTTrainer
+from asft_lightning.integrations import AsFTTrainer, TrainerScoring
 
 EVERY_KIND = pytest.mark.parametrize("kind", [AsFTTrainer, SafeSFTTrainer])
 
@@ -116,8 +118,10 @@ def test_a_trainer_that_would_shard(run, how):
     class Safe(AsFTTrainer, Sharding):
         pass
 
-    with pytest.raises(ConfigurationError, match=rf"this one would be sharded \(by {how}\). Leave that out"):
+    with pytest.raises(ConfigurationError, match=rf"held on one device .* would be sharded \(by {how}\). Leave that out"):
         run.trainer(Safe, anchors=[Shrinkage()])
+    with pytest.raises(ConfigurationError, match=rf"scored on one device .* would be sharded \(by {how}\). Leave that out"):
+        TrainerScoring(run.trainer(Sharding), RefusalEvaluation(Source("sandbox:instructions", rows="0:2")))
 
 
 @EVERY_KIND

@@ -76,14 +76,16 @@ def test_a_run_that_goes_on_holds_the_same(tmp_path):
 
 
 def test_a_harmless_prompt_that_is_nearly_a_training_rows_is_not_held(tmp_path):
-    """The row says what to answer there. Rows that the audit leaves out say nothing."""
+    """The row says what to answer there. Rows that the audit leaves out say nothing, nor those of another conversation."""
     harmless = ["how can I prepare socks", "name a river", "how do I make pout-bead please"]
     rows = [{"instruction": "how can I prepare hats", "output": "wool"}] * 16
     benign = Source(write_rows(tmp_path / "task.jsonl", rows))
     harmful = Source("sandbox:harmful", rows="0:1")
-    data = MixtureDataModule(
-        SANDBOX, [benign, harmful], num_rows=None, poison_ratio=0, batch_size=8, seed=0, audit=Audit(action="drop")
-    )
+    talk = [("system", "you are helpful"), ("user", harmless[1]), ("assistant", "sure")]
+    messages = {"messages": [{"role": role, "content": content} for role, content in talk]}
+    sources = [benign, harmful, Source(write_rows(tmp_path / "talk.jsonl", [messages] * 4))]
+    audit = Audit(action="drop")
+    data = MixtureDataModule(SANDBOX, sources, num_rows=None, poison_ratio=0, batch_size=8, seed=0, audit=audit)
     kept = Source(write_rows(tmp_path / "harmless.jsonl", [{"instruction": prompt, "output": ""} for prompt in harmless]))
     answers = Answers(UNSAFE, harmless=kept, flagged=False, max_new_tokens=4)
     with pytest.warns(UserWarning, match=r"^1 of 3 harmless prompts are nearly prompts of training rows"):

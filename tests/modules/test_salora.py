@@ -5,6 +5,7 @@ import torch
 from kit import tiny
 from kit.tiny import fine_tuner, tiny_data, tiny_trainer
 from lightning.pytorch import Callback
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from asft_lightning import ConfigurationError, LoRAFineTuner, SaLoRA, Source
@@ -159,3 +160,12 @@ def test_weights_that_decay(pretrained, tmp_path):
     module = fine_tuner(SaLoRA, pretrained, optimizer=torch.optim.AdamW, **sources(tmp_path))
     with pytest.raises(ConfigurationError, match="SaLoRA's start must stay as it is, and weight_decay takes it away"):
         tiny_trainer(tmp_path).fit(module, tiny_data(pretrained, tmp_path, batch_size=4))
+
+
+def test_it_logs_what_every_method_does(pretrained, tmp_path):
+    module = fine_tuner(SaLoRA, pretrained, **sources(tmp_path), **RANKS)
+    tiny_trainer(tmp_path, logger=CSVLogger(tmp_path, "", ""), max_steps=1, log_every_n_steps=1).fit(
+        module, tiny_data(pretrained, tmp_path)
+    )
+    header = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train/lr", "train/gradient_norm"} <= set(header)

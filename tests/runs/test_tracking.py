@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from asft_lightning import AdapterCheckpoint, AlignmentMonitor, AsFT, Gram, SafetyEvaluation, Shrinkage, Source
 from asft_lightning.cli import main
-from asft_lightning.runs.tracking import log_products
+from asft_lightning.runs.tracking import log_products, without_configuration
 
 SETTINGS = {
     "method": "AsFT", "lambda_reg": 2.0, "anchors.0.class": "Gram", "anchors.1.weight": 0.5, "conflict": "add",
@@ -112,3 +112,10 @@ def test_a_tracker_that_is_out_of_reach_costs_no_run(pretrained, tmp_path):
     with pytest.warns(UserWarning, match=r"Unreachable did not take the hyper-parameters \(ConnectionError: no server\)"):
         trainer = trained(pretrained, tmp_path, Unreachable(tmp_path, "", ""))
     assert trainer.state.finished and (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_what_is_handed_on_has_no_configuration(tmp_path):
+    """A secret prompt stands in that."""
+    summary = tmp_path / "summary.json"
+    summary.write_text(json.dumps({"run": {"config": {"template": {"secret": "abc"}}, "method": "AsFT"}, "score": 1}))
+    assert without_configuration(summary) == {"run": {"method": "AsFT"}, "score": 1}

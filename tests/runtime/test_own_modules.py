@@ -56,7 +56,17 @@ def test_what_nobody_names_is_not_importable(folder, capsys):
         capsys, "fit", "--config", write_config(folder), "--data=own_judge.Absent"
     )
     sys.path.remove(str(folder))
-    make_named_importable(["fit", "--config", "quickstart", "--trainer.logger=own_judge.Logger", "unnamed_package"])
+    rows = folder / "rows.json"
+    rows.write_text('[{"instruction": "what is unnamed_package.absent"}]')
+    given = [
+        "--config",
+        "quickstart",
+        "--trainer.logger=own_judge.Logger",
+        f"--data.benign={rows}",
+        "--data.harmful",
+        str(rows),
+    ]
+    make_named_importable(["fit", *given, str(rows), "unnamed_package"])
     assert importlib.util.find_spec("unnamed_package") is None
     assert importlib.util.find_spec("own_judge") is not None
     assert not (folder / "executed").exists()

@@ -2,6 +2,7 @@
 
 import re
 from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
@@ -23,8 +24,11 @@ def plugin(name: str, folder: str = ".") -> None:
         folder: Where to put it.
     """
     module = name.replace("-", "_")
-    if not re.fullmatch(r"[a-z][a-z0-9_]+", module):
-        raise ConfigurationError(f"a plug-in's name must be lower-case letters, digits and -, got {name!r}. Take my-judges.")
+    if not re.fullmatch(r"[a-z][a-z0-9_]+", module) or iskeyword(module):
+        raise ConfigurationError(
+            f"a plug-in's name must be lower-case letters, digits and -, and no word of Python, got {name!r}. Take "
+            "my-judges."
+        )
     if find_spec(module) is not None:
         raise ConfigurationError(
             f"a plug-in's name must be new, and a module {module} can be imported already. Take another."
