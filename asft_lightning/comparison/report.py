@@ -12,7 +12,7 @@ from asft_lightning.comparison.headline import Headline, headlines
 from asft_lightning.comparison.page import data_uri, render, run_links
 from asft_lightning.comparison.pairs import Pair, paired
 from asft_lightning.comparison.pictures import over_steps, pareto
-from asft_lightning.comparison.results import COSTS, Cell, Result, cells, over_settings
+from asft_lightning.comparison.results import COSTS, Cell, Result, cells, flat, over_settings
 from asft_lightning.comparison.runner import Failure
 from asft_lightning.comparison.series import axes_but_poison, by_poison, poison_title, setting, variant
 from asft_lightning.comparison.spec import Comparison
@@ -127,7 +127,7 @@ class Report:
         folder = self.comparison.folder
         write_json(folder / "results.json", self.record())
         write_atomically(folder / "runs.csv", as_csv([result.flat() for result in self.results]))
-        write_atomically(folder / "table.csv", as_csv([_flat(cell.record()) for cell in self.cells]))
+        write_atomically(folder / "table.csv", as_csv([flat(cell.record()) for cell in self.cells]))
         page = folder / "report.html"
         write_atomically(page, self._html(folder, self._draw(folder)))
         return page
@@ -232,12 +232,3 @@ class Report:
 def _shown(cell: Cell, name: str) -> str:
     spread = cell.spread(name)
     return "–" if spread is None else f"{spread.mean:.0f}" if name in COSTS else str(spread)
-
-
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A figure's mean under its name, its deviation beside it."""
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        is_figure = isinstance(value, Mapping) and set(value) == {"mean", "deviation"}
-        flat |= {name: value["mean"], f"{name}_deviation": value["deviation"]} if is_figure else {name: value}
-    return flat

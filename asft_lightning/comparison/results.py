@@ -191,3 +191,12 @@ def _averaged(results: Sequence[Result], axes: Collection[str]) -> Result:
     means = {name: mean(values) for name, values in scores.items() if len(values) == len(results)}
     kept = {name: value for name, value in results[0].axes.items() if name == SEED or name not in axes}
     return Result(results[0].method, kept, means)
+
+
+def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as a line of a table has it: a figure's mean under its name, its deviation beside it."""
+    line: dict[str, Any] = {}
+    for name, value in record.items():
+        is_figure = isinstance(value, Mapping) and set(value) == {"mean", "deviation"}
+        line |= {name: value["mean"], f"{name}_deviation": value["deviation"]} if is_figure else {name: value}
+    return line
