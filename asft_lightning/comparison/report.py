@@ -1,6 +1,6 @@
 """Report: the results as JSON, CSV, pictures, one HTML page, and a table in the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
