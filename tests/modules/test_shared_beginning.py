@@ -67,10 +67,11 @@ def test_loss_and_gradient_are_those_of_whole_rows(kind, settings, reduction):
 
 
 def test_so_are_those_of_all_weights():
-    model = tiny_model().double().train()
-    batch = rows_that_begin_alike()
-    found = value_and_gradient(TaskLoss(), model, batch)
-    torch.testing.assert_close(found, value_and_gradient(TaskLoss(), model, batch), **CLOSE)
+    model, batch = tiny_model().double().train(), rows_that_begin_alike()
+    tokens = counted(model)
+    shared, whole = (value_and_gradient(TaskLoss(), model, given) for given in (ready(batch), batch))
+    assert tokens == [(1, ALIKE), (ROWS, 30 - ALIKE), (ROWS, 30)]
+    torch.testing.assert_close(shared, whole, **CLOSE)
 
 
 @pytest.mark.parametrize(
