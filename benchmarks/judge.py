@@ -49,15 +49,16 @@ def run(
 ) -> dict[str, float]:
     """The figures of one run: of the development rows at 0.5, or of the test rows at the thresholds."""
     seed_everything(seed, verbose=False)
-    rows = LabelledDataModule(**data, batch_size=32, seed=seed)
+    rows = LabelledDataModule(**data, batch_size=32, seed=seed, group_by_length=True)
     module = JudgeTrainer(
         Pretrained(options.model), text="{answer}", max_length=128, lora=LORA, lr_scheduler="linear",
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-4, weight_decay=0.0), **setting,
     )  # fmt: skip
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    precision = "bf16-mixed" if torch.cuda.is_available() else "32-true"
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(devices=1, max_epochs=options.epochs, precision=precision, default_root_dir=folder, **quiet)
+        trainer = Trainer(
+            devices=1, max_epochs=options.epochs, precision=options.precision, default_root_dir=folder, **quiet
+        )
         trainer.fit(module, rows)
         scores = trainer.test(module, rows, verbose=False)[0] if is_tested else trainer.callback_metrics
     return {name: 100 * float(scores[f"{'test' if is_tested else 'val'}/{name}"]) for name in FIGURES}
@@ -85,6 +86,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder of en-train.tsv, en-dev.tsv, en-test-gold.tsv")
     parser.add_argument("--rows", type=int, help="rows of each file; all where it is left out")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--precision", default="bf16-mixed", help="32-true on a CPU without bf16")
     parser.add_argument("--losses", nargs="*", choices=LOSSES, default=LOSSES)
     parser.add_argument("--json", type=Path, help="file to write")
     options = parser.parse_args()

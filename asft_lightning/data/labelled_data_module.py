@@ -40,6 +40,8 @@ class LabelledDataModule(LightningDataModule):
         val_rows: How many rows are held out where ``val`` is null.
         batch_size: Rows a batch and device.
         seed: Of the draw and the order; null takes the run's ``seed_everything``.
+        group_by_length: Train on batches of rows of similar length, as Transformers' Trainer does under this name: less
+            padding. What is scored is in order of length always.
 
     Raises:
         DataError: If a count or a label cannot be used.
@@ -54,6 +56,7 @@ class LabelledDataModule(LightningDataModule):
         val_rows: int = 0,
         batch_size: int = 16,
         seed: int | None = None,
+        group_by_length: bool = False,
     ) -> None:
         super().__init__()
         if not labels or len(set(labels)) < len(labels):
@@ -68,6 +71,7 @@ class LabelledDataModule(LightningDataModule):
         self.val_rows = val_rows
         self.batch_size = batch_size
         self.seed = seed
+        self.group_by_length = group_by_length
         self.rows: dict[str, list[LabelledRow]] = {}
 
     def prepare_data(self) -> None:
@@ -89,7 +93,7 @@ class LabelledDataModule(LightningDataModule):
             )
         if self.val_rows:
             rows["val"], rows["train"] = _drawn(rows["train"], self.val_rows, self._seed())
-        self.rows = rows
+        self.rows = {"train": rows["train"], "val": _by_length(rows["val"]), "test": _by_length(rows["test"])}
 
     def shares(self) -> list[float]:
         """Of each label, the share of the training rows that have it."""
@@ -121,10 +125,12 @@ class LabelledDataModule(LightningDataModule):
     def _loader(self, part: str, shuffle: bool) -> DataLoader[LabelledRow]:
         rows = self.rows[part]
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        by_length = self.batch_size if shuffle and self.group_by_length else None
+        texts = [_text(row) for row in rows]
         return ResumableLoader(
             cast("Dataset[LabelledRow]", rows),
             batch_size=self.batch_size,
-            sampler=epoch_sampler(rows, world, rank, self._seed(), shuffle),
+            sampler=epoch_sampler(texts, world, rank, self._seed(), shuffle, by_length),
             collate_fn=list,
         )
 
@@ -134,6 +140,15 @@ class LabelledDataModule(LightningDataModule):
 
 def _listed(sources: Source | list[Source] | None) -> list[Source]:
     return [] if sources is None else [sources] if isinstance(sources, Source) else sources
+
+
+def _text(row: LabelledRow) -> str:
+    return row.prompt + row.answer
+
+
+def _by_length(rows: Sequence[LabelledRow]) -> list[LabelledRow]:
+    """The longest first, so that a lack of memory shows at once."""
+    return sorted(rows, key=lambda row: -len(_text(row)))
 
 
 def _drawn(rows: Sequence[LabelledRow], count: int, seed: int) -> tuple[list[LabelledRow], list[LabelledRow]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from peft import LoraConfig, PeftModel
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -16,7 +17,7 @@ from asft_lightning.data import LabelledDataModule, LabelledRow
 from asft_lightning.errors import ConfigurationError, DataError
 from asft_lightning.evaluation.judges.judged_text import DEFAULT_TEXT, JudgedText, JudgePreset
 from asft_lightning.metrics import MultiLabelScores
-from asft_lightning.modules.classifier_outputs import ClassifierReader
+from asft_lightning.modules.classifier_outputs import ClassifierReader, to_its_own_precision
 from asft_lightning.modules.decay import Decay
 from asft_lightning.modules.lora_config import lora_config
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
@@ -121,7 +122,11 @@ class JudgeTrainer(LoRAFineTuner):
             # Of an encoder that was trained without one, the pooler is as new as the head.
             poolers = ["pooler"] if any(name.endswith(".pooler") for name, _ in model.named_modules()) else []
             self.lora.modules_to_save = above + poolers
-        return super().with_adapter(model)
+        adapted = super().with_adapter(model)
+        for part in adapted.modules():
+            if isinstance(part, ModulesToSaveWrapper):
+                part.modules_to_save["default"].register_forward_pre_hook(to_its_own_precision)
+        return adapted
 
     def on_fit_start(self) -> None:
         """Weigh labels by how rare they are, where that is asked for; and a row without room shows now, not on the way."""

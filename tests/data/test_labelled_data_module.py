@@ -69,3 +69,20 @@ def test_an_epochs_order_follows_from_the_seed_and_goes_on(tmp_path):
 def test_what_cannot_be_learnt_from(tmp_path, settings, message):
     with pytest.raises(DataError, match=message):
         LabelledDataModule(**{"labels": LABELS, "train": source(tmp_path), **settings}).setup()
+
+
+def test_rows_of_similar_length_come_together(tmp_path):
+    rows = [{"q": "q" * (1 + i * 7 % 96), "a": "a", "kinds": "theft"} for i in range(96)]
+    path = tiny.write_rows(tmp_path / "long.jsonl", rows)
+    texts = Source(path, "{q}", "{a}", category="kinds")
+
+    def padding(is_grouped):
+        data = LabelledDataModule(LABELS, texts, val=texts, batch_size=4, seed=0, group_by_length=is_grouped)
+        data.setup()
+        batches = [[len(row.prompt) for row in batch] for batch in data.train_dataloader()]
+        assert sorted(length for batch in batches for length in batch) == list(range(1, 97))
+        scored = [len(row.prompt) for batch in data.val_dataloader() for row in batch]
+        assert scored == sorted(scored, reverse=True)
+        return sum(max(batch) - length for batch in batches for length in batch)
+
+    assert padding(is_grouped=True) < padding(is_grouped=False) / 2

@@ -114,6 +114,20 @@ def test_all_that_is_new_is_trained_beside_an_adapter(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("is_encoder", [False, True])
+@pytest.mark.parametrize("is_whole", [False, True])
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+def test_learns_in_half_precision(tmp_path, pretrained, is_encoder, is_whole, precision):
+    adapter = {"r": 4, "target_modules": ["query", "value"]} if is_encoder else LORA
+    model = save_encoder(tmp_path / "bert") if is_encoder else pretrained
+    module = judge_trainer(model, lora=None if is_whole else adapter)
+    data = labelled_data(tmp_path)
+    trainer = tiny_trainer(tmp_path, max_steps=1, precision=precision)
+    trainer.fit(module, data)
+    (scores,) = trainer.validate(module, data, verbose=False)
+    assert 0 < scores["val/task_loss"] < 2
+
+
 @pytest.mark.parametrize("kind", ["SCL", "ICL", "JSCL", "JSPCL", "SLCL"])
 def test_every_contrastive_loss_reaches_adapter_and_head(pretrained, tmp_path, kind):
     module = judge_trainer(pretrained, lora=LORA, contrastive=kind, alpha=1.0)
