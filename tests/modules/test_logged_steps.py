@@ -60,3 +60,24 @@ def test_what_callbacks_do_between_steps_takes_no_time_of_the_pace(monkeypatch):
         found.begin({"input_ids": torch.zeros(1, 99), TOKENS: tokens})
         found.mark()
     assert found.rate() == 20.0
+
+
+def test_losses_of_every_step_are_shown(pretrained, tmp_path):
+    """Over two epochs, logged or not: what a callback and the bar see is the step's own loss, and the CSV every third."""
+
+    class Losses(Callback):
+        def __init__(self):
+            self.own, self.shown, self.on_bar = [], [], []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.own.append(float(outputs["loss"]))
+            self.shown.append(float(trainer.callback_metrics["train/task_loss"]))
+            self.on_bar.append(float(trainer.progress_bar_metrics["train/task_loss"]))
+
+    losses = Losses()
+    settings = {"callbacks": [losses], "logger": CSVLogger(tmp_path, "", ""), "log_every_n_steps": 3, "max_epochs": 2}
+    data = tiny_data(pretrained, tmp_path, batch_size=4)
+    tiny_trainer(tmp_path, **settings).fit(fine_tuner(LoRAFineTuner, pretrained), data)
+    assert len(set(losses.own)) == len(losses.own) > 6
+    assert losses.shown == losses.on_bar == losses.own
+    assert logged(tmp_path, "train/task_loss") == pytest.approx(losses.own[2::3])
