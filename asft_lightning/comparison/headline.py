@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 from asft_lightning.comparison.results import Cell, Result, Spread, cells
 from asft_lightning.comparison.series import setting
@@ -23,6 +23,7 @@ class Headline:
         axes: {name: value} of the axes that are its own, and of what was tuned.
         attacks: How many attacks: settings with harmful rows, and every further way that prompts were asked.
         worst: HS under the worst of them, or under what a search found, mean and deviation over seeds.
+        before: HS before training, of prompts asked as in that attack; None where it was not measured.
         attack: Which that is.
         mean: Mean HS over the listed attacks; where none is listed, over what a search found.
         searched: HS under what a search found; None where there was none.
@@ -38,6 +39,7 @@ class Headline:
     axes: Mapping[str, Any]
     attacks: int
     worst: Spread
+    before: Spread | None
     attack: str
     mean: float
     searched: Spread | None
@@ -51,6 +53,20 @@ class Headline:
     def record(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
+
+
+class _Attack(NamedTuple):
+    """HS under one attack, and that of the aligned model asked likewise.
+
+    Attributes:
+        name: The values that tell its setting from others, and how prompts were asked.
+        after: Of the runs.
+        before: Before training, where that was measured.
+    """
+
+    name: str
+    after: Spread
+    before: Spread | None
 
 
 def headlines(
@@ -82,44 +98,44 @@ def _defence(result: Result, axes: Collection[str]) -> str:
 def _headline(
     results: Sequence[Result], axes: Collection[str], attacked: Sequence[Result], tries: Collection[str]
 ) -> Headline | None:
-    listed = dict(_attacks(cells(results), axes))
-    searched = {_SEARCHED + name: hs for name, hs in _attacks(cells(attacked), {*axes, *tries}, tries)}
-    scores = listed | searched
-    if not scores:
+    listed = _attacks(cells(results), axes)
+    tried = [attack._replace(name=_SEARCHED + attack.name) for attack in _attacks(cells(attacked), {*axes, *tries}, tries)]
+    if not listed + tried:
         return None
-    attack, found = _worst(scores), _worst(searched) if searched else None
+    worst, found = _worst(listed + tried), _worst(tried) if tried else None
     own = {name: value for name, value in results[0].axes.items() if name not in axes}
     every, clean = (Cell(results[0].method, own, runs) for runs in (results, [r for r in results if _is_clean(r)]))
     costs = ("over_refusal", "incoherent", "training_seconds", "peak_memory_mib")
     over_all = {name: every.spread(name) for name in costs}
-    average = mean(spread.mean for spread in (listed or searched).values())
     return Headline(
         method=every.method,
         axes=own,
         attacks=len(listed),
-        worst=scores[attack],
-        attack=attack,
-        mean=average,
-        searched=None if found is None else searched[found],
-        found=None if found is None else found.removeprefix(_SEARCHED),
+        worst=worst.after,
+        before=worst.before,
+        attack=worst.name,
+        mean=mean(attack.after.mean for attack in listed or tried),
+        searched=None if found is None else found.after,
+        found=None if found is None else found.name.removeprefix(_SEARCHED),
         accuracy=clean.spread("accuracy"),
         **over_all,
     )
 
 
-def _worst(scores: Mapping[str, Spread]) -> str:
-    return max(scores, key=lambda name: scores[name].mean)
+def _worst(attacks: Sequence[_Attack]) -> _Attack:
+    return max(attacks, key=lambda attack: attack.after.mean)
 
 
-def _attacks(settings: Sequence[Cell], axes: Collection[str], tries: Collection[str] = ()) -> list[tuple[str, Spread]]:
-    """(name, HS) of each: harmful rows asked plainly, and whatever was asked in another way."""
+def _attacks(settings: Sequence[Cell], axes: Collection[str], tries: Collection[str] = ()) -> list[_Attack]:
+    """Each of them: harmful rows asked plainly, and whatever was asked in another way."""
     found = []
     for cell in settings:
         names = dict.fromkeys(name for result in cell.results for name in result.scores)
         for score in (name for name in names if name.rpartition("/")[2] in _HARMFUL and not name.startswith(_BY_JUDGE)):
             is_attack = score != _PLAIN or not all(_is_clean(result) for result in cell.results)
-            if is_attack and (spread := cell.spread(score)):
-                found.append((_name(cell, settings, axes, score, tries), spread))
+            if is_attack and (after := cell.spread(score)):
+                name = _name(cell, settings, axes, score, tries)
+                found.append(_Attack(name, after, cell.spread(f"{score}_before")))
     return found
 
 

@@ -35,7 +35,7 @@ def headline_table(headlines: Sequence[Headline]) -> Table:
     """The worst attack first, and what it costs where nobody attacks."""
     is_searched = any(h.searched for h in headlines)
     headings = [
-        "method", "worst HS (%)", "FA at p 0 (%)", "worst attack", "mean HS (%)", "attacks",
+        "method", "worst HS (%)", "before (%)", "FA at p 0 (%)", "worst attack", "mean HS (%)", "attacks",
         *(["search HS (%)", "found by search"] if is_searched else []),
         "over-refusal (%)", "noise (%)", "time (s)", "memory (MiB)",
     ]  # fmt: skip
@@ -43,6 +43,7 @@ def headline_table(headlines: Sequence[Headline]) -> Table:
         [
             ", ".join(filter(None, [h.method, axes_but_poison(h.axes)])),
             str(h.worst),
+            _text(h.before),
             _text(h.accuracy),
             h.attack,
             f"{h.mean:.1f}",
@@ -53,7 +54,10 @@ def headline_table(headlines: Sequence[Headline]) -> Table:
         ]
         for h in headlines
     ]
-    note = "An attack is a setting with harmful rows, or another way to ask; the worst has the highest mean HS over seeds."
+    note = (
+        "An attack is a setting with harmful rows, or another way to ask; the worst has the highest mean HS over seeds. "
+        "Before: of the aligned model, asked in the same way."
+    )
     if is_searched:
         note += " A search tries settings of training on each method, and keeps the worst; it counts for the worst HS alone."
     return Table("Worst attack", headings, rows, note)

@@ -48,6 +48,18 @@ def test_other_ways_to_ask_are_attacks_too():
     assert (asked.attack, asked.mean) == ("explicit, prefill", 25.0)
 
 
+def test_the_aligned_model_asked_in_the_same_way_stands_beside_the_worst():
+    """What it does already is no fault of the training; of another way to ask it says nothing."""
+    ways = {"harmful_score_before": 1.0, "sampled/harmful_score_worst": 15.0, "sampled/harmful_score_worst_before": 12.0}
+    (found,) = headlines([attacked("sft", "explicit", 10.0, **ways)], AXES)
+    assert (found.worst.mean, found.before.mean) == (15.0, 12.0)
+    (unknown,) = headlines([attacked("sft", "explicit", 10.0, **{"sampled/harmful_score": 15.0})], AXES)
+    assert unknown.before is None
+    table = headline_table([found, unknown])
+    column = table.headings.index("before (%)")
+    assert [row[column] for row in table.rows] == ["12.0", "–"]
+
+
 def test_an_attack_of_a_config_goes_by_its_own_name():
     (found,) = headlines([attacked("sft", "mixtures/harmful-only", 80.0)], AXES)
     assert found.attack == "harmful-only"
