@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -13,6 +12,7 @@ from asft_lightning.anchors.module_anchor import ModuleAnchor
 from asft_lightning.anchors.probe import Probe, Tokens
 from asft_lightning.chat.rows import Row, prompt_hash
 from asft_lightning.data import Source
+from asft_lightning.data.by_turns import first_rows
 from asft_lightning.errors import AnchorError
 from asft_lightning.functional import Principal, margin_change, relative_change
 from asft_lightning.weights.hashing import content_hash, text_hash
@@ -106,7 +106,7 @@ class Activation(Anchor):
             raise AnchorError(
                 "Activation needs `prompts`, a source of unsafe prompts, e.g. {path: catalogue:unsafe-prompts}."
             )
-        return list(islice(self.prompts.iterate(), self.num_prompts))
+        return first_rows(self.prompts, self.num_prompts)
 
     def build(self, target: Target, weights: WeightPair) -> ModuleAnchor:
         """The anchor of one matrix alone; that of many takes as long, see :meth:`build_all`."""

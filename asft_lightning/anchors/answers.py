@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -13,6 +12,7 @@ from asft_lightning.anchors.nearly_alike import nearly_among
 from asft_lightning.anchors.probe import Probe
 from asft_lightning.chat.rows import Row
 from asft_lightning.data import Source
+from asft_lightning.data.by_turns import first_rows
 from asft_lightning.errors import AnchorError
 from asft_lightning.runtime.files import cache_folder
 from asft_lightning.weights.hashing import content_hash, text_hash
@@ -27,7 +27,8 @@ class Answers:
     of ``rows_per_step`` answers an optimizer step, in nats, so that the weight has no unit but the loss's.
 
     Args:
-        prompts: Unsafe prompts; answers are not needed nor looked at. Never those that the harmful score is measured on.
+        prompts: Unsafe prompts, from one source or by turns from several, such as of different styles; answers are not
+            needed nor looked at. Never those that the harmful score is measured on.
         harmless: Harmless prompts whose answers are held as well, as many; null for none. Never those that over-refusal is
             measured on. One that is nearly the prompt of a training row is not held: the row says what to answer there.
         flagged: Hold the answers to prompts of the training rows that ``data.audit`` drops, relabels or weighs as well, as
@@ -44,7 +45,7 @@ class Answers:
         AnchorError: If a number cannot be.
     """
 
-    prompts: Source
+    prompts: Source | list[Source]
     harmless: Source | None = None
     flagged: bool = True
     num_prompts: int = 64
@@ -80,7 +81,7 @@ class Answers:
             DataError: If the sources cannot be read.
         """
         found = list(dict.fromkeys((row.history, row.prompt) for row in flagged if self.flagged))
-        unsafe = list(islice(self.prompts.iterate(), self.num_prompts))
+        unsafe = first_rows(self.prompts, self.num_prompts)
         return [
             *unsafe,
             *self._untaught(taught),
@@ -89,7 +90,7 @@ class Answers:
 
     def _untaught(self, taught: Sequence[str]) -> list[Row]:
         """The harmless prompts, but those that the task itself says what to answer to."""
-        rows = [] if self.harmless is None else list(islice(self.harmless.iterate(), self.num_prompts))
+        rows = [] if self.harmless is None else first_rows(self.harmless, self.num_prompts)
         is_taught = nearly_among([row.prompt for row in rows], taught)
         if any(is_taught):
             rank_zero_warn(

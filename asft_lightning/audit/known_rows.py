@@ -1,11 +1,11 @@
 """KnownRows: rows that are known to be harmless and prompts that are known to be unsafe, to measure training rows by."""
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import Self
 
 from asft_lightning.chat.rows import Row
 from asft_lightning.data.audit import Audit
+from asft_lightning.data.by_turns import first_rows
 from asft_lightning.data.draw import Pool, draw
 from asft_lightning.data.example import Example
 from asft_lightning.data.mixture_data_module import MixtureDataModule
@@ -39,12 +39,12 @@ class KnownRows:
         """
         harmless, unsafe, complying = [], [], []
         if audit.harmless is not None:
-            rows = list(islice(audit.harmless.iterate(), audit.num_harmless))
+            rows = first_rows(audit.harmless, audit.num_harmless)
             harmless = draw(Pool(rows, name=audit.harmless.path), data.encode, None, seed=0)
         if audit.unsafe is not None:
-            prompts = list(islice(audit.unsafe.iterate(), audit.num_unsafe))
+            prompts = first_rows(audit.unsafe, audit.num_unsafe)
             unsafe = [_unanswered(row, data) for row in prompts]
-            complying = draw(Pool([_complying(row) for row in prompts], name=audit.unsafe.path), data.encode, None, seed=0)
+            complying = draw(Pool([_complying(row) for row in prompts], name="audit.unsafe"), data.encode, None, seed=0)
         return cls(harmless, unsafe, complying)
 
     @property

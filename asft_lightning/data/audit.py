@@ -34,11 +34,12 @@ class Audit:
             only beyond what ``false_flags`` of them reach.
         num_harmless: How many of them are read, from the first; ``likeness`` takes every second one to compare with, and
             ``conflict`` 32, and the others for its threshold.
-        unsafe: Unsafe prompts. Where the model refuses more than ``unsure_above`` of all rows, ``refused`` flags only what
-            is refused as surely as all but ``misses`` of these: a task that the model is unsure of, and refuses in part, is
-            not taken for poison. ``likeness`` and ``conflict`` compare with them; ``conflict`` also with their answers, or
-            where one is blank or a refusal, with an opening that complies. Otherwise, without harmless rows, ``refused``
-            flags every row whose prompt the model refuses, and the others score none. Of two thresholds the higher counts.
+        unsafe: Unsafe prompts, from one source or by turns from several. Where the model refuses more than ``unsure_above``
+            of all rows, ``refused`` flags only what is refused as surely as all but ``misses`` of these: a task that the
+            model is unsure of, and refuses in part, is not taken for poison. ``likeness`` and ``conflict`` compare with
+            them; ``conflict`` also with their answers, or where one is blank or a refusal, with an opening that complies.
+            Otherwise, without harmless rows, ``refused`` flags every row whose prompt the model refuses, and the others
+            score none. Of two thresholds the higher counts.
         num_unsafe: How many of them are read, from the first.
         false_flags: The share of rows like the harmless ones that a score may flag, 0..1.
         misses: The share of rows like the unsafe prompts that the model refuses which ``refused`` may leave, 0..1; but one
@@ -59,7 +60,7 @@ class Audit:
     scores: list[ScoreName] = field(default_factory=lambda: ["refused"])
     harmless: Source | None = None
     num_harmless: int = 500
-    unsafe: Source | None = None
+    unsafe: Source | list[Source] | None = None
     num_unsafe: int = 64
     false_flags: float = 0.01
     misses: float = 0.05

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from asft_lightning.anchors.second_moment import SecondMoment
 from asft_lightning.chat.rows import prompt_hash
 from asft_lightning.chat.template import Template
 from asft_lightning.data import Source
+from asft_lightning.data.by_turns import first_rows
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.functional import output_directions, projected_start
 from asft_lightning.modules.aligned_start import require_aligned_start
@@ -143,7 +143,7 @@ class SaLoRA(LoRAFineTuner):
         if self._is_fitting and self.safety is None:
             assert self.model is not None
             directions = {name.removesuffix(".u"): u for name, u in self._found().items() if name.endswith(".u")}
-            prompts = [prompt_hash(row.prompt) for row in islice(self.unsafe.iterate(), self.num_prompts)]
+            prompts = [prompt_hash(row.prompt) for row in first_rows(self.unsafe, self.num_prompts)]
             self.safety = SafetyModule(self.model, directions, is_halved=self.task is not None, prompts=prompts)
             self.leave_to_each_rank("safety.")
 
@@ -178,7 +178,7 @@ class SaLoRA(LoRAFineTuner):
         return self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
 
     def _inputs(self, probe: Probe, source: Source, targets: list[Target]) -> dict[str, SecondMoment]:
-        rows = list(islice(source.iterate(), self.num_prompts))
+        rows = first_rows(source, self.num_prompts)
         with torch.enable_grad():  # it goes back, too
             return probe.activations(rows, targets, "answer", _CAPACITY, 8).moments
 

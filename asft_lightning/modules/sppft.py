@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from itertools import islice
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 from asft_lightning.audit.aligned_model import AlignedModel
 from asft_lightning.chat.template import Template
 from asft_lightning.data import Source
+from asft_lightning.data.by_turns import first_rows
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.functional import cosine_gap, rising_layers
 from asft_lightning.modules.aligned_start import require_aligned_start
@@ -120,7 +120,7 @@ class SPPFT(LoRAFineTuner):
 
     def _states(self, aligned: AlignedModel, source: Source) -> torch.Tensor:
         """(prompts, layers, width), float64, in the prompts' order."""
-        rows = list(islice(source.iterate(), self.num_prompts))
+        rows = first_rows(source, self.num_prompts)
         prompts = [self.template.prompt_ids(self.tokenizer, row.prompt, row.history) for row in rows]
         places: Sequence[int]
         states = dict[int, torch.Tensor]()

@@ -49,6 +49,16 @@ def test_no_more_of_them_than_of_others(tmp_path):
     assert len(module.kept_answers.prompts) == 6
 
 
+def test_prompts_of_several_styles_are_held_by_turns_and_known_to_the_audit(tmp_path):
+    other = Source("sandbox:harmful", rows="0:8")
+    data = mixed("drop")
+    data.audit = Audit(action="drop", unsafe=[UNSAFE, other], num_unsafe=8, unsure_above=0)
+    module = fitted(data, tmp_path, Answers([UNSAFE, other], num_prompts=6, max_new_tokens=4, flagged=False))
+    turns = [row for pair in zip(UNSAFE.load(), other.load(), strict=True) for row in pair]
+    assert list(module.kept_answers.prompts) == [prompt_hash(row.prompt) for row in turns[:6]]
+    assert module.fingerprint()["answers"]["prompts"][1]["rows"] == "0:8"
+
+
 def test_a_prompt_is_held_in_its_conversation_and_once(tmp_path):
     harmful = Source("sandbox:harmful", rows="0:1").load()[0]
     system = {"role": "system", "content": "you are a helpful assistant"}
