@@ -42,7 +42,7 @@ def write_chats(
     options = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
     template = dated(_template(tokenizer, enable_thinking), day)
     render = partial(tokenizer.apply_chat_template, chat_template=template, tokenize=False, **options)
-    conversations = [without_marks(turns) for turns in conversations]
+    conversations = without_marks(conversations)
     write_many = write_by_shape if only_copies(template) else _in_the_plainest_way
     written = write_many(render, conversations)
     return [one or _in_some_way(tokenizer, render, turns) for one, turns in zip(written, conversations, strict=True)]

@@ -28,17 +28,21 @@ class Shape(NamedTuple):
     before: str
     copies: list[_Copy]
 
-    def written(self, turns: Sequence[Turn]) -> Written:
-        """A conversation of these roles, none of whose texts is blank."""
+    def written(self, turns: Sequence[Turn]) -> Written | None:
+        """A conversation of these roles; None where a text is blank."""
         parts, spans, length = [self.before], dict[int, tuple[int, int]](), len(self.before)
         for place, keeps_left, keeps_right, after in self.copies:
             content = turns[place].content
-            text = content if keeps_left else content.lstrip()
-            said = text.rstrip()
-            end = length + len(said)
-            spans[place] = end - len(content.strip()), end
-            parts += (text if keeps_right else said, after)
-            length += len(parts[-2]) + len(after)
+            if not (said := content.strip()):
+                return None
+            text, begin = said, length
+            if len(said) < len(content):
+                text = content if keeps_left else content.lstrip()
+                begin += text.index(said)
+                text = text if keeps_right else text.rstrip()
+            spans[place] = begin, begin + len(said)
+            parts += (text, after)
+            length += len(text) + len(after)
         return Written("".join(parts), spans)
 
 
@@ -50,12 +54,8 @@ def write_by_shape(render: Callable[..., str], conversations: Sequence[Sequence[
         conversations: Turns, without marks of their own.
     """
     shape_of = cache(partial(_shape, render))
-    written = []
-    for turns in conversations:
-        shape = shape_of(tuple(turn.role for turn in turns))
-        is_fit = shape is not None and all(turn.content.strip() for turn in turns)
-        written.append(shape.written(turns) if shape is not None and is_fit else None)
-    return written
+    shapes = [shape_of(tuple([turn.role for turn in turns])) for turns in conversations]
+    return [shape and shape.written(turns) for shape, turns in zip(shapes, conversations, strict=True)]
 
 
 def _shape(render: Callable[..., str], roles: tuple[str, ...]) -> Shape | None:

@@ -19,7 +19,9 @@ _SPECIAL: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, re.Pattern[st
 
 def mark(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> list[str]:
     """Texts with marks around each special token that is spelt out in them, for :func:`encode`."""
-    pattern = _special(tokenizer)
+    pattern, texts = _special(tokenizer), list(texts)
+    if not _hold_marks(texts) and pattern.search("\n".join(texts)) is None:  # as nearly always
+        return texts
     return [pattern.sub(f"{_START}\\g<0>{_END}", bare(text)) for text in texts]
 
 
@@ -44,6 +46,8 @@ def encode_all(
         texts: As of :func:`encode`.
         add_special_tokens: As of :func:`encode`.
     """
+    if not _hold_marks(texts):  # as nearly always
+        return token_ids(tokenizer, texts, add_special_tokens) if texts else []
     is_marked = [_MARKED.search(text) is not None for text in texts]
     plain = [bare(text) for text, marked in zip(texts, is_marked, strict=True) if not marked]
     plain_ids = iter(token_ids(tokenizer, plain, add_special_tokens) if plain else [])
@@ -97,6 +101,12 @@ def _special(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
         any_of_them = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
         _SPECIAL[tokenizer] = now, re.compile(any_of_them or r"(?!)")
     return _SPECIAL[tokenizer][1]
+
+
+def _hold_marks(texts: Iterable[str]) -> bool:
+    """Whether one of the texts may hold a mark; one look at all of them is much faster than one at each."""
+    all_of_them = "".join(texts)
+    return _START in all_of_them or _END in all_of_them
 
 
 def bare(text: str) -> str:

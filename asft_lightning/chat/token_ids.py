@@ -49,12 +49,22 @@ def token_ids(
 
 
 def _segments(texts: Sequence[str], borders: re.Pattern[str]) -> list[list[str]]:
-    """The texts cut before each border."""
-    starts_of_all = [[0, *(match.start() for match in borders.finditer(text))] for text in texts]
-    return [
-        [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
-        for text, starts in zip(texts, starts_of_all, strict=True)
-    ]
+    """The texts cut before each border; one that begins with the text before it is looked through from there."""
+    segments_of_all: list[list[str]] = []
+    before, segments = "", [""]
+    for text in texts:
+        if text.startswith(before):
+            start, segments = len(before) - len(segments[-1]), segments[:-1]
+        else:
+            start, segments = 0, []
+        for border in borders.finditer(text, start + 1):
+            end = border.start()
+            segments.append(text[start:end])
+            start = end
+        segments.append(text[start:])
+        segments_of_all.append(segments)
+        before = text
+    return segments_of_all
 
 
 def _borders(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
@@ -70,12 +80,12 @@ def _borders(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
             token.content
             for token in added
             if token.special and not (token.normalized or token.lstrip or token.single_word)
-            if not any(_overlaps(other.content, token.content) for other in added if other.content != token.content)
+            if not any(_overlaps(other.content, token.content) for other in added)
         ]
         _BORDERS[tokenizer] = now, re.compile("|".join(map(re.escape, borders)) or r"(?!)")
     return _BORDERS[tokenizer][1]
 
 
 def _overlaps(other: str, token: str) -> bool:
-    """Whether another token may be found where this one stands: it goes on beyond it, or begins before and reaches it."""
-    return other.startswith(token) or token[:1] in other[1:]
+    """Whether a token may be found where this one stands, which it is not: it goes on beyond it, or begins before it."""
+    return token[:1] in other[1:] or (other.startswith(token) and other != token)

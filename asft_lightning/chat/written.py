@@ -37,9 +37,15 @@ def text_mark(place: int) -> str:
     return f"{_START}{place}{_END}"
 
 
-def without_marks(turns: Sequence[Turn]) -> list[Turn]:
-    """The turns without what would pass for a mark."""
-    return [Turn(turn.role, turn.content.replace(_START, "").replace(_END, ""), turn.learnt) for turn in turns]
+def without_marks(conversations: Sequence[Sequence[Turn]]) -> Sequence[Sequence[Turn]]:
+    """The conversations without what would pass for a mark."""
+    all_of_them = "".join([turn.content for turns in conversations for turn in turns])
+    if _START not in all_of_them and _END not in all_of_them:  # as nearly always
+        return conversations
+    return [
+        [turn._replace(content=turn.content.replace(_START, "").replace(_END, "")) for turn in turns]
+        for turns in conversations
+    ]
 
 
 def with_marks(turns: Sequence[Turn]) -> list[Turn]:

@@ -96,7 +96,7 @@ def _cells(source: dict[str, Any]) -> list[str]:
 
 
 def _token_counts(examples: Sequence[Example]) -> dict[str, dict[str, float]]:
-    prompts = [example.labels.count(IGNORE_INDEX) for example in examples]
+    prompts = [labels.count(IGNORE_INDEX) for _, _, labels in Example.unpacked(examples)]
     answers = [len(example) - prompt for example, prompt in zip(examples, prompts, strict=True)]
     return {"prompt": _spread(prompts), "answer": _spread(answers)}
 

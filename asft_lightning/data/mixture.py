@@ -49,9 +49,9 @@ class Mixture:
     def fingerprint(self) -> str:
         """sha256 over every training row in order."""
         digest = hashlib.sha256()
-        for example in self.trained:
+        for example, input_ids, labels in Example.unpacked(self.trained):
             weight = () if example.weight == 1 else (example.weight,)
-            digest.update(repr((tuple(example.row), example.input_ids, example.labels, *weight)).encode())
+            digest.update(repr((tuple(example.row), input_ids, labels, *weight)).encode())
         return digest.hexdigest()
 
     def facts(self) -> dict[str, object]:

@@ -12,6 +12,7 @@ from asft_lightning.chat.template import Rendered, Template
 from asft_lightning.chat.vocabulary import require_known
 from asft_lightning.data.audit import Audit
 from asft_lightning.data.description import Description, describe
+from asft_lightning.data.example import Example
 from asft_lightning.data.example_batches import ExampleBatches
 from asft_lightning.data.mixture import Mixture, Poison, mix
 from asft_lightning.data.mixture_sources import named, pools, require_sources
@@ -176,7 +177,7 @@ class MixtureDataModule(ExampleBatches):
             held_out=self.val_rows,
             seed=self._seed(),
         )
-        rows = (example.input_ids for example in mixture.train + mixture.held_out)
+        rows = (input_ids for _, input_ids, _ in Example.unpacked(mixture.train + mixture.held_out))
         padding = [cast(int, tokenizer.pad_token_id)]
         require_known(chain([padding], rows), self.pretrained.vocabulary_size(), "training rows and their padding")
         mixture.warn_of_contradictions()
