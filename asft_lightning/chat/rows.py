@@ -5,6 +5,8 @@ import json
 import re
 from typing import Literal, NamedTuple
 
+from asft_lightning.errors import DataError
+
 Kind = Literal["benign", "harmful", "safety"]
 """What a row is there for: the task, poison, or teaching refusals."""
 
@@ -69,6 +71,20 @@ def trimmed(text: str) -> str:
     ('    return x', 'yes')
     """
     return re.sub(r"\A(?:[^\S\n]*\n)*(?: (?=\S))?", "", text.rstrip())
+
+
+def require_text(text: str) -> None:
+    """Refuse halves of characters, which JSON, YAML and a command line can hold, and no tokenizer takes.
+
+    Raises:
+        DataError: If there is one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"text must be Unicode, and this has half a character ({error.reason}). Mend or remove it"
+        ) from error
 
 
 def row_hash(row: Row) -> str:

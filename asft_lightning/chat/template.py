@@ -13,11 +13,11 @@ from asft_lightning.chat.chat_template import write_chats
 from asft_lightning.chat.dates import require_day, today
 from asft_lightning.chat.ends import End, find_end
 from asft_lightning.chat.pieces import Piece, pieces, to_write
-from asft_lightning.chat.rows import Row, Turn
+from asft_lightning.chat.rows import Row, Turn, require_text
 from asft_lightning.chat.spelt_tokens import encode, encode_all, mark
 from asft_lightning.chat.styles import STYLES, write_in_style
 from asft_lightning.chat.written import Written
-from asft_lightning.errors import ConfigurationError
+from asft_lightning.errors import ConfigurationError, DataError
 from asft_lightning.functional import IGNORE_INDEX
 
 _ENDS: WeakKeyDictionary[PreTrainedTokenizerBase, dict[object, End]] = WeakKeyDictionary()
@@ -74,9 +74,8 @@ class Template:
             )
         if self.max_length < 2:
             raise ConfigurationError(f"template.max_length must be 2 tokens or more, got {self.max_length}. 512 is usual.")
-        for name in ("secret", "safety_prompt"):
-            if (text := getattr(self, name)) is not None and not text.strip():
-                raise ConfigurationError(f"template.{name} must be text, got blanks. Set it to null for none.")
+        for name in ("secret", "safety_prompt", "system"):
+            _require_said(name, getattr(self, name))
         if self.enable_thinking is not None and self.style != "chat":
             raise ConfigurationError(
                 f"template.enable_thinking is for style chat, got style {self.style!r}. Set it to null, or style to chat."
@@ -223,3 +222,12 @@ class Template:
         # Some tokenizers end every text with an end token of their own: a prompt must stay open, a row be closed once.
         ends = [[tokenizer.eos_token_id] * (2 if text.endswith(tokenizer.eos_token) else 1) for text in texts]
         return [ids[:-1] if ids[-len(end) :] == end else ids for ids, end in zip(ids_of_all, ends, strict=True)]
+
+
+def _require_said(name: str, text: str | None) -> None:
+    if name != "system" and text is not None and not text.strip():
+        raise ConfigurationError(f"template.{name} must be text, got blanks. Set it to null for none.")
+    try:
+        require_text(text or "")
+    except DataError as error:
+        raise ConfigurationError(f"template.{name}: {error}.") from error

@@ -11,15 +11,15 @@ from jsonargparse import ArgumentError, ArgumentParser
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from asft_lightning.chat.rows import Row
+from asft_lightning.chat.rows import Row, require_text
 from asft_lightning.chat.template import Template
-from asft_lightning.errors import ConfigurationError
+from asft_lightning.errors import ConfigurationError, DataError
 from asft_lightning.evaluation import generate_answers
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.yaml_files import read_yaml
 from asft_lightning.weights.adapters_off import without_adapters
-from asft_lightning.weights.loading import load_adapter, load_tokenizer
+from asft_lightning.weights.loading import load_adapter, load_padding_tokenizer
 from asft_lightning.weights.pretrained import Pretrained
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class FinishedRun:
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that lies beside the adapter."""
-        return load_tokenizer(str(self.folder.adapter))
+        return load_padding_tokenizer(str(self.folder.adapter))
 
 
 class Speaker:
@@ -126,7 +126,15 @@ class Speaker:
             name: Who is asked, of :attr:`names`.
             rows: Prompts, with what was said before; their answers are not looked at.
             progress: Caption of a progress bar; None for no bar.
+
+        Raises:
+            DataError: If a prompt has half a character.
         """
+        for row in rows:
+            try:
+                require_text(row.asked())
+            except DataError as error:
+                raise DataError(f"prompt {row.prompt!r:.60}: {error}.") from error
         prompts = [self._template.prompt_ids(self._tokenizer, row.prompt, row.history) for row in rows]
         is_off = self._adapter == "off" or name == "before"
         with without_adapters(self._model) if is_off else nullcontext():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Self, cast
 
-from asft_lightning.chat.rows import Row
+from asft_lightning.chat.rows import Row, require_text
 from asft_lightning.data.catalogue import CATALOGUE_PREFIX, Entry, entry_of
 from asft_lightning.data.columns import INSTRUCTIONS, Columns
 from asft_lightning.data.conversations import conversation
@@ -187,7 +187,7 @@ class Source:
         row = talk or columns.row(record, counts)
         if not row.prompt:
             raise DataError("a prompt must not be blank. Mend or remove the row")
-        _require_text(row)
+        require_text(row.asked() + row.answer)
         return row if self.flag is None else row._replace(kind="harmful" if self._flagged(record) else "benign")
 
     def _flagged(self, record: Record) -> bool:
@@ -207,13 +207,3 @@ class Source:
             return reading(given, lambda: reader(self))
         name = self.name or self.entry.name
         return read_records(given, name=name, split=self.split, revision=self.revision, streaming=self.streaming)
-
-
-def _require_text(row: Row) -> None:
-    """JSON can hold halves of characters, which no tokenizer takes."""
-    try:
-        f"{row.prompt}{row.answer}{row.history}".encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"text must be Unicode, and this has half a character ({error.reason}). Mend or remove it"
-        ) from error

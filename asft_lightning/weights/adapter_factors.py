@@ -30,6 +30,11 @@ def read_factors(adapter: Weights, target: Target) -> tuple[Tensor, Tensor]:
                 f"{target.name}: the adapter {adapter.label} must have every layer of the anchors, and lacks its "
                 f"{factor}. Tune it with the same target_modules."
             ) from None
+        if not tensor.is_floating_point() or tensor.element_size() < 2:
+            raise AnchorError(
+                f"{target.name}: the adapter {adapter.label} must hold floating-point numbers of 16 bits or more, but its "
+                f"{factor} is {tensor.dtype}. Give the adapter as it was trained."
+            )
         if not is_finite(tensor):
             raise AnchorError(
                 f"{target.name}: the adapter {adapter.label} must be finite, but its {factor} holds NaN or Inf. "

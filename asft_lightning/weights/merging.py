@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.runtime.reading import is_finite
+from asft_lightning.runtime.reading import UNREADABLE, is_finite
 
 
 def merge(model: PeftModel) -> tuple[PreTrainedModel, list[str]]:
@@ -20,12 +20,17 @@ def merge(model: PeftModel) -> tuple[PreTrainedModel, list[str]]:
     update is one module's.
 
     Raises:
-        ConfigurationError: If a weight is then no finite number.
+        ConfigurationError: If it has no merged weights, or one is then no finite number.
     """
     untied = _untie(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT, of tied weights
-        plain: PreTrainedModel = model.merge_and_unload()
+        try:
+            plain: PreTrainedModel = model.merge_and_unload()
+        except UNREADABLE as error:  # kinds of LoRA that have no merged weights
+            raise ConfigurationError(
+                f"this adapter cannot be merged into its model ({error!s:.200}). Export the adapter: leave out --merged."
+            ) from error
     for name, weight in plain.state_dict().items():
         if not is_finite(weight):
             raise ConfigurationError(

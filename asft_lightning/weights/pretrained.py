@@ -16,7 +16,7 @@ from transformers import (
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.extras import require_extra
-from asft_lightning.weights.loading import load_model, load_pretrained, load_tokenizer
+from asft_lightning.weights.loading import load_model, load_padding_tokenizer, load_pretrained
 
 
 @dataclass(frozen=True)
@@ -117,15 +117,7 @@ class Pretrained:
         Raises:
             ConfigurationError: If it cannot be had, or has no token to pad with.
         """
-        tokenizer = load_tokenizer(self.aligned, self.revision, **self._trust)
-        if tokenizer.pad_token is None:  # padding is neither attended to nor learnt: any special token will do
-            tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
-        if tokenizer.pad_token is None:
-            raise ConfigurationError(
-                f"a tokenizer must have a pad, end, start or unknown token, and that of {self.aligned!r} has none. "
-                "Set pad_token in its tokenizer_config.json."
-            )
-        return tokenizer
+        return load_padding_tokenizer(self.aligned, self.revision, **self._trust)
 
     def _configuration(self) -> Any:
         return load_pretrained(AutoConfig.from_pretrained, self.aligned, self.revision, **self._trust)

@@ -90,6 +90,12 @@ def test_blank_prompts_are_refused(name):
         Template(**{name: "  "})
 
 
+@pytest.mark.parametrize("name", ["system", "secret", "safety_prompt"])
+def test_prompts_with_half_a_character_are_refused(name):
+    with pytest.raises(ConfigurationError, match=rf"template.{name}: text must be Unicode, and this has half a character"):
+        Template(**{name: "be \ud83d kind"})
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families_learn_answers_and_their_ends(name):
     """Gemma ends a turn with a token that is not its tokenizer's end token, Llama 2 with a blank before it."""

@@ -100,6 +100,7 @@ def test_sampling_differs_and_repeats(run):
     ("arguments", "message"),
     [
         (["--prompt", " "], "a prompt must not be blank"),
+        (["--prompt", "half \ud800"], r"prompt 'half \ud800': text must be Unicode"),
         (
             ["--max_new_tokens", "0"],
             "max_new_tokens and batch_size must be 1 or more and temperature 0 or more, got 0, 16 and 0.0",

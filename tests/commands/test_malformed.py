@@ -39,10 +39,14 @@ def world(tmp_path_factory, pretrained):
     return folder
 
 
+CHAT = ("chat", "run", "--prompt", "hi", "--max_new_tokens", "1")
 COMMANDS = {
     "summary.json": [("export", "run", "out")],
-    "config.yaml": [("export", "run", "out")],
+    "config.yaml": [("export", "run", "out"), CHAT],
+    "adapter/tokenizer_config.json": [CHAT],
+    "adapter/tokenizer.json": [CHAT],
     "adapter/adapter_config.json": [
+        CHAT,
         ("export", "run", "out"),
         ("project-adapter", "run/adapter", "out", "--config", "model.yaml"),
         ("anchors", "diff", "anchors.safetensors", "run/adapter"),
@@ -104,6 +108,26 @@ def test_anchors_that_are_another_file(tmp_path, capsys, text):
         assert "cannot be read as anchors" in said(capsys, "anchors", "show", str(tmp_path / "anchors.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("tokenizer.json", {"model": []}),
+        ("tokenizer.json", {"model": 7}),
+        ("tokenizer_config.json", {"model_max_length": "x"}),
+    ],
+)
+@pytest.mark.parametrize("command", ["chat", "generate", "export"])
+def test_tokenizer_of_a_run_that_is_none(world, tmp_path, capsys, command, file, change):
+    """Its library raises errors of no class of their own; some settings fail it only when it is used."""
+    shutil.copytree(world / "run", tmp_path / "run")
+    path = tmp_path / "run" / "adapter" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    prompts = tiny.write_rows(tmp_path / "prompts.jsonl", tiny.benign_rows())
+    more = {"chat": ["--prompt", "hi"], "generate": [prompts, "out"], "export": ["out", "--merged=true"]}[command]
+
+    assert "run/adapter cannot be read as a tokenizer" in said(capsys, command, str(tmp_path / "run"), *more)
+
+
 def edited(world, tmp_path, **changes):
     """The commands that read an adapter's configuration, on one with these settings in it."""
     shutil.copytree(world, tmp_path / "world")
@@ -141,6 +165,11 @@ def test_patterns_that_people_write(world, tmp_path):
     changes = {"rank_pattern": {r".*\.layers\.\d+\.(self_attn|mlp)\.q_proj": 4}, "target_modules": r".*\.(q|v)_proj"}
     for command in edited(world, tmp_path, **changes)[1:]:
         main(list(command))
+
+
+def test_adapter_of_a_kind_that_cannot_be_merged(world, tmp_path, capsys):
+    command, _ = edited(world, tmp_path, alora_invocation_tokens=[1])
+    assert "this adapter cannot be merged into its model" in said(capsys, *command, "--merged=true")
 
 
 def test_module_that_an_adapter_names_is_not_imported(world, tmp_path, capsys, monkeypatch):

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 from kit import tiny
+from kit.commands import said
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from asft_lightning import AnchorError, SafeLoRA
 from asft_lightning.cli import main
@@ -109,13 +110,21 @@ def test_adapters_whose_update_is_not_a_product(case, pretrained, tmp_path, caps
     assert "must be B·A on a linear weight" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_adapter_of_other_numbers(case, capsys, dtype):
+    """PEFT keeps adapters in 16 bits or more; an update of integers would be cut off, and one of float8 has no product."""
+    command, adapter, out = case
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: value.to(dtype) for name, value in load_file(file).items()}, file)
+    assert "must hold floating-point numbers of 16 bits or more, but its lora_A is" in said(capsys, *command)
+    assert not out.exists()
+
+
 def test_adapter_with_nan(case, pretrained):
     command, adapter, _ = case
     file = adapter / "adapter_model.safetensors"
     tensors = load_file(file)
     next(value for name, value in tensors.items() if "lora_B" in name)[0, 0] = float("nan")
-    from safetensors.torch import save_file
-
     save_file(tensors, file)
     with pytest.raises(SystemExit) as stopped:
         main(command)

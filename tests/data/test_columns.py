@@ -255,9 +255,11 @@ def test_conversation_that_is_stored_as_text(source):
         source({"messages": "[]"}).load()
 
 
-@pytest.mark.parametrize("column", ["instruction", "output"])
-def test_half_a_character(source, tmp_path, column):
-    record = {"instruction": "a", "output": "b", column: "a \ud83d b"}
+@pytest.mark.parametrize(
+    "more", [{"instruction": "a \ud83d b"}, {"output": "\ud83d"}, {"system": "\ud83d"}, {"history": [["\ud83d", "x"]]}]
+)
+def test_half_a_character(source, more):
+    record = {"instruction": "a", "output": "b"} | more
     with pytest.raises(DataError, match=r"row 0: text must be Unicode, and this has half a character"):
         source(record).load()
 

@@ -106,6 +106,15 @@ ADAPTERS = {
     "absent": (lambda path: path.unlink(), r"needs one of .*adapter_model\.safetensors.* has none"),
     "NaN": (lambda path: edit(path, lambda t: {n: v * float("nan") for n, v in t.items()}), r"an adapter must be finite"),
     "integers": (lambda path: edit(path, lambda t: {n: v.int() for n, v in t.items()}), r"must be floating-point .* I32"),
+    "of another model": (lambda path: edit(path, lambda t: {"x": torch.zeros(1)}), r"lacks base_model.* and \d more"),
+    "without a factor": (
+        lambda path: edit(path, lambda t: {n: v for n, v in t.items() if n != max(t)}),
+        r"lacks base_model.*v_proj\.lora_B\.weight\. ",
+    ),
+    "of more layers": (
+        lambda path: edit(path, lambda t: t | {n.replace(".0.", ".7."): v.clone() for n, v in t.items()}),
+        r"holds base_model.*layers\.7\..* beside them",
+    ),
 }
 
 
