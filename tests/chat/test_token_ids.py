@@ -25,6 +25,7 @@ TOKENS = {
     "found after normalization": [("<|a|>", {"normalized": True}), ("<|b|>", {})],
     "one begins another": [("<|a|>", {}), ("<|a|>\n", {"lstrip": True}), ("<|b|>", {})],
     "one reaches another": [("x<|", {"lstrip": True}), ("<|a|>", {}), ("|b", {})],
+    "one begins within itself": [("x|x", {}), ("<|b|>", {})],
     "one holds another": [("x<|a|>y", {"lstrip": True}), ("<|a|>", {}), ("a", {})],
 }
 
