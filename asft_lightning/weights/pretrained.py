@@ -123,7 +123,7 @@ class Pretrained:
         return load_pretrained(AutoConfig.from_pretrained, self.aligned, self.revision, **self._trust)
 
     @property
-    def _trust(self) -> dict[str, bool]:
+    def _trust(self) -> dict[str, Any]:
         return {"trust_remote_code": self.trust_remote_code}
 
 
