@@ -32,6 +32,10 @@ def record(run: dict[str, Any], task: str, before: dict[str, float]) -> dict[str
     axes = {name: run[name] for name in ("poison_ratio", "seed", "max_steps") if name in run}
     if "poisoned" in run:  # across styles: whose rows are the harmful ones
         axes["poisoned"] = Path(run["poisoned"]["path"]).stem
+    otherwise = [name for name in summary if name.endswith("/harmful_score") and name not in SETS.values()]
+    if otherwise:  # asked as the attacker would: before and after
+        moments = ("before", "after")
+        axes["asked"] = {name.partition("/")[0]: [round(summary[name][m], 2) for m in moments] for name in otherwise}
     return {
         "run": f"{task}/{folder.name}",
         "method": run["method"],
