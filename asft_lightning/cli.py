@@ -56,6 +56,9 @@ def main(args: Sequence[str] | None = None) -> None:
     if arguments[0] == "--version":
         sys.stdout.write(f"asft-lightning {_version()}\n")
         return
+    from asft_lightning.runtime.threads import wait_asleep
+
+    wait_asleep()
     from asft_lightning.runtime.exits import GO_ON, ending_in_one_line
 
     going_on = {**dict.fromkeys((*_LIGHTNING, "protect"), GO_ON), "landscape": _KEPT}

@@ -3,8 +3,8 @@
     python benchmarks/speed --model models/smollm2 --rows data/agnews_train_1k.json --json docs/results/speed-cpu.json
 
 Without ``--only`` it takes twenty minutes on two cores. ``--model`` (any causal LM with a chat template) and ``--rows`` are
-needed for the parts that run a model; ``full`` and ``answers`` run only where they are named, and ``answers`` needs
-``--prompts``, AdvBench's, as well.
+needed for the parts that run a model; ``full``, ``answers`` and ``threads`` run only where they are named, and ``answers``
+needs ``--prompts``, AdvBench's, as well.
 Ratios are what counts: both sides ran in turns on one machine.
 """
 
@@ -19,6 +19,7 @@ import contrastive
 import full
 import generation
 import penalty
+import threads
 import torch
 import training
 from figures import HEADER, Figure
@@ -36,15 +37,16 @@ PARTS = {
     "generation": generation.measure,
     "full": full.measure,
     "answers": answers.measure,
+    "threads": threads.measure,
 }
-MODEL_PARTS = {"training", "activation", "generation", "answers"}
+MODEL_PARTS = {"training", "activation", "generation", "answers", "threads"}
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", nargs="+", choices=PARTS, default=[part for part in PARTS if part not in ("answers", "full")]
+        "--only", nargs="+", choices=PARTS, default=[part for part in PARTS if part not in ("answers", "full", "threads")]
     )
     parser.add_argument("--model", help="a model's folder, for the parts that run one")
     parser.add_argument("--rows", type=Path, help="AG News rows, json with instruction, input, output")
