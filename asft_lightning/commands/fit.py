@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -32,8 +31,10 @@ from asft_lightning.runtime.files import user_path, write_atomically
 from asft_lightning.runtime.named_configs import with_found_configs
 from asft_lightning.runtime.own_modules import make_named_importable
 from asft_lightning.runtime.plain_data import make_classes_where_they_belong, texts_of
+from asft_lightning.runtime.progress_bar import bar_of
 from asft_lightning.runtime.short_errors import ShortErrors
 from asft_lightning.runtime.terminal import say
+from asft_lightning.runtime.threads import take_threads
 from asft_lightning.runtime.trainer_callbacks import callbacks_of
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -79,7 +80,9 @@ class AsFTCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The arguments that belong to no single module."""
         parser.add_argument("--pretrained", type=Pretrained, help="The checkpoints of the run.")
-        parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; null for PyTorch's own choice.")
+        parser.add_argument(
+            "--threads", type=int | None, default=None, help="CPU threads of a process; null for PyTorch's own choice."
+        )
         parser.add_argument("--template", type=Template, default=Template(), help="How rows are written for the model.")
         for shared in ("pretrained", "template"):
             for module in ("model", "data"):
@@ -99,7 +102,7 @@ class AsFTCLI(LightningCLI):
         if (threads := self._get(self.config, "threads")) is not None:
             if threads < 1:
                 raise ConfigurationError(f"threads must be 1 or more, got {threads}. Leave it out for PyTorch's own choice.")
-            torch.set_num_threads(threads)
+            take_threads(threads)
         path = self._get(self.config, "ckpt_path")
         self._fix_date(is_resumed=bool(path))
         if path and path not in _CHECKPOINTS and "://" not in path and not Path(path).exists():
@@ -184,9 +187,10 @@ class AsFTCLI(LightningCLI):
         if settings["logger"] in (None, True) and not settings["barebones"]:
             folder = Path(settings["default_root_dir"]) / ("" if command == "fit" else command)  # the fit's figures stay
             kwargs["logger"] = RunLogger(folder, resumed=command == "fit" and bool(self._get(self.config, "ckpt_path")))
+        self.trainer_defaults["callbacks"] += bar_of(settings)
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ImportError) as error:
             raise ConfigurationError(
                 f"the trainer's settings must go together, and Lightning says: {error} Change them, or set them to null."
             ) from error

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from asft_lightning.runs.facts import facts_of
 from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.summary import Summary
 from asft_lightning.runtime.files import write_json
 
 _NO_SETTINGS = ("config", "versions", "ended", "scoring_seconds")
@@ -23,19 +24,25 @@ class Tracking(Callback):
 
     They are what the run's ``summary.json`` says of method and data, the learning rate, the batch size and how long it is to
     train, as plain names and values: ``lambda_reg``, ``anchors.0.class``, ``lora.r``, ``data_sha256``, … So does TensorBoard
-    show them as hparams, MLflow as parameters, Weights & Biases as its config, and Lightning's CSV logger in
-    ``hparams.yaml``.
+    show them as hparams, beside the last of each score, MLflow as parameters, Weights & Biases as its config, and
+    Lightning's CSV logger in ``hparams.yaml``.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """By now optimizer and anchors are there."""
         if not (trainer.is_global_zero and trainer.loggers):
             return
+        scores = Summary.read(RunFolder.of(trainer)).scores
+        known = {name: score.before for name, score in scores.items() if score.before is not None}
         for logger in trainer.loggers:
+            # TensorBoard follows the figures that it is told of here; of none it would show a -1 that stands for nothing.
+            followed = [known] if known and isinstance(logger, TensorBoardLogger) else []
             _attempt(
                 logger,
                 "the hyper-parameters",
-                lambda logger=logger: logger.log_hyperparams(hyperparameters(trainer, pl_module)),  # type: ignore[misc]
+                lambda logger=logger, followed=followed: logger.log_hyperparams(  # type: ignore[misc]
+                    hyperparameters(trainer, pl_module), *followed
+                ),
             )
 
 

@@ -12,6 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from asft_lightning import AdapterCheckpoint, AlignmentMonitor, AsFT, Gram, SafetyEvaluation, Shrinkage, Source
 from asft_lightning.cli import main
+from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.summary import Summary
 from asft_lightning.runs.tracking import log_products, without_configuration
 
 SETTINGS = {
@@ -49,6 +51,14 @@ def hparams(found):
     return {name: getattr(value, value.WhichOneof("kind")) for name, value in told.items()}
 
 
+def followed(found):
+    """The figures that it shows beside them."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    content = found.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    return {info.name.tag for info in HParamsPluginData.FromString(content).experiment.metric_infos}
+
+
 @pytest.mark.usefixtures("seed_stays")
 def test_tensorboard_on_the_command_line(tmp_path):
     config = write_config(tmp_path)
@@ -67,7 +77,10 @@ def test_tensorboard_on_the_command_line(tmp_path):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())["run"]
     assert told["method"] == "AsFT" and told["anchors.0.class"] == "Gram" and told["lora.r"] == summary["lora"]["r"]
     assert told["data_sha256"] == summary["data_sha256"] and told["seed"] == 1 and told["learning_rate"] == 0.01
-    assert "alignment" in found.Tags()["images"] and "safety/harmful_score" in found.Tags()["scalars"]
+    assert "alignment" in found.Tags()["images"] and "hp_metric" not in found.Tags()["scalars"]
+    scores = {name: score for name, score in read_scores(tmp_path / "run") if name.startswith("safety/")}
+    assert followed(found) == scores.keys() and "safety/harmful_score" in scores
+    assert all(found.Scalars(name)[-1].value == pytest.approx(score.after) for name, score in scores.items())
 
 
 def test_lightnings_csv_logger(pretrained, tmp_path):
@@ -101,6 +114,10 @@ def test_weights_and_biases_offline(pretrained, tmp_path, recwarn):
     assert {name: told.get(name) for name in SETTINGS} == SETTINGS
     assert {"train/lr", "safety/harmful_score", "safety/answers", "alignment"} <= shown.keys()
     assert not [told for told in recwarn if "did not take" in str(told.message)]
+
+
+def read_scores(folder):
+    return Summary.read(RunFolder(folder)).scores.items()
 
 
 class Unreachable(CSVLogger):
