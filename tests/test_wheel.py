@@ -1,5 +1,6 @@
 """The wheel: it has every file that the package reads, and a description that PyPI can show."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -38,4 +39,7 @@ def test_its_description_can_be_shown(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith("METADATA"))
     metadata = message_from_bytes(wheel.read(name))
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert "<h1" in markdown.render(metadata.get_payload())
+    page = markdown.render(metadata.get_payload(decode=True).decode())
+    assert "<h1" in page and "Protect a run" in page and "<img" not in page
+    links = re.findall(r'href="([^"]*)"', page)
+    assert links and all(link.startswith("https://") for link in links)  # nothing lies beside it on PyPI
