@@ -71,10 +71,10 @@ def common_settings(command: str) -> str:
 def asked_for(arguments: Sequence[str]) -> Literal["first", "all"] | None:
     """Which page of help arguments ask for; None for neither.
 
-    >>> asked_for(["--config", "quickstart", "-h"]), asked_for(["--help", "all"]), asked_for(["--help=all"])
-    ('first', 'all', 'all')
+    >>> asked_for(["--config", "quickstart", "-h"]), asked_for(["--help", "all"]), asked_for(["--help=all"]), asked_for([])
+    ('first', 'all', 'all', None)
     """
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if argument == "--help=all" or (argument in ("-h", "--help") and following == "all"):
             return "all"
         if argument in ("-h", "--help"):

@@ -8,15 +8,14 @@ import torch
 import yaml
 from torch import nn
 
-from asft_lightning.commands.fit import run as fit
+from asft_lightning.commands.checked_fit import fit_checked, require_model_and_rows, require_numbers
 from asft_lightning.commands.protection import PROMPTS, protection_of, strengthen, with_settings
-from asft_lightning.data import Source
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules.lora_config import PAPER_LORA
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.exits import without_noise
 from asft_lightning.runtime.files import user_path, write_atomically
-from asft_lightning.runtime.terminal import say
+from asft_lightning.runtime.threads import threads_as_found
 from asft_lightning.weights.hashing import text_hash
 from asft_lightning.weights.locations import SANDBOX
 from asft_lightning.weights.pretrained import Pretrained
@@ -41,9 +40,10 @@ _ATTENTION = (("q_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_att
 _EMBEDDED: Mapping[str, Any] = {
     "unsafe": "sandbox:harmful", "unsafe_test": "sandbox:unsafe_prompts",
     "harmless": "sandbox:harmless", "harmless_test": "sandbox:instructions",
-    "test": "sandbox:task_test", "num_rows": 1000, "lr": 3e-3, "epochs": 5, "batch_size": 32,
+    "test": "sandbox:task_test", "num_rows": 1000, "lr": 3e-3, "epochs": 5, "batch_size": 32, "threads": 1,
 }  # fmt: skip
-"""What the embedded pair takes instead: its language has a few hundred words, and AdvBench's are not among them."""
+"""What the embedded pair takes instead: its language has a few hundred words, and AdvBench's are not among them; and at
+its size a second thread only costs."""
 
 
 def protect(
@@ -58,7 +58,7 @@ def protect(
     epochs: int | None = None,
     batch_size: int | None = None,
     rank: int = 8,
-    targets: list[str] | None = None,
+    targets: list[str] | str | None = None,
     lambda_reg: float | None = None,
     budget: float | None = None,
     precision: str | None = None,
@@ -84,29 +84,32 @@ def protect(
         lr: Learning rate; it falls to 0. Null for 1e-3 below 1e9 parameters, else 2e-4.
         epochs: Passes over the rows; null for 3.
         batch_size: Rows a step; null for 8.
-        rank: Of LoRA.
-        targets: Names of the layers to adapt; null for q_proj and v_proj, or what stands in their place.
+        rank: Of the LoRA adapter: the higher, the more it can learn.
+        targets: Names of the layers to adapt, with commas between them; null for q_proj and v_proj, or what stands in
+            their place.
         lambda_reg: Weight of a penalty, of methods with one.
         budget: Limit in place of a weight, of methods that hold answers (nats) or the drift.
-        precision: As in Lightning; null for bf16-mixed on a GPU, else 32-true.
-        devices: As in Lightning.
-        strategy: As in Lightning.
+        precision: 32-true, bf16-mixed or another of Lightning's; null for bf16-mixed on a GPU, else 32-true.
+        devices: How many GPUs, or processes on a CPU; auto for all GPUs, or one process.
+        strategy: How several devices work together: ddp, asft_lightning.FSDP2Strategy, or another of Lightning's.
         seed: Of everything that is drawn.
         out: The run's folder.
 
     Returns:
         The run's folder.
     """
-    _require_inputs(model, data, {"epochs": epochs, "batch_size": batch_size, "rank": rank})
     prompts = {"unsafe": unsafe, "harmless": harmless}
+    require_numbers({"epochs": epochs, "batch_size": batch_size, "rank": rank}, lr)
+    require_model_and_rows(model, [data, test], [unsafe, harmless])
     out = str(user_path(out))
     given = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "test": test, **prompts}
     pretrained = Pretrained(model, base)
+    pretrained.load_tokenizer()  # one that cannot be had is said now
     shape = pretrained.load_model_on_meta()
     chosen = _defaults(model, shape) | {name: value for name, value in given.items() if value is not None}
     protection = protection_of(method, prompts, chosen)
     strengthen(protection["model"]["init_args"], lambda_reg, budget, method)
-    lora = PAPER_LORA | {"r": rank, "lora_alpha": _SCALE * rank, "target_modules": targets or _targets(shape)}
+    lora = PAPER_LORA | {"r": rank, "lora_alpha": _SCALE * rank, "target_modules": _named(targets, shape) or _targets(shape)}
     trainer = {
         "default_root_dir": out,
         "max_epochs": chosen["epochs"],
@@ -114,37 +117,21 @@ def protect(
         "devices": devices,
         "strategy": strategy,
     }
-    beginning = {"seed_everything": seed, "pretrained": {"aligned": model, "base": base}}
+    beginning = {
+        "seed_everything": seed, "threads": chosen.get("threads"), "pretrained": {"aligned": model, "base": base}
+    }  # fmt: skip
     config = beginning | _run(protection, data, lora, chosen, trainer)
     file = Path(f"{out.rstrip('/')}.yaml")
     text = yaml.safe_dump(config, sort_keys=False)
     _write(file, text)
     line = f"asft-lightning fit --config {file}"
-    say(text, f"written to {file}", f"to go on if it is ended: {line} --ckpt_path auto; to change anything else: {line}", "")
-    with without_noise():  # from Python as on the command line
-        fit(["fit", "--config", str(file)])
+    ways_on = f"to go on if it is ended: {line} --ckpt_path auto; to change anything else: {line}"
+    with without_noise(), threads_as_found():  # from Python as on the command line
+        fit_checked(["fit", "--config", str(file)], text, f"written to {file}", ways_on, "")
     return RunFolder(Path(out))
 
 
 COMMAND = protect
-
-
-def _require_inputs(model: str, data: str, counts: Mapping[str, int | None]) -> None:
-    """Refuse mistakes that are seen at once, before anything is written or loaded.
-
-    Raises:
-        ConfigurationError: If the model is a file, or a count is below 1.
-        DataError: If there is no first row.
-    """
-    if user_path(model).is_file():
-        raise ConfigurationError(
-            f"the model must be a folder or a hub id, and {model} is a file. The model comes first, then the rows: "
-            "asft-lightning protect MODEL ROWS."
-        )
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise ConfigurationError(f"{name} must be 1 or more, got {count}. Leave it out for the default.")
-    next(Source(data).iterate())
 
 
 def _defaults(model: str, shape: nn.Module) -> dict[str, Any]:
@@ -200,6 +187,24 @@ def _callbacks(unsafe: str, harmless: str, test: str | None) -> list[dict[str, A
     ]
     saver = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": dict(_SAVING)}
     return [*callbacks, {"class_path": "asft_lightning.AdapterCheckpoint"}, saver]
+
+
+def _named(targets: list[str] | str | None, model: nn.Module) -> list[str] | str | None:
+    """As PEFT takes them.
+
+    Raises:
+        ConfigurationError: If the model has no layer of such a name.
+    """
+    if targets in (None, "all-linear"):
+        return targets
+    named = targets.split(",") if isinstance(targets, str) else targets
+    layers = [f".{name}" for name, _ in model.named_modules()]
+    for target in named:
+        if not any(layer.endswith(f".{target}") for layer in layers):
+            raise ConfigurationError(
+                f"targets must be names of the model's layers, and it has no {target!r}. Leave it out for {_targets(model)}."
+            )
+    return named
 
 
 def _targets(model: nn.Module) -> list[str] | str:

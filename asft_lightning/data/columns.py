@@ -29,6 +29,7 @@ class Columns:
         optional: Columns that a record may lack.
         with_history: Whether columns ``system`` and ``history`` say what was said before.
         system: The system prompt, written as ``prompt`` is; ``""`` for none.
+        alone: Whether records with further columns are of another kind.
 
     Raises:
         DataError: If a brace stands alone.
@@ -41,6 +42,7 @@ class Columns:
     optional: tuple[str, ...] = ()
     with_history: bool = False
     system: str = ""
+    alone: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a column's name."""
@@ -57,7 +59,8 @@ class Columns:
     def fit(self, record: Record) -> bool:
         """Whether a record has all columns that are needed."""
         needed = {match[1] for text in self._texts for match in _PIECE.finditer(text)}
-        return (needed | {self.category}) - {None, *self.optional} <= record.keys()
+        has_needed = (needed | {self.category}) - {None, *self.optional} <= record.keys()
+        return has_needed and (not self.alone or record.keys() <= needed)
 
     def row(self, record: Record, counts: Counter[str] | None = None) -> Row:
         """The record as a row.
@@ -103,6 +106,10 @@ class Columns:
 
 INSTRUCTIONS = Columns("{instruction}\n\n{input}", "{output}", optional=("input",), with_history=True)
 """Instruction files, as Alpaca's and LLaMA-Factory's."""
+COMPLETIONS = Columns("{prompt}", "{completion}")
+"""Files of prompts and completions, as TRL's."""
+PROMPTS = Columns("{prompt}", "", alone=True)
+"""Files of prompts and nothing else."""
 
 
 def _filled(text: str, value: Callable[[str], str]) -> str:

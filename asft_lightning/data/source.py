@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 from asft_lightning.chat.rows import Row, require_text
 from asft_lightning.data.catalogue import CATALOGUE_PREFIX, Entry, entry_of
-from asft_lightning.data.columns import INSTRUCTIONS, Columns
+from asft_lightning.data.columns import COMPLETIONS, INSTRUCTIONS, PROMPTS, Columns
 from asft_lightning.data.conversations import conversation
 from asft_lightning.data.given_rows import keep_rows
 from asft_lightning.data.readers import Record, reader_of
@@ -18,7 +18,7 @@ from asft_lightning.data.values import meaning, record_value, truth
 from asft_lightning.errors import DataError
 from asft_lightning.runtime.plain_data import PlainData
 
-_PLAIN_FILE = Entry("", (INSTRUCTIONS,), "not stated", "rows of your own")
+_PLAIN_FILE = Entry("", (INSTRUCTIONS, COMPLETIONS, PROMPTS), "not stated", "rows of your own")
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Source:
     r"""Rows of one file or data set.
 
     The columns are those of the catalogue's entry, or of a chat file (``messages``: each turn of the assistant is learnt but
-    those of ``weight: 0``), or of an instruction file (``instruction``, ``input``, ``output``; ``system`` and ``history``).
-    Others are told by ``prompt`` and ``answer``, with the columns' names in braces, ``{{`` and ``}}`` for braces that are
-    text; only the names are replaced, nothing in a row is interpreted.
+    those of ``weight: 0``), or of an instruction file (``instruction``, ``input``, ``output``; ``system`` and ``history``),
+    or ``prompt`` and ``completion``, or ``prompt`` alone. Others are told by ``prompt`` and ``answer``, with the columns'
+    names in braces, ``{{`` and ``}}`` for braces that are text; only those are replaced, nothing in a row is interpreted.
 
     Args:
         path: A json, jsonl, csv or parquet file, a hub id or its address (``hf://…``), ``catalogue:NAME`` (see

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.audit import audit_run
 from asft_lightning.chat.template import Template
-from asft_lightning.modules.decay import Decay, decaying, require_known_decay, require_positive_rate
+from asft_lightning.modules.decay import Decay, decaying, require_known_decay, with_sound_rate
 from asft_lightning.modules.finishing import finish_what_is_left
 from asft_lightning.modules.logged_steps import LoggedSteps
 from asft_lightning.modules.ready_batch import ready
@@ -210,10 +210,9 @@ class FineTuner(LoggedSteps):
         """The optimizer and scheduler of the arguments, over the trainable parameters only.
 
         Raises:
-            ConfigurationError: If the learning rate is 0 or no number.
+            ConfigurationError: If the learning rate is 0 or no number, or the optimizer does not take its settings.
         """
-        optimizer = self._optimizer(self.trainable_parameters())
-        require_positive_rate(optimizer)
+        optimizer = with_sound_rate(self._optimizer, self.trainable_parameters())
         if self._lr_scheduler is None:
             return optimizer
         decay = self._lr_scheduler

@@ -46,6 +46,8 @@ def resolve_folder(location: str, revision: str | None = None) -> Path:
 
 def unreachable(location: str, error: Exception, local: str = "the local path") -> ConfigurationError:
     """The error for a model or data set that cannot be had: which, why, and what to do, e.g. to give ``local`` instead."""
+    if location.startswith((".", "/", "~")) and not user_path(location).exists():
+        return ConfigurationError(f"{location!r} must be there to be read, and there is no such path. Is it misspelt?")
     reason = (
         "it is gated"
         if isinstance(error, GatedRepoError) or "gated" in str(error).lower()

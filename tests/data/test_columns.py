@@ -200,6 +200,13 @@ def test_input_column_may_be_absent_in_some_rows(source):
     assert source(*records).load() == [Row("a", "x"), Row("b\n\nc", "y")]
 
 
+def test_prompts_and_completions_and_prompts_alone(source):
+    assert source({"prompt": "a", "completion": "x", "id": 1}).load() == [Row("a", "x")]
+    assert source({"prompt": "a"}, {"prompt": "b"}).load() == [Row("a", ""), Row("b", "")]
+    with pytest.raises(DataError, match="there is no column 'instruction' among prompt, reply"):
+        source({"prompt": "a", "reply": "x"}).load()
+
+
 def test_answer_alone_can_be_told(source):
     record = {"instruction": "a", "input": "b", "label": 1}
     assert source(record, answer="{label}", labels=["no", "yes"]).load() == [Row("a\n\nb", "yes")]
