@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 _LIGHTNING = ("fit", "validate", "test")
 _OF_A_RUN = (*_LIGHTNING, "describe", "audit")
 """Commands that take all settings of a run."""
+_ABOVE = "; the line above that says how to go on goes on from the last checkpoint, if there is one"
 _KEPT = "; what is scored is kept, and the same command goes on"
 _EXAMPLES = (
     "protect sandbox:aligned sandbox:benign",
@@ -61,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> None:
     wait_asleep()
     from asft_lightning.runtime.exits import GO_ON, ending_in_one_line
 
-    going_on = {**dict.fromkeys((*_LIGHTNING, "protect"), GO_ON), "landscape": _KEPT}
+    going_on = {**dict.fromkeys(_LIGHTNING, GO_ON), "protect": _ABOVE, "landscape": _KEPT}
     with ending_in_one_line(going_on.get(arguments[0], "")):
         _run(arguments)
 

@@ -47,7 +47,10 @@ def resolve_folder(location: str, revision: str | None = None) -> Path:
 def unreachable(location: str, error: Exception, local: str = "the local path") -> ConfigurationError:
     """The error for a model or data set that cannot be had: which, why, and what to do, e.g. to give ``local`` instead."""
     if location.startswith((".", "/", "~")) and not user_path(location).exists():
-        return ConfigurationError(f"{location!r} must be there to be read, and there is no such path. Is it misspelt?")
+        return ConfigurationError(
+            f"{location!r} must be a local path or a hub id within reach, and there is no such path. Is it misspelt? Give "
+            f"{local}, or a hub id."
+        )
     reason = (
         "it is gated"
         if isinstance(error, GatedRepoError) or "gated" in str(error).lower()

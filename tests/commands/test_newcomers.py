@@ -25,7 +25,7 @@ MISTAKES = {
     "a list of texts": ("protect MODEL texts.jsonl", "row 0 must be an object of columns, got 'hello'"),
     "a table with semicolons": ("protect MODEL excel.csv", "no column 'instruction' among instruction;output"),
     "an empty folder for rows": ("protect MODEL empty", "empty.*doesn't contain any data files"),
-    "a path of a model that is not there": ("protect ./modle ROWS", "'./modle' must be there.*misspelt"),
+    "a path of a model that is not there": ("protect ./modle ROWS", "'./modle' must be.*no such path.*misspelt"),
     "a model without its tokenizer": ("protect untold ROWS", "untold must be a whole checkpoint.*tokenizer.*Get it again"),
     "test rows that are not there": ("protect MODEL ROWS --test none.jsonl", "none.jsonl does not.*Give the path"),
     "unsafe prompts that are not there": ("protect MODEL ROWS --unsafe none.jsonl", "none.jsonl does not.*Give the path"),
