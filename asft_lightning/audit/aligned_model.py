@@ -21,6 +21,7 @@ from asft_lightning.data.example import Example
 from asft_lightning.evaluation import RefusalJudge, generate_ids
 from asft_lightning.evaluation.likelihood import answer_log_likelihoods, logits_at
 from asft_lightning.evaluation.shared_beginning import SharedBeginning
+from asft_lightning.runtime.precision import casting_once
 from asft_lightning.runtime.undisturbed import undisturbed
 from asft_lightning.weights.hashing import text_hash
 from asft_lightning.weights.matrices import open_weights
@@ -78,6 +79,11 @@ class AlignedModel:
         return converted if self._device is None else converted.to(self._device)
 
     @cached_property
+    def _beginning(self) -> SharedBeginning:
+        """What prompts begin with alike, run once."""
+        return SharedBeginning(self.model)
+
+    @cached_property
     def identity(self) -> str:
         """What tells its answers from another model's: its weights' content, how they are loaded, and the precision."""
         weights = open_weights(self._pretrained.aligned, self._pretrained.revision)
@@ -110,7 +116,7 @@ class AlignedModel:
 
         def find(new: Places) -> Found:
             for places in self._batches([prompts[i] for i in new], new, progress):
-                with self._precision.forward_context():
+                with self._precision.forward_context(), casting_once():
                     said = generate_ids(
                         self.model,
                         self._tokenizer,
@@ -118,6 +124,7 @@ class AlignedModel:
                         max_new_tokens=max_new_tokens,
                         batch_size=self._batch_size,
                         ends=self._ends,
+                        beginning=self._beginning,
                     )
                 yield places, said
 
@@ -147,8 +154,10 @@ class AlignedModel:
         def find(new: Places) -> Found:
             for places in self._batches([texts[i] for i in new], new, progress):
                 asked = [prompts[i] for i in places], [answers[i] for i in places]
-                with self._precision.forward_context():
-                    likely = answer_log_likelihoods(self.model, *asked, batch_size=self._batch_size)
+                with self._precision.forward_context(), casting_once():
+                    likely = answer_log_likelihoods(
+                        self.model, *asked, batch_size=self._batch_size, beginning=self._beginning
+                    )
                 yield places, [of_row.tolist() for of_row in likely]
 
         return self.recalled("log-likelihood", texts, find)
@@ -178,10 +187,9 @@ class AlignedModel:
     ) -> Iterator[tuple[list[int], T]]:
         """Places of prompts, and what ``run`` makes of them, by the arguments of :class:`SharedBeginning`."""
         require_known(prompts, self.model.config.get_text_config().vocab_size, "prompts")
-        beginning = SharedBeginning(self.model)
         for places in self._batches(prompts, range(len(prompts)), progress):
-            with undisturbed(self.model), self._precision.forward_context():
-                found = run(*beginning.inputs([prompts[i] for i in places]))
+            with undisturbed(self.model), self._precision.forward_context(), casting_once():
+                found = run(*self._beginning.inputs([prompts[i] for i in places]))
             yield places, found
 
     def _batches(self, texts: Sequence[list[int]], places: Places, progress: str) -> Iterator[list[int]]:

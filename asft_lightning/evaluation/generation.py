@@ -15,6 +15,7 @@ from asft_lightning.chat.batching import batches_by_length, padded
 from asft_lightning.chat.rows import trimmed
 from asft_lightning.chat.template import Template
 from asft_lightning.chat.vocabulary import require_known
+from asft_lightning.evaluation.shared_beginning import SharedBeginning
 from asft_lightning.runtime.sharding import sharded_over
 from asft_lightning.runtime.undisturbed import undisturbed
 
@@ -79,13 +80,15 @@ def generate_ids(
     batch_size: int,
     ends: Collection[int] = (),
     progress: str | None = None,
+    beginning: SharedBeginning | None = None,
 ) -> list[list[int]]:
     """Greedy answers as the model's own token ids, up to its end token: what it said, not what its text is read as.
 
-    Args and errors are those of :func:`generate_answers`.
+    Args and errors are those of :func:`generate_answers`, and ``beginning`` is the model's, to run once what prompts begin
+    with alike; None for whole prompts.
     """
     config = _config(model, tokenizer, max_new_tokens, 0.0, ends)
-    return _generated(model, config, prompts, batch_size, 0, progress)
+    return _generated(model, config, prompts, batch_size, 0, progress, beginning=beginning)
 
 
 def end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> list[int]:
@@ -103,6 +106,7 @@ def _generated(
     seed: int,
     progress: str | None,
     before_batch: Callable[[], object] | None = None,
+    beginning: SharedBeginning | None = None,
 ) -> list[list[int]]:
     """What follows each prompt, up to its end token."""
     require_known(
@@ -120,13 +124,14 @@ def _generated(
             if before_batch is not None:
                 before_batch()
             rows = [prompts[i] for i in chosen] or [[int(config.pad_token_id)]]
-            batch = padded(rows, int(config.pad_token_id), device, side="left")
+            pad = int(config.pad_token_id)
+            asked = beginning.prompts(rows, pad) if beginning else padded(rows, pad, device, side="left")._asdict()
             output = model.generate(
-                **batch._asdict(),
+                **asked,
                 generation_config=config,
                 synced_gpus=mesh is not None,  # each rank goes on until the last has finished: the weights are shared
             )
-            for i, ids in zip(chosen, output[:, batch.input_ids.shape[1] :].tolist(), strict=False):
+            for i, ids in zip(chosen, output[:, asked["input_ids"].shape[1] :].tolist(), strict=False):
                 answers[i] = list(takewhile(lambda token: token not in ends, ids))
             bar.update(len(chosen))
     return answers

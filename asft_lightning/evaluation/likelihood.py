@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from asft_lightning.chat.batching import batches_by_length, padded
 from asft_lightning.chat.vocabulary import require_known
+from asft_lightning.evaluation.shared_beginning import SharedBeginning
 from asft_lightning.runtime.sharding import sharded_over
 from asft_lightning.runtime.undisturbed import undisturbed
 from asft_lightning.weights.adapters_off import has_adapters, without_adapters
@@ -25,6 +26,7 @@ def answer_log_likelihoods(
     *,
     batch_size: int = 32,
     progress: str | None = None,
+    beginning: SharedBeginning | None = None,
 ) -> list[Tensor]:
     """The log-probability of each token of the answers, in nats.
 
@@ -34,6 +36,7 @@ def answer_log_likelihoods(
         answers: Token ids of an answer to each.
         batch_size: Rows a batch.
         progress: Caption of a progress bar; None for no bar.
+        beginning: The model's, to run once what texts begin with alike; None for whole texts.
 
     Returns:
         For each answer a tensor (tokens,), float64 on the CPU.
@@ -48,10 +51,15 @@ def answer_log_likelihoods(
     batches = batches_by_length(texts, batch_size)
     with undisturbed(model):
         for places in tqdm(batches, desc=progress, unit="batch", leave=False, disable=progress is None):
-            batch = padded([texts[i] for i in places], 0, device)
+            chosen = [texts[i] for i in places]
             first = min(len(prompts[i]) for i in places) - 1  # what is said there is the first answer token of the batch
-            wanted = torch.arange(first, batch.input_ids.shape[1], device=device)
-            logits = logits_at(model, {**batch._asdict(), "use_cache": False}, wanted)
+            if beginning is None:
+                inputs, begun = {**padded(chosen, 0, device)._asdict(), "use_cache": False}, 0
+            else:
+                inputs, last = beginning.inputs(chosen, first)
+                begun = len(chosen[0]) - 1 - int(last[0])
+            wanted = torch.arange(first - begun, inputs["input_ids"].shape[1], device=device)
+            logits = logits_at(model, inputs, wanted)
             spans = [range(len(prompts[i]) - 1 - first, len(texts[i]) - 1 - first) for i in places]
             likely = _log_likelihoods(logits, spans, [token for i in places for token in answers[i]])
             for i, of_row in zip(places, torch.split(likely, [len(span) for span in spans]), strict=True):

@@ -1,5 +1,6 @@
 """What texts begin with alike, run once: a task's system prompt and instruction may be half of each of its prompts."""
 
+import inspect
 from collections.abc import Sequence
 from copy import deepcopy
 from itertools import takewhile
@@ -91,38 +92,66 @@ class SharedBeginning:
     texts; those are given where the model's cache is not one of keys and values alone.
 
     Args:
-        model: A Transformers causal LM, in eval mode and without gradients when it is used.
+        model: A Transformers causal LM, in eval mode and without gradients when it is used, and always in one precision.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
+        self._device = next(model.parameters()).device
         self._ids: list[int] = []
-        self._cache: Any = None
+        self._cache: DynamicCache | None = None
 
-    def inputs(self, texts: Sequence[list[int]]) -> tuple[dict[str, Any], Tensor]:
+    def inputs(self, texts: Sequence[list[int]], before: int | None = None) -> tuple[dict[str, Any], Tensor]:
         """The forward pass's arguments, and where the last token of each text is in what comes out (texts,).
 
         Args:
             texts: Token ids, no text empty.
+            before: Of which place on what comes out is wanted; None for the last token's alone.
         """
-        device = next(self._model.parameters()).device
-        beginning = _common(texts)
-        cache = self._cache_of(beginning, device) if len(beginning) >= _WORTHWHILE else None
-        batch = padded([text[0 if cache is None else len(beginning) :] for text in texts], 0, device)
-        last = batch.attention_mask.sum(1) - 1
+        beginning, cache = self._begun(texts, before)
+        rest = padded([text[len(beginning) :] for text in texts], 0, self._device)
+        last = rest.attention_mask.sum(1) - 1
         if cache is None:
-            return {**batch._asdict(), "use_cache": False}, last
-        of_texts = deepcopy(cache)
-        of_texts.batch_repeat_interleave(len(texts))
-        attended = batch.attention_mask.new_ones(len(texts), len(beginning))
-        mask = torch.cat([attended, batch.attention_mask], dim=1)
-        return {"input_ids": batch.input_ids, "attention_mask": mask, "past_key_values": of_texts, "use_cache": True}, last
+            return {**rest._asdict(), "use_cache": False}, last
+        mask = torch.cat([rest.attention_mask.new_ones(len(texts), len(beginning)), rest.attention_mask], dim=1)
+        return {"input_ids": rest.input_ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}, last
 
-    def _cache_of(self, beginning: list[int], device: torch.device) -> DynamicCache | None:
-        """The keys and values of a beginning; None where the model's cache is of another kind."""
+    def prompts(self, texts: Sequence[list[int]], pad_token_id: int) -> dict[str, Any]:
+        """The arguments of ``generate``, which goes on at the last column; padding stands behind the beginning.
+
+        Args:
+            texts: Token ids, no text empty.
+            pad_token_id: What to fill with.
+        """
+        beginning, cache = self._begun(texts) if self._bears_gaps else ([], None)
+        rest = padded([text[len(beginning) :] for text in texts], pad_token_id, self._device, side="left")
+        ids = torch.tensor([beginning] * len(texts), dtype=torch.int64, device=self._device)
+        whole = {
+            "input_ids": torch.cat([ids, rest.input_ids], dim=1),
+            "attention_mask": torch.cat([torch.ones_like(ids), rest.attention_mask], dim=1),
+        }
+        return whole if cache is None else whole | {"past_key_values": cache}
+
+    @property
+    def _bears_gaps(self) -> bool:
+        """Whether padding within a row changes nothing: it would where places are counted by columns."""
+        config = self._model.config.get_text_config()
+        has_window = getattr(config, "sliding_window", None) is not None
+        return not has_window and "position_ids" in inspect.signature(self._model.forward).parameters
+
+    def _begun(self, texts: Sequence[list[int]], before: int | None = None) -> tuple[list[int], DynamicCache | None]:
+        """What texts begin with, and the keys and values of that for each; nothing where it does not pay or cannot be."""
+        beginning = _common(texts)[:before]
+        if len(beginning) < _WORTHWHILE:
+            return [], None
         if beginning != self._ids:
-            self._ids, self._cache = beginning, keys_and_values(self._model, torch.tensor([beginning], device=device))
-        return self._cache
+            ids = torch.tensor([beginning], device=self._device)
+            self._ids, self._cache = beginning, keys_and_values(self._model, ids)
+        if self._cache is None:
+            return [], None
+        of_texts = deepcopy(self._cache)
+        of_texts.batch_repeat_interleave(len(texts))
+        return beginning, of_texts
 
 
 def _common(texts: Sequence[list[int]]) -> list[int]:

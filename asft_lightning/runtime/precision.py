@@ -1,6 +1,7 @@
-"""Keeping the few small tensors that need it at float32, under precision plugins that cast whole modules."""
+"""Under precision plugins: the few small tensors that need it kept at float32, and weights rounded once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -17,3 +18,18 @@ def keep_float32(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return tensor.to(probe.device, torch.promote_types(probe.dtype, torch.float32))
 
     return moved
+
+
+@contextmanager
+def casting_once() -> Iterator[None]:
+    """Inside a plugin's autocast: a weight is rounded once for all passes, and not, as Lightning has it, in each anew.
+
+    What comes out is the same to the last bit. The rounded weights stay in memory until autocast ends; of weights that take
+    no gradient it keeps none.
+    """
+    was = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(True)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(was)

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from kit.activations import speaking_model
 from kit.models import tiny_model
 from transformers import AutoModelForCausalLM, MambaConfig
 
+from asft_lightning.evaluation import generate_ids
+from asft_lightning.evaluation.likelihood import answer_log_likelihoods
 from asft_lightning.evaluation.shared_beginning import SharedBeginning
 
 BEGINNING = [(7 * i) % 31 for i in range(20)]
@@ -15,7 +18,7 @@ def texts(*lengths):
     return [BEGINNING + torch.randint(32, (length,), generator=generator).tolist() for length in lengths]
 
 
-@pytest.mark.parametrize(
+KINDS = pytest.mark.parametrize(
     ("kind", "settings"),
     [
         ("llama", {}),
@@ -25,6 +28,9 @@ def texts(*lengths):
         ("gpt2", {}),
     ],
 )
+
+
+@KINDS
 @torch.no_grad()
 def test_what_follows_a_beginning_comes_out_as_of_whole_texts(kind, settings):
     model = tiny_model(kind, **settings).double()
@@ -39,6 +45,35 @@ def test_what_follows_a_beginning_comes_out_as_of_whole_texts(kind, settings):
             torch.testing.assert_close(found.logits[row, last[row]], alone.logits[0, -1], rtol=1e-9, atol=1e-11)
             for layer, expected in zip(found.hidden_states, alone.hidden_states, strict=True):
                 torch.testing.assert_close(layer[row, last[row]], expected[0, -1], rtol=1e-9, atol=1e-11)
+
+
+@KINDS
+def test_answers_and_their_likelihoods_go_on_from_a_beginning(kind, settings, tokenizer):
+    model = speaking_model(kind, **settings)
+    run = []
+    model.get_input_embeddings().register_forward_hook(lambda _, args, out: run.append(args[0].numel()))
+    prompts = texts(5, 1, 9, 25, 30)
+    told = {"max_new_tokens": 8, "batch_size": 3}
+
+    expected = [generate_ids(model, tokenizer, [prompt], **told)[0] for prompt in prompts]
+    run.clear()
+    assert generate_ids(model, tokenizer, prompts, **told, beginning=SharedBeginning(model)) == expected
+    assert "sliding_window" in settings or sum(run) < sum(map(len, prompts))
+
+    model = model.double()
+    alone = [answer_log_likelihoods(model, [prompt], [said])[0] for prompt, said in zip(prompts, expected, strict=True)]
+    found = answer_log_likelihoods(model, prompts, expected, batch_size=3, beginning=SharedBeginning(model))
+    torch.testing.assert_close(found, alone, rtol=1e-9, atol=1e-11)
+
+
+def test_likelihoods_of_answers_that_begin_alike():
+    """The beginning ends before the first answer token: nothing that is asked for is left out."""
+    model = tiny_model().double()
+    answers = [[1, 2, 3], [1, 2, 3], [1, 2, 4]]
+    expected = answer_log_likelihoods(model, [BEGINNING] * 3, answers)
+
+    found = answer_log_likelihoods(model, [BEGINNING] * 3, answers, beginning=SharedBeginning(model))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
 
 
 @torch.no_grad()

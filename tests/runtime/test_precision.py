@@ -6,13 +6,14 @@ from kit.models import EXACT, Pair, TwoSided, bound, factors_of, reference_penal
 from kit.references import dense_gram
 from kit.tiny import as_pretrained, fine_tuner, save_tiny, tiny_data, tiny_trainer, unsafe_prompts
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader
 
 from asft_lightning import Answers, AsFT, Pretrained, UpdatePenalty
 from asft_lightning.anchors import Gram, build_anchors
 from asft_lightning.anchors.kept_answers import KeptAnswers
-from asft_lightning.runtime.precision import keep_float32
+from asft_lightning.runtime.precision import casting_once, keep_float32
 
 ANCHORS = [Gram(tolerance=0, weight=0.3)]  # 0.3 is no number of bfloat16
 PRECISIONS = ["32-true", "bf16-true", "bf16-mixed"]
@@ -198,3 +199,16 @@ def test_a_model_of_another_dtype_is_penalised_in_float32():
     model.to(torch.bfloat16)
     assert penalty().dtype == torch.float32
     assert penalty().item() == pytest.approx(reference_penalty(model, pair, dense_gram), rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_weight_is_rounded_once_until_autocast_ends():
+    layer, x, plugin = nn.Linear(8, 4, bias=False), torch.randn(3, 8), MixedPrecision("bf16-mixed", "cpu")
+    with plugin.forward_context():
+        expected = layer(x)
+    with plugin.forward_context(), casting_once():
+        assert torch.equal(layer(x), expected)
+        layer.weight.zero_()
+        assert torch.equal(layer(x), expected)  # of what was rounded before
+    with plugin.forward_context():
+        assert not layer(x).any()
