@@ -1,11 +1,12 @@
-"""What the audit costs beside training: the time of `refused` on some rows, in percent of an epoch of the same rows.
+"""What the audit costs beside training: the time of its scores on some rows, in percent of an epoch of the same rows.
 
     OMP_NUM_THREADS=1 python benchmarks/smollm2/audit_cost.py --model models/smollm2-aligned --data data
 
-As behaviour/agnews.yaml and setup.yaml have it: AG News, bf16-mixed, batches of 8. Both are measured in this process, on the
-CPU, in seconds of its processor, so that others at work beside it count less: the median of the steps, and the median of the
-audits, none of which knows another's answers. The model's loading is counted in neither, the hashing of its weights in the
-audit's. Writes `cost` of docs/results/audit.json, which keeps what else it holds.
+As behaviour/agnews.yaml and setup.yaml have it: AG News, bf16-mixed, batches of 8. Both are measured in turns in this
+process, on the CPU, in seconds of its processor, so that others at work beside it count less: the median of all steps, and
+of each score the median of the audits, none of which knows another's answers. `surprise` finds kept what `refused` asked,
+and `conflict` counts the rows that it compares with. The model's loading is counted in neither, the hashing of its weights
+in `refused`. Writes `cost` of docs/results/audit.json, which keeps what else it holds.
 """
 
 import argparse
@@ -18,15 +19,16 @@ from statistics import median
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.plugins.precision import MixedPrecision
 
-from asft_lightning import LoRAFineTuner, MixtureDataModule, Pretrained, Source, Template
+from asft_lightning import Audit, LoRAFineTuner, MixtureDataModule, Pretrained, Source, Template
 from asft_lightning.audit.aligned_model import AlignedModel
-from asft_lightning.audit.refused import Refused
+from asft_lightning.audit.known_rows import KnownRows
+from asft_lightning.audit.scores import asked_scores
 from asft_lightning.runtime.files import write_json
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "audit.json"
-BATCH_SIZE = 8
+TASK, BATCH_SIZE = "{instruction}\n\n{input}", 8
 
 
 class StepTimes(Callback):
@@ -40,46 +42,63 @@ class StepTimes(Callback):
         self.began.append(time.process_time())
 
     @property
-    def typical(self) -> float:
-        """The median."""
-        return median(after - before for before, after in zip(self.began[1:], self.began[2:], strict=False))
+    def seconds(self) -> list[float]:
+        """Of each step."""
+        return [after - before for before, after in zip(self.began[1:], self.began[2:], strict=False)]
 
 
 def main(model: str, data: Path, rows: int, steps: int, audits: int, out: Path) -> None:
-    """Train for some steps, audit the rows in that precision and in the checkpoint's own, and write both times."""
+    """Train for some steps and audit the rows, in turns, and write both times."""
     pretrained, template = Pretrained(model, dtype="float32"), Template(max_length=256)
-    source = Source(str(data / "agnews_train_1k.json"), prompt="{instruction}\n\n{input}")
+    source = Source(str(data / "agnews_train_1k.json"), prompt=TASK)
     settings: dict[str, Any] = {"num_rows": rows, "poison_ratio": 0, "batch_size": BATCH_SIZE, "seed": 0}
     mixture = MixtureDataModule(pretrained, source, template=template, **settings)
-    times = StepTimes()
-    with tempfile.TemporaryDirectory() as folder:
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "default_root_dir": folder}
-        trainer = Trainer(accelerator="cpu", precision="bf16-mixed", max_steps=steps, callbacks=[times], **quiet)
-        trainer.fit(LoRAFineTuner(pretrained, template=template), mixture)
-    epoch = times.typical * -(-rows // BATCH_SIZE)
-    plugins = {"bf16-mixed": MixedPrecision("bf16-mixed", "cpu"), "32-true": Precision()}
-    found = {name: median(_audit(mixture, plugin) for _ in range(audits)) for name, plugin in plugins.items()}
+    audit = Audit(
+        scores=["refused", "surprise", "conflict"],
+        unsafe=Source(str(data / "advbench_520.csv"), prompt="{goal}", answer="{target}", rows="0:32"),
+        harmless=Source(str(data / "alpaca_train_1k.json"), prompt=TASK, rows="0:100"),
+    )
+    step_seconds, score_seconds = [], []
+    for _ in range(audits):
+        step_seconds += _steps(LoRAFineTuner(pretrained, template=template), mixture, steps)
+        score_seconds.append(_audit(mixture, audit))
+        print(f"{median(step_seconds):.2f} s a step, {score_seconds[-1]}", flush=True)
+    epoch = median(step_seconds) * -(-rows // BATCH_SIZE)
+    share = {name: 100 * median(found[name] for found in score_seconds) / epoch for name in audit.scores}
     cost = {
         "rows": rows,
         "epoch_seconds": round(epoch, 1),
-        **{f"refused_{name}_percent": round(100 * seconds / epoch, 1) for name, seconds in found.items()},
+        **{f"{name}_percent": round(percent, 1) for name, percent in share.items()},
     }
     kept = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
     write_json(out, kept | {"cost": cost})
     print(cost)
 
 
-def _audit(mixture: MixtureDataModule, precision: Precision) -> float:
-    """Seconds of one audit that nothing is known to."""
-    aligned = AlignedModel(
-        mixture.pretrained, mixture.pretrained.load_tokenizer(), mixture.template, "cpu", precision=precision
-    )
+def _steps(module: LoRAFineTuner, mixture: MixtureDataModule, steps: int) -> list[float]:
+    """Seconds of each step of a fit but the first, which makes ready."""
+    times = StepTimes()
+    with tempfile.TemporaryDirectory() as folder:
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "default_root_dir": folder}
+        Trainer(accelerator="cpu", precision="bf16-mixed", max_steps=steps, callbacks=[times], **quiet).fit(module, mixture)
+    return times.seconds
+
+
+def _audit(mixture: MixtureDataModule, audit: Audit) -> dict[str, float]:
+    """Seconds of each score in an audit that nothing is known to."""
+    tokenizer, precision = mixture.pretrained.load_tokenizer(), MixedPrecision("bf16-mixed", "cpu")
+    aligned = AlignedModel(mixture.pretrained, tokenizer, mixture.template, "cpu", audit.batch_size, precision)
+    layers = LoRAFineTuner(mixture.pretrained, {"target_modules": ["q_proj", "v_proj"]}).trained_layers()
+    known = KnownRows.read(audit, mixture)
     assert aligned.model is not None  # loaded
+    seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ASFT_LIGHTNING_CACHE"] = folder
-        begin = time.process_time()
-        Refused()(aligned, mixture.drawn.train)
-        return time.process_time() - begin
+        for score in asked_scores(audit, known, lambda: layers):
+            begin = time.process_time()
+            score(aligned, mixture.drawn.train)
+            seconds[score.name] = round(time.process_time() - begin, 2)
+    return seconds
 
 
 if __name__ == "__main__":
@@ -88,6 +107,6 @@ if __name__ == "__main__":
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--rows", default=300, type=int)
     parser.add_argument("--steps", default=12, type=int, help="of training that are timed")
-    parser.add_argument("--audits", default=3, type=int, help="that are timed in each precision")
+    parser.add_argument("--audits", default=3, type=int, help="that are timed, each after as many steps")
     parser.add_argument("--out", default=RESULTS, type=Path)
     main(**vars(parser.parse_args()))
