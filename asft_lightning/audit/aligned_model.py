@@ -33,6 +33,9 @@ Found = Iterable[tuple[Places, Sequence[Sequence[float]]]]
 
 T = TypeVar("T")
 
+_TRAINED_SHARE = 4
+"""So many times fewer rows are in a batch that is run back through as well: what every layer holds is kept for that."""
+
 _BEFORE_ANSWER = -1
 """Between a prompt and its answer in a question: no token's id."""
 
@@ -175,7 +178,8 @@ class AlignedModel:
     def training_batches(self, examples: Sequence[Example], progress: str) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Places of rows, and the rows as training puts them, those of like length together."""
         collate = AnswerOnlyCollator(cast(int, self._tokenizer.pad_token_id))
-        for places in self._batches([example.input_ids for example in examples], range(len(examples)), progress):
+        texts, batch_size = [example.input_ids for example in examples], max(1, self._batch_size // _TRAINED_SHARE)
+        for places in self._batches(texts, range(len(examples)), progress, batch_size):
             yield places, collate([examples[i] for i in places])
 
     def computing(self) -> AbstractContextManager[None]:
@@ -192,9 +196,12 @@ class AlignedModel:
                 found = run(*self._beginning.inputs([prompts[i] for i in places]))
             yield places, found
 
-    def _batches(self, texts: Sequence[list[int]], places: Places, progress: str) -> Iterator[list[int]]:
+    def _batches(
+        self, texts: Sequence[list[int]], places: Places, progress: str, batch_size: int | None = None
+    ) -> Iterator[list[int]]:
         """The places of texts, those of like length together."""
-        for batch in tqdm(batches_by_length(texts, self._batch_size), desc=progress, unit="batch", leave=False):
+        batches = batches_by_length(texts, batch_size or self._batch_size)
+        for batch in tqdm(batches, desc=progress, unit="batch", leave=False):
             yield [places[i] for i in batch]
 
     def prompt_ids(self, prompt: str) -> list[int]:
