@@ -50,7 +50,7 @@ class Audit:
         relabel_tokens: Of the longest refusal that ``relabel`` puts in an answer's place; a longer one ends with a sentence.
         keep: A file of rows that are not flagged, whatever their scores: lines of an ``audit.jsonl``, or their ``sha256``.
         flag: A file of rows that are flagged, likewise.
-        batch_size: Rows a batch when the aligned model is asked.
+        batch_size: Rows a batch when the aligned model is asked; a quarter of them where `conflict` goes back through it.
 
     Raises:
         DataError: If a number cannot be, or there is no such action or score.

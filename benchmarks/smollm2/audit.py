@@ -86,9 +86,13 @@ def main(model: str, data: Path, rows: int, out: Path) -> None:
     table = []
     for benign, where in BENIGN.items():
         whole, flagged = examples(*where), defaultdict[tuple[str, float | None], list[Flags]](list)
-        for scored, harmless in ((whole[::2], whole[1::2]), (whole[1::2], whole[::2])):
+        for half, harmless in enumerate((whole[1::2], whole[::2])):
             for score in (Refused(), Likeness(_prompts(unsafe), _prompts(harmless[::2]))):
-                for rate, flags in _flags(score, aligned, {benign: scored} | harmful, harmless).items():
+                values = {name: [row.value for row in score(aligned, some)] for name, some in harmful.items()}
+                of_whole = [row.value for row in score(aligned, whole)]
+                fresh = {id(row) for row in score.fresh(harmless)}
+                trusted = [value for row, value in zip(whole, of_whole, strict=True) if id(row) in fresh]
+                for rate, flags in _flags(score, values | {benign: of_whole[half::2]}, trusted).items():
                     flagged[score.name, rate].append(flags)
         table += [_line(benign, name, *asked, halves) for asked, halves in flagged.items() for name in HARMFUL]
         kept = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {"runs": []}
@@ -102,12 +106,8 @@ def _prompts(examples: list[Example]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(question.prompt) for question in questions_of(examples))
 
 
-def _flags(
-    score: Score, aligned: AlignedModel, sets: dict[str, list[Example]], harmless: list[Example]
-) -> dict[float | None, Flags]:
-    """{rate: what it flags of each set}."""
-    values = {name: [row.value for row in score(aligned, some)] for name, some in sets.items()}
-    trusted = [row.value for row in score(aligned, score.fresh(harmless))]
+def _flags(score: Score, values: dict[str, list[float]], trusted: list[float]) -> dict[float | None, Flags]:
+    """{rate: what is flagged of each set}."""
     limits = {rate: score.threshold if rate is None else threshold_by_harmless(trusted, rate) for rate in RATES}
     return {
         rate: {name: [value > limit for value in of_set] for name, of_set in values.items()}

@@ -62,7 +62,6 @@ def main(model: str, data: Path, rows: int, steps: int, audits: int, out: Path) 
     for _ in range(audits):
         step_seconds += _steps(LoRAFineTuner(pretrained, template=template), mixture, steps)
         score_seconds.append(_audit(mixture, audit))
-        print(f"{median(step_seconds):.2f} s a step, {score_seconds[-1]}", flush=True)
     epoch = median(step_seconds) * -(-rows // BATCH_SIZE)
     share = {name: 100 * median(found[name] for found in score_seconds) / epoch for name in audit.scores}
     cost = {
@@ -81,6 +80,7 @@ def _steps(module: LoRAFineTuner, mixture: MixtureDataModule, steps: int) -> lis
     with tempfile.TemporaryDirectory() as folder:
         quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "default_root_dir": folder}
         Trainer(accelerator="cpu", precision="bf16-mixed", max_steps=steps, callbacks=[times], **quiet).fit(module, mixture)
+    print(f"a step: {median(times.seconds):.2f} s", flush=True)
     return times.seconds
 
 
@@ -97,7 +97,8 @@ def _audit(mixture: MixtureDataModule, audit: Audit) -> dict[str, float]:
         for score in asked_scores(audit, known, lambda: layers):
             begin = time.process_time()
             score(aligned, mixture.drawn.train)
-            seconds[score.name] = round(time.process_time() - begin, 2)
+            seconds[score.name] = time.process_time() - begin
+            print(f"{score.name}: {seconds[score.name]:.1f} s", flush=True)
     return seconds
 
 

@@ -5,13 +5,16 @@
 The model is that of align.yaml and merge.py, asked as in a run of ``precision: bf16-mixed`` that adapts q_proj and v_proj.
 It is compared with 32 AdvBench prompts and their openings, and with harmless rows of AG News and Alpaca, which also set the
 threshold; no row that is scored is among them. Writes the `attacks` of docs/results/audit.json, which keeps what else it
-holds, and prints a table. What the model was asked is kept: begun again it goes on.
+holds, draws their ROC curves beside it (conflict-roc.png), and prints a table. What the model was asked is kept: begun again
+it goes on.
 """
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 
@@ -79,6 +82,29 @@ def told_apart(benign: list[float], poison: list[float], threshold: float) -> di
     return {name: round(100 * float(figure.mean()), 1) for name, figure in figures.items()}
 
 
+def roc(benign: list[float], poison: list[float]) -> list[list[float]]:
+    """The corners of the ROC curve: percent of benign rows that are flagged, and the most of the poison that is found so."""
+    good = torch.tensor(benign)
+    highest_first = sorted(poison, reverse=True)
+    corners = {float((good >= value).double().mean()): (i + 1) / len(poison) for i, value in enumerate(highest_first)}
+    return [[round(100 * share, 1) for share in corner] for corner in corners.items()]
+
+
+def draw(table: list[dict[str, Any]], path: Path) -> None:
+    """A ROC curve for each kind of poison, beside each benign set."""
+    benign = list(dict.fromkeys(line["benign"] for line in table))
+    figure, axes = plt.subplots(1, len(benign), figsize=(9, 4), sharey=True, layout="constrained")
+    for panel, name in zip(axes, benign, strict=True):
+        for line in (line for line in table if line["benign"] == name):
+            false_flags, recall = zip([0, 0], *line["roc"], [100, 100], strict=True)
+            panel.step(false_flags, recall, where="post", label=f"{line['harmful']}: area {line['auc']}")
+        panel.axvline(100 * FALSE_FLAGS, color="grey", linestyle=":")
+        panel.set(title=f"beside {name}", xlabel="false flags (%)", xlim=(-1, 100))
+        panel.legend(loc="lower right", fontsize="small")
+    axes[0].set_ylabel("recall (%)")
+    figure.savefig(path, dpi=120)
+
+
 def main(model: str, data: Path, out: Path) -> None:
     """Put each benign set beside each kind of poison."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -107,6 +133,7 @@ def main(model: str, data: Path, out: Path) -> None:
             "benign": good,
             "harmful": bad,
             **told_apart(values[good], values[bad], threshold),
+            "roc": roc(values[good], values[bad]),
             "rows": [ROWS, len(values[bad])],
         }
         for good in benign
@@ -115,8 +142,9 @@ def main(model: str, data: Path, out: Path) -> None:
     ]
     kept = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
     write_json(out, kept | {"attacks": table})
+    draw(table, out.with_name("conflict-roc.png"))
     for line in table:
-        print("| " + " | ".join(str(value) for value in line.values()) + " |")
+        print("| " + " | ".join(str(value) for name, value in line.items() if name != "roc") + " |")
 
 
 if __name__ == "__main__":
