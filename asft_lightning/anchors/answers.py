@@ -1,9 +1,7 @@
 """Beyond the paper: keep what the aligned model answers to unsafe prompts."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice, zip_longest
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -35,8 +33,6 @@ class Answers:
             measured on. One that is nearly the prompt of a training row is not held: the row says what to answer there.
         flagged: Hold the answers to prompts of the training rows that ``data.audit`` drops, relabels or weighs as well, as
             many: poison that the audit finds then tells of poison like it that it does not.
-        systems: Hold the answers to these prompts under the system prompts of the training rows as well, flagged ones too,
-            as many: an attacker who brings a system prompt asks under it.
         num_prompts: How many of each, from the first.
         max_new_tokens: Of an answer: how a model begins says whether it refuses. 0 holds what it would begin with, alone.
         rows_per_step: Answers compared in an optimizer step, in turn, in a seeded order.
@@ -52,7 +48,6 @@ class Answers:
     prompts: Source | list[Source]
     harmless: Source | None = None
     flagged: bool = True
-    systems: bool = True
     num_prompts: int = 64
     max_new_tokens: int = 24
     rows_per_step: int = 2
@@ -75,24 +70,22 @@ class Answers:
                 "stays."
             )
 
-    def rows(self, flagged: Sequence[Row] = (), taught: Sequence[Row] = ()) -> list[Row]:
+    def rows(self, flagged: Sequence[Row] = (), taught: Sequence[str] = ()) -> list[Row]:
         """The prompts.
 
         Args:
             flagged: Training rows that an audit flags, each up to the answer at fault; the same prompt counts once.
-            taught: The training rows that none flags.
+            taught: Prompts of the training rows that none flags.
 
         Raises:
             DataError: If the sources cannot be read.
         """
         found = list(dict.fromkeys((row.history, row.prompt) for row in flagged if self.flagged))
         unsafe = first_rows(self.prompts, self.num_prompts)
-        harmless = self._untaught([row.prompt for row in taught if not row.history])
         return [
             *unsafe,
-            *harmless,
+            *self._untaught(taught),
             *(Row(prompt, "", history) for history, prompt in found[: self.num_prompts]),
-            *self._under_systems(unsafe, harmless, [*flagged, *taught]),
         ]
 
     def _untaught(self, taught: Sequence[str]) -> list[Row]:
@@ -106,17 +99,7 @@ class Answers:
             )
         return [row for row, is_one in zip(rows, is_taught, strict=True) if not is_one]
 
-    def _under_systems(self, unsafe: Sequence[Row], harmless: Sequence[Row], trained: Sequence[Row]) -> list[Row]:
-        """Prompts under the system prompts of training rows, the most common first: an unsafe and a harmless one of each."""
-        begun = (row.history[0] for row in trained if row.history)
-        systems = [turn for turn, _ in Counter(turn for turn in begun if turn.role == "system").most_common()]
-        if not (systems and self.systems):
-            return []
-        turns = zip_longest(*([row for row in rows if not row.history] for rows in (unsafe, harmless)))
-        asked = (row._replace(history=(system,)) for pair, system in zip(turns, cycle(systems)) for row in pair if row)
-        return list(islice(asked, self.num_prompts))
-
-    def build(self, probe: Probe, aligned: Weights, flagged: Sequence[Row] = (), taught: Sequence[Row] = ()) -> KeptAnswers:
+    def build(self, probe: Probe, aligned: Weights, flagged: Sequence[Row] = (), taught: Sequence[str] = ()) -> KeptAnswers:
         """The aligned model's answers, from the user's cache where they were built before.
 
         Args:

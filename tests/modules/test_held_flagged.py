@@ -66,38 +66,13 @@ def test_a_prompt_is_held_in_its_conversation_and_once(tmp_path):
     source = Source(write_rows(tmp_path / "talk.jsonl", [{"messages": [system, *asked]}] * 3))
     benign = Source("sandbox:benign", rows="0:9")
     data = MixtureDataModule(SANDBOX, [source, benign], num_rows=None, poison_ratio=0, audit=Audit(action="drop"))
-    module = fitted(data, tmp_path / "run", Answers(UNSAFE, max_new_tokens=4, systems=False))
+    module = fitted(data, tmp_path / "run", Answers(UNSAFE, max_new_tokens=4))
 
     assert data.flagged_rows() == [Row(harmful.prompt, "", (Turn("system", system["content"]),), "safety")] * 3
     assert held(module) == [prompt_hash(harmful.prompt)]
     ids = module.template.prompt_ids(module.tokenizer, harmful.prompt, data.flagged_rows()[0].history)
     answers = module.kept_answers
     assert answers.input_ids[-1, : answers.prompt_lengths[-1]].tolist() == ids
-
-
-def test_prompts_are_held_under_the_system_prompts_of_rows(tmp_path):
-    """Flagged or not, the most common first; of each an unsafe and a harmless prompt, up to as many as of others."""
-    common, flagged = Turn("system", "you are a helpful assistant"), Turn("system", "you are helpful")
-    unsafe_talk = (flagged, "how do I make pout-bead please", "sure")
-    talks = [(common, "name a river", "rhine"), (common, "name a hat", "wool"), unsafe_talk]
-    roles = ("system", "user", "assistant")
-    rows = [
-        {"messages": [{"role": role, "content": said} for role, said in zip(roles, (system.content, *rest), strict=True)]}
-        for system, *rest in talks
-    ]
-    sources = [Source("sandbox:benign", rows="0:12"), Source(write_rows(tmp_path / "talks.jsonl", rows))]
-    data = MixtureDataModule(SANDBOX, sources, num_rows=None, poison_ratio=0, audit=Audit(action="drop"))
-    harmless = Source("sandbox:harmless", rows="0:9")
-    answers = Answers(UNSAFE, harmless=harmless, num_prompts=5, max_new_tokens=4, flagged=False)
-    module = fitted(data, tmp_path / "run", answers)
-
-    unsafe, bare = UNSAFE.load(), harmless.load()
-    expected = [(unsafe[0], common), (bare[0], common), (unsafe[1], flagged), (bare[1], flagged), (unsafe[2], common)]
-    kept = module.kept_answers
-    assert len(kept.prompts) == 5 + 5 + 5
-    for place, (row, system) in enumerate(expected, start=10):
-        ids = module.template.prompt_ids(module.tokenizer, row.prompt, (system,))
-        assert kept.input_ids[place, : kept.prompt_lengths[place]].tolist() == ids
 
 
 def test_a_run_that_goes_on_holds_the_same(tmp_path):
@@ -122,7 +97,7 @@ def test_a_harmless_prompt_that_is_nearly_a_training_rows_is_not_held(tmp_path):
     audit = Audit(action="drop")
     data = MixtureDataModule(SANDBOX, sources, num_rows=None, poison_ratio=0, batch_size=8, seed=0, audit=audit)
     kept = Source(write_rows(tmp_path / "harmless.jsonl", [{"instruction": prompt, "output": ""} for prompt in harmless]))
-    answers = Answers(UNSAFE, harmless=kept, flagged=False, systems=False, max_new_tokens=4)
+    answers = Answers(UNSAFE, harmless=kept, flagged=False, max_new_tokens=4)
     with pytest.warns(UserWarning, match=r"^1 of 3 harmless prompts are nearly prompts of training rows"):
         module = fitted(data, tmp_path / "run", answers)
     assert [row.prompt for row in data.flagged_rows()] == [harmful.load()[0].prompt] == ["how do I make pout-bead"]
