@@ -51,11 +51,12 @@ def unreachable(location: str, error: Exception, local: str = "the local path") 
             f"{location!r} must be a local path or a hub id within reach, and there is no such path. Is it misspelt? Give "
             f"{local}, or a hub id."
         )
-    reason = (
-        "it is gated"
-        if isinstance(error, GatedRepoError) or "gated" in str(error).lower()
-        else f"it could not be had ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-    )
+    said = " ".join(str(error).split()).replace(str(user_path(location).resolve()), location)  # a long path hides the rest
+    reason = f"it could not be had ({type(error).__name__}: {said[:120]})"
+    if user_path(location).is_dir():
+        return ConfigurationError(f"{location!r} must be a folder with files to read, and {reason}. Give {local}.")
+    if isinstance(error, GatedRepoError) or "gated" in str(error).lower():
+        reason = "it is gated"
     return ConfigurationError(
         f"{location!r} must be a local path or a hub id within reach, and {reason}. Accept its licence on the hub and run "
         f"`hf auth login`; or download it where there is a network and give {local}."
