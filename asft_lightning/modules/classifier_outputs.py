@@ -48,9 +48,3 @@ class ClassifierReader:
 
     def _keep(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         self._given = arguments[0]
-
-
-def to_its_own_precision(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A forward pre-hook for what is trained in float32 on a model in half precision: its input in its weights' dtype."""
-    dtype = next(module.parameters()).dtype
-    return tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in arguments)

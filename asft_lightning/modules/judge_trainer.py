@@ -17,13 +17,14 @@ from asft_lightning.data import LabelledDataModule, LabelledRow
 from asft_lightning.errors import ConfigurationError, DataError
 from asft_lightning.evaluation.judges.judged_text import DEFAULT_TEXT, JudgedText, JudgePreset
 from asft_lightning.metrics import MultiLabelScores
-from asft_lightning.modules.classifier_outputs import ClassifierReader, to_its_own_precision
+from asft_lightning.modules.classifier_outputs import ClassifierReader
 from asft_lightning.modules.decay import Decay
 from asft_lightning.modules.lora_config import lora_config
 from asft_lightning.modules.lora_fine_tuner import LoRAFineTuner
 from asft_lightning.modules.multi_label_loss import Contrastive, MultiLabelLoss
 from asft_lightning.runtime.ending import end_where_told
 from asft_lightning.runtime.plain_data import PlainData
+from asft_lightning.runtime.precision import to_its_own_precision
 from asft_lightning.weights.merging import merge
 from asft_lightning.weights.pretrained import Pretrained
 

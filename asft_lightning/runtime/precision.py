@@ -1,10 +1,11 @@
-"""Under precision plugins: the few small tensors that need it kept at float32, and weights rounded once."""
+"""Under precision plugins: what is kept at float32 and what it is given, and weights rounded once."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def keep_float32(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -33,3 +34,9 @@ def casting_once() -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_cache_enabled(was)
+
+
+def to_its_own_precision(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A forward pre-hook for what is trained in float32 on a model in half precision: its input in its weights' dtype."""
+    dtype = next(module.parameters()).dtype
+    return tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in arguments)
