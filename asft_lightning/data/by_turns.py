@@ -18,10 +18,14 @@ def first_rows(sources: Source | Sequence[Source], count: int) -> list[Row]:
     Raises:
         DataError: If there is no source, or one cannot be read.
     """
-    several = [sources] if isinstance(sources, Source) else sources
-    if not several:
+    if not (several := listed(sources)):
         raise DataError("prompts must be of one source or more, got an empty list. Name one.")
     return list(islice(_by_turns(several), count))
+
+
+def listed(sources: Source | Sequence[Source] | None) -> list[Source]:
+    """As a list, whichever way a setting names them."""
+    return [sources] if isinstance(sources, Source) else list(sources or ())
 
 
 def _by_turns(sources: Sequence[Source]) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from asft_lightning.data.by_turns import listed
 from asft_lightning.data.resumable_loader import ResumableLoader, epoch_sampler
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
@@ -67,7 +68,7 @@ class LabelledDataModule(LightningDataModule):
                 "out where val has rows of its own."
             )
         self.labels = labels
-        self.sources = {"train": _listed(train), "val": _listed(val), "test": _listed(test)}
+        self.sources = {"train": listed(train), "val": listed(val), "test": listed(test)}
         self.val_rows = val_rows
         self.batch_size = batch_size
         self.seed = seed
@@ -136,10 +137,6 @@ class LabelledDataModule(LightningDataModule):
 
     def _seed(self) -> int:
         return int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed
-
-
-def _listed(sources: Source | list[Source] | None) -> list[Source]:
-    return [] if sources is None else [sources] if isinstance(sources, Source) else sources
 
 
 def _text(row: LabelledRow) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from asft_lightning.chat.rows import Kind, Row
+from asft_lightning.data.by_turns import listed
 from asft_lightning.data.draw import Pool
 from asft_lightning.data.mixture import harmful_count
 from asft_lightning.data.source import Source
@@ -54,7 +55,7 @@ def named(sources: dict[Kind, Source | list[Source] | None]) -> dict[str, tuple[
     """{a name of its own: what it is used as, source}: its path, with a number where that comes again."""
     by_name: dict[str, tuple[Kind, Source]] = {}
     for kind, given in sources.items():
-        for source in [given] if isinstance(given, Source) else given or []:
+        for source in listed(given):
             before = sum(name == source.path or name.startswith(f"{source.path} (") for name in by_name)
             by_name[source.path + (f" ({before + 1})" if before else "")] = kind, source
     return by_name

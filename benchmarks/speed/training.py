@@ -186,8 +186,10 @@ class _TransformersEpochs(TrainerCallback):
 def _lightning(pretrained: Pretrained, data: MixtureDataModule, device: str) -> float:
     epochs = _LightningEpochs()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = LightningTrainer(accelerator=device, devices=1, max_epochs=2, callbacks=[epochs], **quiet)
-    trainer.fit(LoRAFineTuner(pretrained), data)
+    with tempfile.TemporaryDirectory() as folder:  # a run writes what it read there
+        where = {"default_root_dir": folder, "accelerator": device, "devices": 1}
+        trainer = LightningTrainer(max_epochs=2, callbacks=[epochs], **where, **quiet)
+        trainer.fit(LoRAFineTuner(pretrained), data)
     return epochs.seconds
 
 
