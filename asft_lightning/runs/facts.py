@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.summary import RunFacts
+from asft_lightning.runtime.devices import device_name
 
 PACKAGES = ("asft-lightning", "torch", "lightning", "transformers", "peft", "torchmetrics", "datasets")
 """Whose versions a run's figures depend on."""
@@ -26,6 +27,7 @@ def facts_of(trainer: Trainer, module: LightningModule) -> RunFacts:
             "versions": {"python": platform.python_version(), **versions_of(PACKAGES)},
             "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
             "devices": trainer.world_size,
+            "device": device_name(trainer.strategy.root_device),
             "precision": str(trainer.precision),
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
             **{name: value for told in prints for name, value in told.items()},

@@ -19,3 +19,8 @@ def usable_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"device {name!r} cannot be used here: {reason}. Leave it out for the default.") from error
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls it: the maker's name of a GPU, otherwise its type."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

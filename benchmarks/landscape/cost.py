@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+import torch
+
 from asft_lightning import Pretrained, SafetyEvaluation, Source, Template
 from asft_lightning.landscape import Aligned
 from asft_lightning.landscape.landscape import Landscape
@@ -23,20 +25,22 @@ from asft_lightning.landscape.space import Space
 
 
 def seconds(do: Callable[[], object]) -> float:
-    """How long something takes."""
+    """How long something takes, until a GPU has done it."""
     begin = time.perf_counter()
     do()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return time.perf_counter() - begin
 
 
-def main(aligned: str, base: str, data: Path, prompts: int, tokens: int, points: int) -> None:
+def main(aligned: str, base: str, data: Path, device: str, prompts: int, tokens: int, points: int) -> None:
     """Measure, and print."""
     pretrained, template = Pretrained(aligned, base, dtype="float32"), Template(max_length=256)
     source = Source(str(data / "advbench_520.csv"), "{goal}", "", rows=f"400:{400 + prompts}")
     safety = SafetyEvaluation(source, max_new_tokens=tokens, batch_size=prompts)
     tokenizer = pretrained.load_tokenizer()
     scorer = PointScorer(safety, [], None, tokenizer, template)
-    landscape = Landscape(Space.of(pretrained), [Aligned()], device="cpu")
+    landscape = Landscape(Space.of(pretrained), [Aligned()], device=device)
     perturbation, ray = Perturbation(landscape.model, landscape.space.shapes), landscape.rays["aligned"]
     taken: dict[str, list[float]] = {"in place": [], "a copy": [], "moving and putting back": [], "writing and loading": []}
 
@@ -48,7 +52,7 @@ def main(aligned: str, base: str, data: Path, prompts: int, tokens: int, points:
         with tempfile.TemporaryDirectory() as folder, perturbation.at({ray: alpha}):
             landscape.model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            score(replace(pretrained, aligned=folder).load_model().eval())
+            score(replace(pretrained, aligned=folder).load_model().eval().to(device))
 
     scorer(landscape.model)  # what is done once
     for alpha in [0.02 * step for step in range(1, points + 1)]:
@@ -59,9 +63,8 @@ def main(aligned: str, base: str, data: Path, prompts: int, tokens: int, points:
     found = {what: round(median(times), 3) for what, times in taken.items()}
     hourly = {f"{what}, points an hour": round(3600 / found[what], 1) for what in ("in place", "a copy")}
     ratio = {"ratio": round(found["a copy"] / found["in place"], 2)}
-    print(
-        json.dumps({"prompts": prompts, "tokens": tokens, "points": points, "seconds": found, **hourly, **ratio}, indent=2)
-    )
+    settings = {"prompts": prompts, "tokens": tokens, "points": points, "device": device}
+    print(json.dumps({**settings, "seconds": found, **hourly, **ratio}, indent=2))
 
 
 if __name__ == "__main__":
@@ -69,6 +72,7 @@ if __name__ == "__main__":
     parser.add_argument("--aligned", required=True)
     parser.add_argument("--base", required=True)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--points", type=int, default=3)

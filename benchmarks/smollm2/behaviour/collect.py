@@ -25,11 +25,12 @@ def harmful_scores(summary: dict[str, Any], moment: str) -> dict[str, float]:
     return {name: round(summary[metric][moment], 2) for name, metric in SETS.items()}
 
 
-def record(run: dict[str, Any], task: str, before: dict[str, float]) -> dict[str, Any]:
+def record(run: dict[str, Any], comparison: str, before: dict[str, float]) -> dict[str, Any]:
     """One run of a comparison's results.json, with the scores of its summary."""
     folder = Path(run["folder"])
     summary = json.loads((folder / "summary.json").read_text())
     axes = {name: run[name] for name in ("poison_ratio", "seed", "max_steps") if name in run}
+    task = Path(run["task"]).stem if "task" in run else comparison
     if "poisoned" in run:  # across styles: whose rows are the harmful ones
         axes["poisoned"] = Path(run["poisoned"]["path"]).stem
     otherwise = [name for name in summary if name.endswith("/harmful_score") and name not in SETS.values()]
@@ -37,7 +38,7 @@ def record(run: dict[str, Any], task: str, before: dict[str, float]) -> dict[str
         moments = ("before", "after")
         axes["asked"] = {name.partition("/")[0]: [round(summary[name][m], 2) for m in moments] for name in otherwise}
     return {
-        "run": f"{task}/{folder.name}",
+        "run": f"{comparison}/{folder.name}",
         "method": run["method"],
         "task": task,
         **axes,
@@ -46,6 +47,7 @@ def record(run: dict[str, Any], task: str, before: dict[str, float]) -> dict[str
         "accuracy": round(run["accuracy"], 2),
         "over_refusal": round(run["over_refusal"], 2),
         "training_seconds": run["training_seconds"],
+        "device": summary["run"].get("device", "cpu"),
     }
 
 
