@@ -91,7 +91,7 @@ class Bench:
         """The figures of each run."""
         if self.options.jobs == 1:
             return [self.run(job) for job in tqdm(jobs, progress)]
-        with ProcessPoolExecutor(self.options.jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        with ProcessPoolExecutor(self.options.jobs, multiprocessing.get_context("spawn")) as pool:
             return list(tqdm(pool.map(self.run, jobs), progress, len(jobs)))
 
     def search(self) -> dict[str, tuple[Setting, float]]:
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--precision", default="bf16-mixed", help="32-true on a CPU without bf16")
     parser.add_argument("--losses", nargs="*", choices=LOSSES, default=LOSSES)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, each in a process of its own")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, in processes of their own")
     parser.add_argument("--json", type=Path, help="file to write")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:

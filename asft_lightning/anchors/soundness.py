@@ -91,7 +91,7 @@ def _are_exact(tensor: Tensor) -> bool:
 def _deviation(directions: Tensor) -> float:
     """The largest entry of UᵀU − I, by its absolute value."""
     gram = directions.mT @ directions
-    return float((gram - torch.eye(len(gram))).abs().max()) if gram.numel() else 0.0
+    return float((gram - torch.eye(len(gram), device=gram.device)).abs().max()) if gram.numel() else 0.0
 
 
 def _require(holds: bool, rule: str) -> None:
