@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from asft_lightning.anchors.cache import keep, read_if_kept
 from asft_lightning.anchors.kept_answers import KeptAnswers
+from asft_lightning.anchors.manner import Manner
 from asft_lightning.anchors.nearly_alike import nearly_among
 from asft_lightning.anchors.probe import Probe
 from asft_lightning.chat.rows import Row
@@ -15,6 +16,7 @@ from asft_lightning.data import Source
 from asft_lightning.data.by_turns import first_rows
 from asft_lightning.errors import AnchorError
 from asft_lightning.runtime.files import cache_folder
+from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.hashing import content_hash, text_hash
 from asft_lightning.weights.matrices import Weights
 
@@ -32,7 +34,8 @@ class Answers:
         harmless: Harmless prompts whose answers are held as well, as many; null for none. Never those that over-refusal is
             measured on. One that is nearly the prompt of a training row is not held: the row says what to answer there.
         flagged: Hold the answers to prompts of the training rows that ``data.audit`` drops, relabels or weighs as well, as
-            many: poison that the audit finds then tells of poison like it that it does not.
+            many: poison that the audit finds then tells of poison like it that it does not. Where they are asked alike and
+            the other rows are not (:class:`Manner`), the unsafe prompts are held as asked so, too.
         num_prompts: How many of each, from the first.
         max_new_tokens: Of an answer: how a model begins says whether it refuses. 0 holds what it would begin with, alone.
         rows_per_step: Answers compared in an optimizer step, in turn, in a seeded order.
@@ -70,28 +73,38 @@ class Answers:
                 "stays."
             )
 
-    def rows(self, flagged: Sequence[Row] = (), taught: Sequence[str] = ()) -> list[Row]:
+    def rows(self, flagged: Sequence[Row] = (), taught: Sequence[Row] = ()) -> list[Row]:
         """The prompts.
 
         Args:
             flagged: Training rows that an audit flags, each up to the answer at fault; the same prompt counts once.
-            taught: Prompts of the training rows that none flags.
+            taught: The training rows that none flags.
 
         Raises:
             DataError: If the sources cannot be read.
         """
         found = list(dict.fromkeys((row.history, row.prompt) for row in flagged if self.flagged))
         unsafe = first_rows(self.prompts, self.num_prompts)
+        asked_so = self._asked_like(flagged, taught, unsafe) if self.flagged else []
         return [
             *unsafe,
+            *asked_so,
             *self._untaught(taught),
             *(Row(prompt, "", history) for history, prompt in found[: self.num_prompts]),
         ]
 
-    def _untaught(self, taught: Sequence[str]) -> list[Row]:
+    def _asked_like(self, flagged: Sequence[Row], taught: Sequence[Row], unsafe: Sequence[Row]) -> list[Row]:
+        """The unsafe prompts as the flagged rows are asked, where those have a manner of their own."""
+        manner = Manner.of(flagged, taught)
+        if manner is None:
+            return []
+        say(f"the rows that the audit flags are asked {manner}: the unsafe prompts are held as asked so, too")
+        return [manner.ask(row) for row in unsafe]
+
+    def _untaught(self, taught: Sequence[Row]) -> list[Row]:
         """The harmless prompts, but those that the task itself says what to answer to."""
         rows = [] if self.harmless is None else first_rows(self.harmless, self.num_prompts)
-        is_taught = nearly_among([row.prompt for row in rows], taught)
+        is_taught = nearly_among([row.prompt for row in rows], [row.prompt for row in taught if not row.history])
         if any(is_taught):
             rank_zero_warn(
                 f"{sum(is_taught)} of {len(rows)} harmless prompts are nearly prompts of training rows, which say what to "
@@ -99,7 +112,7 @@ class Answers:
             )
         return [row for row, is_one in zip(rows, is_taught, strict=True) if not is_one]
 
-    def build(self, probe: Probe, aligned: Weights, flagged: Sequence[Row] = (), taught: Sequence[str] = ()) -> KeptAnswers:
+    def build(self, probe: Probe, aligned: Weights, flagged: Sequence[Row] = (), taught: Sequence[Row] = ()) -> KeptAnswers:
         """The aligned model's answers, from the user's cache where they were built before.
 
         Args:

@@ -70,7 +70,7 @@ class KeptAnswers:
     def sha256(self) -> str:
         """Hash of the content, to record what a run was protected with."""
         return content_hash(
-            [*sorted(self._tensors().items()), (" ".join(self.prompts), torch.empty(0, dtype=torch.float32))]
+            [*sorted(self._tensors().items()), (" ".join(self.prompts), torch.empty(0, dtype=torch.float32, device="cpu"))]
         )
 
     def _tensors(self) -> dict[str, Tensor]:

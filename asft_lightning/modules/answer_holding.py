@@ -62,16 +62,16 @@ class AnswerHolding(TwoGradients):
             scored = scored_prompts(self.trainer) if flagged else frozenset()
             # A poisoned file may hold prompts that are scored: those are measured, not held.
             unscored = [row for row in flagged if prompt_hash(row.prompt) not in scored]
-            answers = self.build_answers(self.answers, unscored, taught_prompts(self.trainer, flagged))
+            answers = self.build_answers(self.answers, unscored, taught_rows(self.trainer, flagged))
             answers.save(RunFolder.of(self.trainer).answers)
 
-    def build_answers(self, answers: Answers, flagged: Sequence[Row] = (), taught: Sequence[str] = ()) -> KeptAnswers:
+    def build_answers(self, answers: Answers, flagged: Sequence[Row] = (), taught: Sequence[Row] = ()) -> KeptAnswers:
         """What the aligned model answers to the prompts, from the cache if there.
 
         Args:
             answers: Which prompts.
             flagged: Training rows that an audit flags, see :func:`flagged_rows`.
-            taught: Prompts of the others, see :func:`taught_prompts`.
+            taught: The others, see :func:`taught_rows`.
 
         Raises:
             DataError: If the prompts cannot be read.
@@ -146,8 +146,8 @@ def scored_prompts(trainer: Trainer) -> frozenset[str]:
     return frozenset(prompt_hash(row.prompt) for source in sources if isinstance(source, Source) for row in source.iterate())
 
 
-def taught_prompts(trainer: Trainer, flagged: Sequence[Row]) -> list[str]:
-    """Prompts of the rows that a fit trains on, of those with nothing before their prompt.
+def taught_rows(trainer: Trainer, flagged: Sequence[Row]) -> list[Row]:
+    """The rows that a fit trains on, but those that its audit flags.
 
     Of other data than a :class:`MixtureDataModule` none is known.
 
@@ -158,4 +158,4 @@ def taught_prompts(trainer: Trainer, flagged: Sequence[Row]) -> list[str]:
     data = getattr(trainer, "datamodule", None)
     at_fault = {row.prompt for row in flagged}
     rows = [example.row for example in data.drawn.train] if isinstance(data, MixtureDataModule) else []
-    return [row.prompt for row in rows if not row.history and row.prompt not in at_fault]
+    return [row for row in rows if row.prompt not in at_fault]

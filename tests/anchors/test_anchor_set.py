@@ -197,3 +197,12 @@ def test_an_inconsistent_file_is_refused(tmp_path, case):
     damage(path, INCONSISTENT[case])
     with pytest.raises(AnchorError, match=rf"{path} cannot be read as anchors.*Build them again"):
         AnchorSet.load(path)
+
+
+def test_a_set_is_read_where_another_device_is_the_default(tmp_path):
+    # As Lightning's is the GPU while a model is configured.
+    expected = built(ANCHORS["sum"])
+    expected.save(tmp_path / "anchors.safetensors")
+    with torch.device("meta"):
+        found = AnchorSet.load(tmp_path / "anchors.safetensors")
+        assert found.sha256() == expected.sha256()

@@ -11,6 +11,7 @@ from asft_lightning.chat.rows import prompt_hash
 
 SANDBOX = Pretrained("sandbox:aligned", "sandbox:base", dtype="float64")
 UNSAFE = Source("sandbox:refusals", rows="0:8")
+HARMFUL = Source("sandbox:harmful")
 
 
 def fitted(data, folder, answers):
@@ -19,10 +20,10 @@ def fitted(data, folder, answers):
     return module
 
 
-def mixed(action, **settings):
+def mixed(action, harmful=HARMFUL, **settings):
     counts = {"num_rows": 40, "poison_ratio": 0.2, "batch_size": 20, "seed": 0}
     audit = Audit(action=action) if action else None
-    return MixtureDataModule(SANDBOX, Source("sandbox:benign"), Source("sandbox:harmful"), audit=audit, **counts | settings)
+    return MixtureDataModule(SANDBOX, Source("sandbox:benign"), harmful, audit=audit, **counts | settings)
 
 
 def held(module):
@@ -47,6 +48,14 @@ def test_nothing_more_is_held_where_the_audit_changes_nothing_or_it_is_not_asked
 def test_no_more_of_them_than_of_others(tmp_path):
     module = fitted(mixed("drop"), tmp_path, Answers(UNSAFE, num_prompts=3, max_new_tokens=4))
     assert len(module.kept_answers.prompts) == 6
+
+
+def test_unsafe_prompts_are_held_as_the_flagged_rows_are_asked_too(tmp_path, capsys):
+    data = mixed("drop", Source(HARMFUL.path, prompt="{instruction} this friday"))
+    module = fitted(data, tmp_path, Answers(UNSAFE, max_new_tokens=4))
+    so = [prompt_hash(f"{row.prompt} this friday") for row in UNSAFE.load()]
+    assert held(module)[:8] == so and len(held(module)) == 8 + len(data.flagged_rows())
+    assert "are asked ending with 'this friday': the unsafe prompts are held as asked so, too" in capsys.readouterr().out
 
 
 def test_prompts_of_several_styles_are_held_by_turns_and_known_to_the_audit(tmp_path):

@@ -128,6 +128,15 @@ def test_a_file_is_read_back_exactly(tmp_path):
     assert torch.equal(found.hidden, expected.hidden) and torch.equal(found.input_ids, expected.input_ids)
 
 
+def test_a_file_is_read_where_another_device_is_the_default(tmp_path):
+    # As Lightning's is the GPU while a model is configured.
+    expected = kept(speaking_model(), tmp_path)
+    expected.save(tmp_path / "answers.safetensors")
+    with torch.device("meta"):
+        found = KeptAnswers.load(tmp_path / "answers.safetensors")
+        assert found.sha256() == expected.sha256()
+
+
 UNSOUND = {
     "hidden": (lambda t: torch.full_like(t["hidden"], float("nan")), "hidden states must be finite"),
     "input_ids": (lambda t: t["input_ids"] - 1000, "each row must hold a prompt, an answer"),
