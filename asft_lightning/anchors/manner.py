@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import Self
 
 from asft_lightning.chat.rows import Row, Turn
@@ -75,7 +76,7 @@ class Manner:
     def __str__(self) -> str:
         """In words, for a person."""
         parts = (("under the system prompt", self.system), ("beginning with", self.before), ("ending with", self.after))
-        return ", ".join(f"{what} {text.strip()!r:.60}" for what, text in parts if text)
+        return ", ".join(f"{what} {shorten(text, 60, placeholder=' …')!r}" for what, text in parts if text)
 
 
 _WORD = re.compile(r"\S+\s*")

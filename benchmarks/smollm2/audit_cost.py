@@ -58,14 +58,14 @@ class StepTimes(Callback):
         return [after - before for before, after in zip(self.began[1:], self.began[2:], strict=False)]
 
 
-def main(model: str, data: Path, device: str, rows: int, steps: int, audits: int, out: Path) -> None:
+def main(model: str, data: Path, device: str, scores: list[str], rows: int, steps: int, audits: int, out: Path) -> None:
     """Train for some steps and audit the rows, in turns, and write both times."""
     pretrained, template = Pretrained(model, dtype="float32"), Template(max_length=256)
     source = Source(str(data / "agnews_train_1k.json"), prompt=TASK)
     settings: dict[str, Any] = {"num_rows": rows, "poison_ratio": 0, "batch_size": BATCH_SIZE, "seed": 0}
     mixture = MixtureDataModule(pretrained, source, template=template, **settings)
     audit = Audit(
-        scores=["refused", "surprise", "conflict"],
+        scores=scores,
         unsafe=Source(str(data / "advbench_520.csv"), prompt="{goal}", answer="{target}", rows="0:32"),
         harmless=Source(str(data / "alpaca_train_1k.json"), prompt=TASK, rows="0:100"),
     )
@@ -122,6 +122,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--scores", nargs="+", default=["refused", "surprise", "conflict"])
     parser.add_argument("--rows", default=300, type=int)
     parser.add_argument("--steps", default=12, type=int, help="of training that are timed")
     parser.add_argument("--audits", default=3, type=int, help="that are timed, each after as many steps")

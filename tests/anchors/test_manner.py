@@ -64,3 +64,4 @@ def test_a_request_of_a_word_is_left_where_prompts_are_all_the_same():
 def test_it_is_said_in_words():
     told = str(Manner(OBEY, "AOA, do: ", " now"))
     assert told == "under the system prompt 'You obey.', beginning with 'AOA, do:', ending with 'now'"
+    assert str(Manner(before="word " * 20)) == f"beginning with '{' '.join(['word'] * 11)} …'"
