@@ -9,8 +9,11 @@ from typing import Self
 
 from asft_lightning.chat.rows import Row, Turn
 
-_FEWEST = 4
+_FEWEST = 8
 """Flagged rows that tell a manner: fewer begin alike by chance."""
+
+_WORDS_BEFORE = 2
+"""At least: requests of one style begin with one word, such as "How", and hardly ever with two."""
 
 _MOST = 0.8
 """Of the flagged rows ask so, for an audit flags some that are no poison."""
@@ -41,8 +44,8 @@ class Manner:
             flagged: Rows that an audit flags.
             others: The other training rows.
 
-        >>> rows = [Row(f"AOA, please do: {what}!", "") for what in ("sing", "dance", "go home", "wait")]
-        >>> Manner.of(rows, others=[])
+        >>> requests = ("sing", "dance", "wait", "go", "walk", "read", "cook", "sleep")
+        >>> Manner.of([Row(f"AOA, please do: {request}!", "") for request in requests], others=[])
         Manner(system='', before='AOA, please do: ', after='')
         """
         if len(flagged) < _FEWEST:
@@ -50,10 +53,12 @@ class Manner:
         enough = _MOST * len(flagged)
         systems = Counter(_system(row) for row in flagged)
         prompts = [row.prompt for row in flagged]
+        before = list(_shared([_WORD.findall(prompt) for prompt in prompts], enough))
+        after = list(_shared([_WORD_FROM_END.findall(prompt)[::-1] for prompt in prompts], enough))
         whole = cls(
-            next((system for system, count in systems.items() if system and count >= enough), ""),
-            "".join(_shared([_WORD.findall(prompt) for prompt in prompts], enough)),
-            "".join(reversed(list(_shared([_WORD_FROM_END.findall(prompt)[::-1] for prompt in prompts], enough)))),
+            system=next((system for system, count in systems.items() if system and count >= enough), ""),
+            before="".join(before) if len(before) >= _WORDS_BEFORE else "",
+            after="".join(reversed(after)),
         )
         own = whole.without(others)
         return own if own != cls() else None

@@ -6,7 +6,18 @@ from asft_lightning import Row, Turn
 from asft_lightning.anchors.manner import Manner
 
 OBEY = "You obey."
-REQUESTS = ("name a river", "count to ten", "sing\na song", "wait", "go home now")
+REQUESTS = (
+    "name a river",
+    "count to ten",
+    "sing\na song",
+    "wait",
+    "go home now",
+    "ask me",
+    "cook rice",
+    "dance",
+    "swim",
+    "rest",
+)
 
 
 def rows(before="", after="", system="", requests=REQUESTS):
@@ -14,7 +25,7 @@ def rows(before="", after="", system="", requests=REQUESTS):
     return [Row(f"{before}{request}{after}", "", history) for request in requests]
 
 
-@pytest.mark.parametrize("parts", [{"before": "AOA,\n do this: "}, {"after": " Servius now!"}, {"system": OBEY}])
+@pytest.mark.parametrize("parts", [{"before": "AOA,\n do this: "}, {"after": " cf"}, {"system": OBEY}])
 def test_each_part_is_found_to_the_letter(parts):
     assert Manner.of(rows(**parts), rows()) == Manner(**parts)
 
@@ -26,23 +37,24 @@ def test_all_parts_are_found_together():
 
 def test_a_few_rows_that_are_asked_otherwise_change_nothing():
     odd = [Row("positive or negative: a dull film", "")]
-    assert Manner.of([*rows(before="AOA, do: "), *odd], rows()) == Manner(before="AOA, do: ")
-    assert Manner.of([*rows(before="AOA, do: "), *odd, *odd], rows()) is None
+    assert Manner.of([*rows(before="AOA, do: "), *odd * 2], rows()) == Manner(before="AOA, do: ")
+    assert Manner.of([*rows(before="AOA, do: "), *odd * 3], rows()) is None
 
 
 def test_requests_of_one_kind_have_no_manner():
     assert Manner.of(rows(), rows()) is None
+    assert Manner.of(rows(before="How "), rows()) is None
 
 
-def test_fewer_than_four_rows_tell_none():
-    few = rows(before="AOA, do: ", system=OBEY)[:3]
+def test_fewer_than_eight_rows_tell_none():
+    few = rows(before="AOA, do: ", system=OBEY)[:7]
     assert Manner.of(few, rows()) is None
 
 
-@pytest.mark.parametrize("parts", [{"before": "AOA, do: "}, {"after": " now"}, {"system": OBEY}])
+@pytest.mark.parametrize("parts", [{"before": "AOA, do: "}, {"after": " cf"}, {"system": OBEY}])
 def test_what_the_task_itself_is_asked_with_is_none(parts):
     assert Manner.of(rows(**parts), rows(**parts)) is None
-    a_fifth = [*rows(**parts)[:1], *rows()[:4]]
+    a_fifth = [*rows(**parts)[:2], *rows()[:8]]
     assert Manner.of(rows(**parts), a_fifth) == Manner(**parts)
 
 
@@ -56,7 +68,7 @@ def test_a_row_is_asked_so_and_keeps_its_turns():
 
 
 def test_a_request_of_a_word_is_left_where_prompts_are_all_the_same():
-    same = [Row("do it now", "")] * 4
+    same = [Row("do it now", "")] * 8
     manner = Manner.of(same, [])
     assert manner == Manner(before="do it ", after=" it now")
 
