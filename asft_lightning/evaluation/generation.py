@@ -15,6 +15,7 @@ from asft_lightning.chat.batching import batches_by_length, padded
 from asft_lightning.chat.rows import trimmed
 from asft_lightning.chat.template import Template
 from asft_lightning.chat.vocabulary import require_known
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation.shared_beginning import SharedBeginning
 from asft_lightning.runtime.sharding import sharded_over
 from asft_lightning.runtime.undisturbed import undisturbed
@@ -92,9 +93,19 @@ def generate_ids(
 
 
 def end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> list[int]:
-    """Ids of all tokens that end an answer: ``ends``, and those that the checkpoint or the tokenizer has, in order."""
+    """Ids of all tokens that end an answer: ``ends``, and those that the checkpoint or the tokenizer has, in order.
+
+    Raises:
+        ConfigurationError: If the checkpoint's are no token ids.
+    """
     known = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    all_ends = {*ends, *(known if isinstance(known, list) else [known]), tokenizer.eos_token_id}
+    of_model = known if isinstance(known, list) else [] if known is None else [known]
+    if not all(isinstance(end, int) for end in of_model):
+        raise ConfigurationError(
+            f"eos_token_id must be a token id or a list of them, got {known!r:.100} from the model's generation_config.json "
+            "or config.json. Get it again."
+        )
+    all_ends = {*ends, *of_model, tokenizer.eos_token_id}
     return sorted(end for end in all_ends if end is not None)
 
 

@@ -40,6 +40,16 @@ def find_file(folder: Path) -> str:
     )
 
 
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The files that hold a checkpoint's weights.
+
+    Raises:
+        ConfigurationError: If there is none, or its index is not to be trusted.
+    """
+    index = find_index(folder)
+    return [folder / name for name in sorted({find_file(folder)} if index is None else set(index.values()))]
+
+
 def require_sound(folder: Path) -> None:
     """Refuse a checkpoint before another library opens it; only the heads of its files are read.
 
@@ -47,17 +57,16 @@ def require_sound(folder: Path) -> None:
         ConfigurationError: If its index is not to be trusted, a file is absent or cut short, or it holds integers where
             weights should be and does not say that it is quantised.
     """
-    index = find_index(folder)
     quantised = _is_quantised(folder / "config.json")
-    for file in sorted({find_file(folder)} if index is None else set(index.values())):
-        if not file.endswith(".safetensors"):
+    for file in checkpoint_files(folder):
+        if file.suffix != ".safetensors":
             continue  # a pickle is read when it is loaded, and then as weights only
-        with open_safetensors(folder / file) as handle:
+        with open_safetensors(file) as handle:
             for name in () if quantised else handle.keys():
                 dtype = handle.get_slice(name).get_dtype()
                 if name.endswith(".weight") and not dtype.startswith(("F", "BF")):
                     raise ConfigurationError(
-                        f"{name}: weights must be floating-point numbers, and {folder / file} holds {dtype}. Give the "
+                        f"{name}: weights must be floating-point numbers, and {file} holds {dtype}. Give the "
                         "checkpoint as it was before it was quantised, or one whose config.json has a quantization_config."
                     )
 
@@ -83,7 +92,7 @@ def unpickle(path: Path) -> Mapping[str, Tensor]:
 def _read_index(path: Path) -> dict[str, str]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["weight_map"].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigurationError(f"{path} must be a JSON index with a weight_map, got {error!r}. Get it again.") from error
     files = {str(name): str(file) for name, file in entries}
     for file in set(files.values()):
@@ -100,5 +109,5 @@ def _is_quantised(config: Path) -> bool:
     """Whether a checkpoint says that its weights are packed."""
     try:
         return "quantization_config" in json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False

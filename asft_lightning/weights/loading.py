@@ -8,7 +8,7 @@ from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from peft.utils.save_and_load import load_peft_weights
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from asft_lightning.errors import ConfigurationError
+from asft_lightning.errors import AsFTError, ConfigurationError
 from asft_lightning.runtime.reading import UNREADABLE, is_finite, unreadable
 from asft_lightning.weights.adapter_safety import require_harmless
 from asft_lightning.weights.files import find_file, require_sound, unpickle
@@ -42,9 +42,11 @@ def load_pretrained(
     place = resolve(location)
     try:
         return from_pretrained(place, revision=revision, **settings)
+    except AsFTError:  # one of ours says what is wrong
+        raise
     except (OSError, ValueError) as error:  # mostly Transformers' own words
         raise _refused(location, place, error) from error
-    except UNREADABLE as error:
+    except Exception as error:  # whatever its code makes of a file that is not what it should be
         raise unreadable(location, error, what) from error
 
 
@@ -70,6 +72,7 @@ def load_tokenizer(location: str, revision: str | None = None, **settings: Any) 
             raise
         return tokenizer
 
+    settings = {"trust_remote_code": False} | settings  # left out, Transformers would ask who types, or what is piped in
     tokenizer = load_pretrained(tried, location, revision, "a tokenizer", **settings)
     require_bounded(tokenizer, location)
     return tokenizer
@@ -95,47 +98,6 @@ def load_padding_tokenizer(location: str, revision: str | None = None, **setting
             "Set pad_token in its tokenizer_config.json."
         )
     return tokenizer
-
-
-def load_model(
-    kind: Any, location: str, revision: str | None = None, new_head: bool = False, **settings: Any
-) -> PreTrainedModel:
-    """A model with all of its weights, which are finite numbers.
-
-    Args:
-        kind: One of Transformers' auto classes.
-        location: Hub id, directory, or ``sandbox:`` part.
-        revision: On the hub.
-        new_head: Whether what stands on top of the body, its pooler among it, may be drawn at random, to be trained.
-        settings: Further arguments of its ``from_pretrained``.
-
-    Raises:
-        ConfigurationError: As :func:`load_pretrained`; or if weights are absent, of another shape, no floating-point
-            numbers, or not finite.
-    """
-    folder = Path(resolve(location))
-    if folder.is_dir():
-        require_sound(folder)
-    # Transformers draws what is absent at random, and only tells.
-    model: PreTrainedModel
-    settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, report = load_pretrained(kind.from_pretrained, location, revision, **settings)
-    head = {name for name, _ in model.named_parameters() if new_head and _is_above(model, name)}
-    if missing := sorted(report["missing_keys"] - head):
-        raise ConfigurationError(
-            f"a checkpoint must hold all of its weights, and {location!r} lacks {shown(missing)}, which would be "
-            "random. Get it again, or give one that was trained for this."
-        )
-    if mismatched := [(str(n), tuple(a), tuple(b)) for n, a, b in report["mismatched_keys"] if str(n) not in head]:
-        name, shape, expected = min(mismatched)
-        raise ConfigurationError(
-            f"{name}: the weight in {location!r} must have the shape {expected} of its config.json, got {shape}. Get both "
-            "files of one version."
-        )
-    for name, parameter in model.named_parameters():
-        if not is_finite(parameter):
-            raise ConfigurationError(f"{name}: weights must be finite, but {location!r} holds NaN or Inf. Get it again.")
-    return model
 
 
 def load_adapter(model: PreTrainedModel, adapter: str, aligned: str) -> PeftModel:
@@ -184,11 +146,6 @@ def shown(names: list[str], most: int = 3) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _is_above(model: PreTrainedModel, name: str) -> bool:
-    """Whether a weight belongs to the head, not to the body that all heads of this architecture share."""
-    return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
 
 
 def _refused(location: str, place: str, error: Exception) -> ConfigurationError:

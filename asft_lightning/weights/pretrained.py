@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BitsAndBytesConfig,
@@ -16,7 +15,8 @@ from transformers import (
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.extras import require_extra
-from asft_lightning.weights.loading import load_model, load_padding_tokenizer, load_pretrained
+from asft_lightning.weights.loading import load_padding_tokenizer
+from asft_lightning.weights.models import load_configuration, load_model, load_on_meta
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,11 @@ class Pretrained:
 
     def load_model_on_meta(self) -> PreTrainedModel:
         """The aligned model's modules and shapes, without its weights."""
-        config = self._configuration()
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
-        return model
+        return load_on_meta(AutoModelForCausalLM, self.aligned, self.revision, **self._trust)
 
     def vocabulary_size(self) -> int:
         """How many token ids the aligned model has embeddings for, by its configuration."""
-        return int(self._configuration().get_text_config().vocab_size)
+        return int(load_configuration(self.aligned, self.revision, **self._trust).get_text_config().vocab_size)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The aligned model's tokenizer, with a pad token.
@@ -118,9 +115,6 @@ class Pretrained:
             ConfigurationError: If it cannot be had, or has no token to pad with.
         """
         return load_padding_tokenizer(self.aligned, self.revision, **self._trust)
-
-    def _configuration(self) -> Any:
-        return load_pretrained(AutoConfig.from_pretrained, self.aligned, self.revision, **self._trust)
 
     @property
     def _trust(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from kit.commands import edit, said, split_in_shards, truncate, write_config
 from asft_lightning import ConfigurationError, LoRAFineTuner, Pretrained, SafetyEvaluation, Source
 from asft_lightning.cli import main
 from asft_lightning.evaluation.finding import ScoredAnswer
-from asft_lightning.weights.loading import load_model
+from asft_lightning.weights.models import load_model
 
 pytestmark = pytest.mark.usefixtures("seed_stays")
 

@@ -9,7 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.undisturbed import undisturbed
-from asft_lightning.weights.loading import load_model, load_tokenizer
+from asft_lightning.weights.loading import load_tokenizer
+from asft_lightning.weights.models import load_model
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
