@@ -52,7 +52,7 @@ class Forks:
     def ended(self, *expected):
         """Wait for the end of all its processes, which must be one of the statuses (negative for a signal); the first's."""
         found = self.statuses()
-        assert set(found) <= {0, *expected}, self.log.read_text()[-3000:]
+        assert set(found) <= {0, *expected}, self._said()
         return found[0]
 
     def statuses(self, within=300):
@@ -71,8 +71,14 @@ class Forks:
 
     def _answer(self, within=300):
         ready, _, _ = select.select([self.server.stdout], [], [], within)
-        assert ready, f"no end in sight: {self.log.read_text()[-3000:]}"
-        return json.loads(self.server.stdout.readline())
+        assert ready, f"no end in sight: {self._said()}"
+        line = self.server.stdout.readline()
+        assert line, f"the process that forks has ended with status {self.server.wait(timeout=60)}: {self._said()}"
+        return json.loads(line)
+
+    def _said(self):
+        """The end of what its processes said; they may have said nothing yet."""
+        return self.log.read_text(errors="replace")[-3000:] if self.log.is_file() else "nothing was said"
 
 
 class HalfWritten:
