@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
@@ -22,7 +22,7 @@ from asft_lightning.weights.adapters_off import without_adapters
 from asft_lightning.weights.loading import load_adapter, load_padding_tokenizer
 from asft_lightning.weights.pretrained import Pretrained
 
-T = TypeVar("T")
+T = TypeVar("T", Pretrained, Template)
 Adapter = Literal["on", "off", "both"]
 
 
@@ -80,7 +80,7 @@ class FinishedRun:
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that lies beside the adapter."""
-        return load_padding_tokenizer(str(self.folder.adapter))
+        return load_padding_tokenizer(str(self.folder.adapter), trust_remote_code=self.pretrained.trust_remote_code)
 
 
 class Speaker:
@@ -142,11 +142,14 @@ class Speaker:
 
 
 def _part(folder: RunFolder, config: Mapping[str, Any], key: str, kind: type[T], command: str) -> T:
-    """A part of the run's configuration; the same parser reads it that read it for the run."""
+    """A part of the run's configuration; the same parser reads it that read it for the run, but imports nothing for it."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, key)
     try:
-        parsed = parser.parse_object({key: config.get(key)})
+        settings = config.get(key)
+        if not isinstance(settings, Mapping) or not settings.keys() <= {field.name for field in fields(kind)}:
+            raise ValueError(f"it must have settings of {kind.__name__} alone")
+        parsed = parser.parse_object({key: settings})
         part: T = parser.instantiate(parsed)[key]
     except (ArgumentError, ValueError, TypeError) as error:
         cause = " ".join(str(error).split())[:200]

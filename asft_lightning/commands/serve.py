@@ -23,6 +23,7 @@ from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.extras import is_installed
 from asft_lightning.runtime.terminal import say
+from asft_lightning.weights.models import load_configuration
 
 EXAMPLES = ("serve runs/protect", "serve runs/protect --server vllm --port 9000")
 
@@ -54,6 +55,7 @@ def serve(
             f"run's are in template.style {finished.template.style}. Use asft-lightning chat or generate."
         )
     model = _whole_model(finished.folder, run, trust_remote_code)
+    load_configuration(str(model), trust_remote_code=trust_remote_code)  # a server takes all that it names
     arguments = ["serve", *_only(name, model), "--host", host, "--port", str(port)]
     if trust_remote_code:
         arguments.append("--trust-remote-code")
