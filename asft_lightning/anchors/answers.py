@@ -1,5 +1,6 @@
 """Beyond the paper: keep what the aligned model answers to unsafe prompts."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from asft_lightning.runtime.files import cache_folder
 from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.hashing import content_hash, text_hash
 from asft_lightning.weights.matrices import Weights
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -125,10 +128,14 @@ class Answers:
             ConfigurationError: If a prompt has token ids that the model has no embedding for.
         """
         rows = self.rows(flagged, taught)
-        ids = content_hash((str(i), torch.tensor(ids)) for i, ids in enumerate(probe.prompt_ids(rows)))
+        prompts = probe.prompt_ids(rows)
+        ids = content_hash((str(i), torch.tensor(ids)) for i, ids in enumerate(prompts))
         parts = (KeptAnswers.FORMAT, ids, str(self.max_new_tokens), aligned.whole_fingerprint(), probe.loading)
         file = cache_folder() / "answers" / f"{text_hash(*parts)[:32]}.safetensors"
         kept = read_if_kept(file, KeptAnswers.load)
+        if kept is not None and not kept.are_to(prompts):
+            _log.warning("%s holds the answers to something else. Building them again.", file)
+            kept = None
         if kept is None:
             kept = probe.answers(rows, self.max_new_tokens, self.batch_size)
             keep(kept, file)

@@ -1,6 +1,6 @@
 """KeptAnswers: what the aligned model answers to some prompts, and what it has in mind at each token of it; as a file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -67,6 +67,15 @@ class KeptAnswers:
             raise AnchorError(f"{path} cannot be read as answers ({error}). Build them again.") from error
         return answers
 
+    def are_to(self, prompts: Sequence[Sequence[int]]) -> bool:
+        """Whether these are answers to these prompts, in their order.
+
+        Args:
+            prompts: Token ids of each.
+        """
+        own = zip(self.input_ids.tolist(), self.prompt_lengths.tolist(), strict=True)
+        return [ids[:length] for ids, length in own] == [list(prompt) for prompt in prompts]
+
     def sha256(self) -> str:
         """Hash of the content, to record what a run was protected with."""
         return content_hash(
@@ -92,3 +101,6 @@ class KeptAnswers:
             raise ValueError("each row must hold a prompt, an answer, and a hidden state before each token of it")
         if not self.hidden.is_floating_point() or not is_finite(self.hidden):
             raise ValueError("hidden states must be finite numbers")
+        is_counted = torch.arange(self.hidden.shape[1]) < answered.unsqueeze(1)
+        if bool((is_counted & ~self.hidden.any(-1)).any()):
+            raise ValueError("hidden states must not be 0: they would hold a model to saying anything alike")

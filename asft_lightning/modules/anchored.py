@@ -104,6 +104,18 @@ class Anchored(FineTuner):
         if not self.is_protected:
             rank_zero_warn("lambda_reg is 0: this run trains without protection.")
 
+    def on_train_start(self) -> None:
+        """Say where λ would not be reached."""
+        super().on_train_start()
+        if not (self.holds_updates and self.lambda_warmup_steps):
+            return
+        steps = self.trainer.estimated_stepping_batches
+        if self.lambda_warmup_steps > steps:
+            rank_zero_warn(
+                f"lambda_warmup_steps should be at most the run's {steps} steps, got {self.lambda_warmup_steps}: λ would "
+                f"end at {self.lambda_reg * steps / self.lambda_warmup_steps:.3g} in place of {self.lambda_reg:g}. Lower it."
+            )
+
     @abstractmethod
     def protect(self, anchors: AnchorSet) -> None:
         """Hook: set ``penalty`` to that of the configured model under these anchors."""

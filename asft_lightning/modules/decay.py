@@ -1,10 +1,8 @@
-"""The learning rate: what it may be, and by name one that falls to 0 over the steps of the run."""
+"""The learning rate by name: one that falls to 0 over the steps of the run."""
 
-from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from lightning.pytorch import Trainer
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
@@ -26,26 +24,6 @@ def require_known_decay(lr_scheduler: Any) -> None:
             f"lr_scheduler must be one of {', '.join(get_args(Decay))}, a scheduler's class_path, or null for a constant "
             f"rate, got {lr_scheduler!r}."
         )
-
-
-def with_sound_rate(make: Callable[[list[nn.Parameter]], Optimizer], trained: list[nn.Parameter]) -> Optimizer:
-    """The optimizer of these parameters, without a rate that would train nothing, or make every weight NaN.
-
-    Raises:
-        ConfigurationError: If a group's is not a positive number; its own, before a scheduler has warmed it up. Or if the
-            optimizer refuses its settings.
-    """
-    try:
-        optimizer = make(trained)
-    except ValueError as error:  # torch's own words, e.g. for a negative rate
-        raise ConfigurationError(
-            f"an optimizer must take its settings, and it says: {error}. 5e-5 is the paper's rate."
-        ) from error
-    for group in optimizer.param_groups:
-        rate = float(group["lr"])
-        if not 0 < rate < float("inf"):
-            raise ConfigurationError(f"a learning rate must be a positive number, got {rate}. 5e-5 is the paper's.")
-    return optimizer
 
 
 def decaying(optimizer: Optimizer, decay: Decay, trainer: Trainer) -> LRScheduler:

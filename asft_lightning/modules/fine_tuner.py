@@ -14,12 +14,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from asft_lightning.audit import audit_run
 from asft_lightning.chat.template import Template
-from asft_lightning.modules.decay import Decay, decaying, require_known_decay, with_sound_rate
+from asft_lightning.modules.decay import Decay, decaying, require_known_decay
 from asft_lightning.modules.finishing import finish_what_is_left
 from asft_lightning.modules.logged_steps import LoggedSteps
 from asft_lightning.modules.ready_batch import ready
+from asft_lightning.modules.sound_optimizer import sound_optimizer
 from asft_lightning.modules.spoilt_batch import spoilt_batch
 from asft_lightning.modules.step_figures import StepFigures
+from asft_lightning.modules.steps import require_steps
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
 from asft_lightning.runs.tracking import Tracking
 from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
@@ -94,6 +96,7 @@ class FineTuner(LoggedSteps):
         """Refuse what cannot be gone on from; have checkpoints written whole, what is left done, and one date written."""
         self.template = self.template.on(of_every_rank(self.template.day)[0])  # ranks may begin on both sides of midnight
         require_known_strategy(self.trainer.strategy, self.pretrained.load_in_4bit)
+        require_steps(self.trainer)
         keep_checkpoints_whole(self.trainer.strategy)
         finish_what_is_left(self.trainer)
         refuse_malformed(self.trainer)
@@ -210,9 +213,9 @@ class FineTuner(LoggedSteps):
         """The optimizer and scheduler of the arguments, over the trainable parameters only.
 
         Raises:
-            ConfigurationError: If the learning rate is 0 or no number, or the optimizer does not take its settings.
+            ConfigurationError: As :func:`~asft_lightning.modules.sound_optimizer.sound_optimizer`.
         """
-        optimizer = with_sound_rate(self._optimizer, self.trainable_parameters())
+        optimizer = sound_optimizer(self._optimizer, self.trainable_parameters())
         if self._lr_scheduler is None:
             return optimizer
         decay = self._lr_scheduler

@@ -21,9 +21,9 @@ def lora_config(lora: dict[str, Any] | LoraConfig) -> LoraConfig:
     """
     config = lora if isinstance(lora, LoraConfig) else _from_arguments(lora)
     alphas = (config.lora_alpha, *(config.alpha_pattern or {}).values())
-    if not all(0 < alpha < math.inf for alpha in alphas):
+    if wrong := [alpha for alpha in alphas if not (isinstance(alpha, int | float) and 0 < alpha < math.inf)]:
         raise ConfigurationError(
-            f"lora_alpha must be a positive number, or the update would not count, got {min(alphas)}. The paper's is 32."
+            f"lora_alpha must be a positive number, or the update would not count, got {wrong[0]!r}. The paper's is 32."
         )
     if not 0 <= config.lora_dropout < 1:
         raise ConfigurationError(

@@ -12,6 +12,7 @@ from asft_lightning.modules.fine_tuner import FineTuner
 from asft_lightning.modules.lora_config import PAPER_LORA, lora_config
 from asft_lightning.modules.task_loss import LossReduction
 from asft_lightning.runtime.plain_data import PlainData
+from asft_lightning.weights.adapter_factors import load_config
 from asft_lightning.weights.loading import load_adapter
 from asft_lightning.weights.pretrained import Pretrained
 
@@ -77,10 +78,21 @@ class LoRAFineTuner(FineTuner):
         return {**super().fingerprint(), "lora": lora}
 
     def with_adapter(self, model: PreTrainedModel) -> PeftModel:
-        """``model`` with a new adapter, or with the one to go on from."""
+        """``model`` with a new adapter, or with the one to go on from.
+
+        Raises:
+            ConfigurationError: If LoRA does not fit the model, or the adapter is not to be had, or its settings would have
+                nothing trained.
+            AnchorError: If it is no LoRA adapter.
+        """
         if self.adapter is None:
             try:
                 return get_peft_model(model, self.adapter_config())
             except ValueError as error:  # PEFT's errors on target_modules name the rule and the value
                 raise ConfigurationError(f"lora does not fit {self.pretrained.aligned}: {error}") from error
-        return load_adapter(model, self.adapter, self.pretrained.aligned)
+        adapted = load_adapter(model, self.adapter, self.pretrained.aligned)
+        try:
+            lora_config(load_config(self.adapter))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"adapter {self.adapter} cannot be gone on from: {error}") from error
+        return adapted
