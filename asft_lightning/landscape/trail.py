@@ -12,7 +12,7 @@ from asft_lightning.landscape.rays import Ray, cosines
 from asft_lightning.landscape.space import Space
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.files import user_path
-from asft_lightning.runtime.reading import readable
+from asft_lightning.runtime.reading import readable, require_unpacked
 
 
 def trail(run: str, name: str, space: Space) -> Iterator[Parts]:
@@ -58,6 +58,7 @@ def _state(path: Path) -> tuple[int, dict[str, Tensor]]:
     """The step and the factors of one of Lightning's checkpoints, named as PEFT writes them."""
 
     def read() -> tuple[int, dict[str, Tensor]]:
+        require_unpacked(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         factors = {name.replace(".default.", "."): value for name, value in content["state_dict"].items()}
         return int(content["global_step"]), factors

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import Strategy
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.files import write_atomically
-from asft_lightning.runtime.reading import is_finite, readable
+from asft_lightning.runtime.reading import is_finite, readable, require_unpacked
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -43,8 +43,9 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """Read a checkpoint as plain data, whatever ``weights_only`` says.
 
         Raises:
-            ConfigurationError: If it is damaged, no checkpoint of Lightning, or its weights are not finite.
+            ConfigurationError: If it is damaged, packed, no checkpoint of Lightning, or its weights are not finite.
         """
+        require_unpacked(path)
         checkpoint = readable(
             Path(path), lambda: TorchCheckpointIO.load_checkpoint(self, path, map_location, True), "a checkpoint"
         )

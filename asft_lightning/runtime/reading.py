@@ -1,6 +1,7 @@
 """Files that may be damaged, or of something else: one error for all that libraries say of them."""
 
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -44,6 +45,29 @@ def unreadable(path: str | Path, error: Exception, what: str = "weights") -> Con
         )
     cause = " ".join(str(error).split())[:200] or type(error).__name__
     return ConfigurationError(f"{path} cannot be read as {what} ({cause}). It is damaged: get it again.")
+
+
+def require_unpacked(path: str | Path) -> None:
+    """Refuse a file that is packed: torch writes plain ones, and would unpack a few kilobytes to gigabytes.
+
+    Args:
+        path: What torch is to read; a file of another kind is left to it.
+
+    Raises:
+        ConfigurationError: If what is in it comes to more than its size, or cannot be known.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as file:
+            unpacked = sum(entry.file_size for entry in file.infolist())
+    except (zipfile.BadZipFile, *UNREADABLE) as error:
+        raise unreadable(path, error) from error
+    if unpacked > (size := Path(path).stat().st_size):
+        raise ConfigurationError(
+            f"{path} must be as torch.save writes it, and its {size} bytes would come to {unpacked} unpacked. Do not use "
+            "it: get it again, as safetensors where there is a choice."
+        )
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from asft_lightning.errors import ConfigurationError
-from asft_lightning.runtime.reading import readable
+from asft_lightning.runtime.reading import readable, require_unpacked
 
 _WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin")
 _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -60,6 +60,7 @@ def require_sound(folder: Path) -> None:
     quantised = _is_quantised(folder / "config.json")
     for file in checkpoint_files(folder):
         if file.suffix != ".safetensors":
+            require_unpacked(file)
             continue  # a pickle is read when it is loaded, and then as weights only
         with open_safetensors(file) as handle:
             for name in () if quantised else handle.keys():
@@ -84,8 +85,9 @@ def unpickle(path: Path) -> Mapping[str, Tensor]:
     """The tensors of a pickled file.
 
     Raises:
-        ConfigurationError: If it is damaged or holds anything else, which is not executed.
+        ConfigurationError: If it is damaged or packed, or holds anything else, which is not executed.
     """
+    require_unpacked(path)
     return readable(path, lambda: dict(torch.load(path, map_location="cpu", weights_only=True)))
 
 

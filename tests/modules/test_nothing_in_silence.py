@@ -42,7 +42,7 @@ def test_optimizer_that_does_not_train_what_it_is_given(make, message):
 
 def test_module_asks_for_a_sound_optimizer(pretrained):
     module = fine_tuner(AsFT, pretrained, optimizer=lambda trained: torch.optim.AdamW(trained, maximize=True))
-    with pytest.raises(ConfigurationError, match="must minimise"):
+    with pytest.raises(ConfigurationError, match=r"must minimise"):
         module.configure_optimizers()
 
 
@@ -82,7 +82,7 @@ def test_answers_of_nothing(tmp_path):
         hidden = kept.hidden.clone()
         hidden[place] = 0
         replace(kept, hidden=hidden).save(tmp_path / "answers.safetensors")
-        with pytest.raises(AnchorError, match="hidden states must not be 0"):
+        with pytest.raises(AnchorError, match=r"hidden states must not be 0"):
             KeptAnswers.load(tmp_path / "answers.safetensors")
 
 
