@@ -101,6 +101,6 @@ class KeptAnswers:
             raise ValueError("each row must hold a prompt, an answer, and a hidden state before each token of it")
         if not self.hidden.is_floating_point() or not is_finite(self.hidden):
             raise ValueError("hidden states must be finite numbers")
-        is_counted = torch.arange(self.hidden.shape[1]) < answered.unsqueeze(1)
+        is_counted = torch.arange(self.hidden.shape[1], device=answered.device) < answered.unsqueeze(1)
         if bool((is_counted & ~self.hidden.any(-1)).any()):
             raise ValueError("hidden states must not be 0: they would hold a model to saying anything alike")
