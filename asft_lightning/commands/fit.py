@@ -31,8 +31,8 @@ from asft_lightning.runtime.files import user_path, write_atomically
 from asft_lightning.runtime.named_configs import with_found_configs
 from asft_lightning.runtime.own_modules import make_named_importable
 from asft_lightning.runtime.plain_data import make_classes_where_they_belong, texts_of
-from asft_lightning.runtime.progress_bar import bar_of
 from asft_lightning.runtime.short_errors import ShortErrors
+from asft_lightning.runtime.shown_progress import progress_of
 from asft_lightning.runtime.terminal import say
 from asft_lightning.runtime.threads import take_threads
 from asft_lightning.runtime.trainer_callbacks import callbacks_of
@@ -187,7 +187,7 @@ class AsFTCLI(LightningCLI):
         if settings["logger"] in (None, True) and not settings["barebones"]:
             folder = Path(settings["default_root_dir"]) / ("" if command == "fit" else command)  # the fit's figures stay
             kwargs["logger"] = RunLogger(folder, resumed=command == "fit" and bool(self._get(self.config, "ckpt_path")))
-        self.trainer_defaults["callbacks"] += bar_of(settings)
+        self.trainer_defaults["callbacks"] += progress_of(settings)
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError) as error:

@@ -4,7 +4,7 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import BatchesProcessedColumn, CustomBarColumn, MetricsTextColumn
 from rich.progress import ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -16,7 +16,7 @@ _SHORT: Mapping[str, str] = {
     "train/tokens_per_second": "tok/s",
     "val/task_loss": "val",
 }
-"""What figures are called on the bar, from the left; others follow by the last part of their names."""
+"""What figures are called in a line, from the left; others follow by the last part of their names."""
 _BESIDE = 32
 """Columns that are kept for the rest: the epoch, the bar, its steps and the time."""
 
@@ -29,10 +29,7 @@ class OneLineBar(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The figures by their short names."""
-        figures = super().get_metrics(trainer, pl_module)
-        figures.pop("v_num", None)  # a run's folder has no version number
-        known = {short: figures.pop(name) for name, short in _SHORT.items() if name in figures}
-        return known | {name.rpartition("/")[2]: figure for name, figure in figures.items()}
+        return short_names(super().get_metrics(trainer, pl_module))
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         """What stands before the figures: the epoch, the bar, its steps, and the time that is left of it."""
@@ -67,16 +64,15 @@ class _Figures(MetricsTextColumn):
                 yield text
 
 
-def bar_of(settings: Mapping[str, Any]) -> list[ProgressBar]:
-    """What shows a run's progress: ours, unless the user names another bar, or wants none.
+def short_names(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's figures by what they are called in a line, those that everyone looks for first.
 
-    Args:
-        settings: The trainer's, with its callbacks made.
+    >>> short_names({"v_num": "", "train/lr": 1e-3, "train/drift": 0.5, "train/task_loss": 2.0})
+    {'loss': 2.0, 'lr': 0.001, 'drift': 0.5}
     """
-    given = settings["callbacks"]
-    others = given if isinstance(given, list) else [given]
-    is_wanted = settings["enable_progress_bar"] is not False and not settings["barebones"]
-    return [OneLineBar()] if is_wanted and not any(isinstance(other, ProgressBar) for other in others) else []
+    left = {name: figure for name, figure in figures.items() if name != "v_num"}  # a run's folder has no version number
+    known = {short: left.pop(name) for name, short in _SHORT.items() if name in left}
+    return known | {name.rpartition("/")[2]: figure for name, figure in left.items()}
 
 
 def _whole() -> Column:

@@ -7,13 +7,10 @@ import re
 import pytest
 import torch
 from kit import tiny
-from kit.commands import write_config
-from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 
 from asft_lightning import Answers, AsFT
-from asft_lightning.commands.fit import AsFTCLI
 from asft_lightning.runtime.progress_bar import OneLineBar
 
 
@@ -53,18 +50,3 @@ def test_figures_take_one_line(pretrained, tmp_path, monkeypatch, width, figures
         (*_, last) = [row for row in csv.DictReader(file) if row["train/lr"]]
     assert float(last["train/lr"]) == pytest.approx(3e-5)
     assert last["train/tokens_per_second"] and last["train/penalty_ratio"] and last["train/answer_divergence"]
-
-
-@pytest.mark.parametrize(
-    ("trainer", "kinds"),
-    [
-        ([], {OneLineBar}),
-        (["--trainer.enable_progress_bar=false"], set()),
-        (["--trainer.callbacks+=TQDMProgressBar"], {TQDMProgressBar}),
-        (["--trainer.callbacks=RichProgressBar"], {RichProgressBar}),
-    ],
-)
-def test_the_command_line_has_it_unless_another_is_named(tmp_path, trainer, kinds):
-    config = write_config(tmp_path)
-    cli = AsFTCLI(["--config", config, "--trainer.enable_progress_bar=true", *trainer], run=False)
-    assert {type(one) for one in cli.trainer.callbacks if isinstance(one, ProgressBar)} == kinds
