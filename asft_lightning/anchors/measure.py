@@ -11,7 +11,7 @@ from asft_lightning.anchors.anchor_set import AnchorSet
 from asft_lightning.anchors.module_anchor import ModuleAnchor
 from asft_lightning.anchors.term import term_labels
 from asft_lightning.functional import split_factor, update_penalty
-from asft_lightning.runtime.terminal import as_text
+from asft_lightning.runtime.tables import as_text
 from asft_lightning.weights.adapter_factors import load_config, read_factors, update_scaling
 from asft_lightning.weights.matrices import open_weights
 from asft_lightning.weights.targets import Target

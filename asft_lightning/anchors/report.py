@@ -11,7 +11,8 @@ from asft_lightning.anchors.term import AnchorTerm, by_module
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.extras import is_installed, require_extra
 from asft_lightning.runtime.plain import plain
-from asft_lightning.runtime.terminal import as_html, as_text
+from asft_lightning.runtime.tables import as_text
+from asft_lightning.runtime.terminal import as_html
 
 _MEANINGS = (
     (0.05, "no eigenvalue of C reaches 0.05, so the anchor does not anchor: the penalty is plain shrinkage of the update."),

@@ -7,7 +7,8 @@ from typing import Any
 
 from asft_lightning.data.example import Example
 from asft_lightning.data.rulings import Ruling
-from asft_lightning.runtime.terminal import make_table, say, show
+from asft_lightning.runtime.tables import Sheet, show
+from asft_lightning.runtime.terminal import say
 
 _DONE = {"report": "reported", "drop": "dropped", "relabel": "relabelled", "weight": "weighted"}
 """{action: what has become of a row}."""
@@ -49,7 +50,7 @@ class AuditReport:
             [source["name"], source["kind"], str(source["rows"]), str(source["flagged"]), _share(source)]
             for source in self.sources
         ]
-        show(make_table(["source", "kind", "rows", "flagged", "%"], lines, "Audit by the aligned model", texts=2))
+        show(Sheet(["source", "kind", "rows", "flagged", "%"], lines, "Audit by the aligned model", texts=2))
         done = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count or name == "flagged")
         say(f"of {self.rows} rows {done}")
         if self.counts["flagged"] > _MOST * self.rows and not self.rates:

@@ -154,8 +154,18 @@ class ScoringCallback(ScheduledCallback, Attempts):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score what was trained, and show before and after once all scorers have."""
         super().on_train_end(trainer, pl_module)
-        if callbacks_of(trainer, ScoringCallback)[-1] is self and trainer.is_global_zero:
+        if self._speaks_for_all(trainer):
             Summary.read(folder := RunFolder.of(trainer)).show(folder)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score the model as it is, and show the scores once all scorers have."""
+        super().on_test_end(trainer, pl_module)
+        if self._speaks_for_all(trainer):
+            Summary.read(folder := RunFolder.of(trainer)).show_test(folder)
+
+    def _speaks_for_all(self, trainer: Trainer) -> bool:
+        """Whether it is the last to score, on the rank that says so."""
+        return callbacks_of(trainer, ScoringCallback)[-1] is self and trainer.is_global_zero
 
     def run(self, trainer: Trainer, pl_module: LightningModule, moment: Moment) -> dict[str, float]:
         """Answer, score, and report once; returns the scores, NaN where nothing could be scored.

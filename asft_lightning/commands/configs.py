@@ -5,14 +5,15 @@ import shutil
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.files import require_absent, user_path, writing
 from asft_lightning.runtime.named_configs import CONFIGS, about, config_names
-from asft_lightning.runtime.terminal import make_table, say, show
+from asft_lightning.runtime.tables import Sheet, show
+from asft_lightning.runtime.terminal import say
 
 EXAMPLES = ("configs", "configs copy methods/activation my-configs")
 
 
 def list_configs() -> None:
     """List the configs that --config takes by name, with what each says of itself."""
-    show(make_table(["name", "what it says"], [[name, about(name)] for name in config_names()], texts=2))
+    show(Sheet(["name", "what it says"], [[name, about(name)] for name in config_names()], texts=2))
     say("Take one by name: asft-lightning fit --config NAME; copy one to change it: asft-lightning configs copy NAME DIR")
 
 

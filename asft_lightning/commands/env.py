@@ -7,7 +7,8 @@ import torch
 
 from asft_lightning.runs.facts import PACKAGES, versions_of
 from asft_lightning.runtime.files import cache_folder
-from asft_lightning.runtime.terminal import as_text, say
+from asft_lightning.runtime.tables import as_text
+from asft_lightning.runtime.terminal import say
 from asft_lightning.runtime.threads import how_they_wait
 
 EXAMPLES = ("env", "env > machine.txt")

@@ -20,7 +20,8 @@ from asft_lightning.landscape.space import Space, Which
 from asft_lightning.runtime.extras import require_extra
 from asft_lightning.runtime.files import alone, clear_unfinished, user_path, write_json
 from asft_lightning.runtime.plain_data import PlainData
-from asft_lightning.runtime.terminal import say, show
+from asft_lightning.runtime.tables import show
+from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.locations import SANDBOX
 from asft_lightning.weights.pretrained import Pretrained
 

@@ -9,7 +9,8 @@ from asft_lightning.evaluation.wise import KeptReplies, WiseRater, WiseRecord, W
 from asft_lightning.runtime.csv_text import as_csv
 from asft_lightning.runtime.extras import is_installed
 from asft_lightning.runtime.files import alone, user_path, write_atomically, write_json
-from asft_lightning.runtime.terminal import make_table, say, show
+from asft_lightning.runtime.tables import Sheet, show
+from asft_lightning.runtime.terminal import say
 
 EXAMPLES = (
     "wise data/legacy my-images --endpoint.url http://localhost:8000/v1 --endpoint.model Qwen2.5-VL-7B-Instruct",
@@ -45,7 +46,7 @@ def wise(
     with alone(folder):
         report = WiseReport.of(version, records, rater.rate(records, found, KeptReplies(folder / "replies.jsonl")))
         _write(report, records, folder, title=f"WISE {version}, {user_path(images).resolve().name}, by {endpoint.model}")
-    show(make_table(("field", "WiScore", "95 %", "rated"), report.table()))
+    show(Sheet(("field", "WiScore", "95 %", "rated"), report.table()))
     _say_what_lacks(report, [record.id for record in records], found)
     say(f"written to {folder}: scores.json, scores.csv, images.csv, replies.jsonl{_picture(folder)}")
 

@@ -21,7 +21,8 @@ from asft_lightning.comparison.tuning import Choice, tuning_record
 from asft_lightning.comparison.update_picture import draw_update_parts
 from asft_lightning.runtime.csv_text import as_csv
 from asft_lightning.runtime.files import write_atomically, write_json
-from asft_lightning.runtime.terminal import make_table, say, show
+from asft_lightning.runtime.tables import Sheet, show
+from asft_lightning.runtime.terminal import say
 
 COLUMNS = {
     "harmful_score": "HS (%)",
@@ -175,17 +176,17 @@ class Report:
     def show(self) -> None:
         """Print the table, what failed, and where everything is."""
         columns = self._columns()
-        headings = ["method", "n", *(COLUMNS[name].replace("-", "-\n").replace(" ", "\n") for name in columns)]
+        headings = ["method", "n", *(COLUMNS[name] for name in columns)]
         for heading, cells_shown in self.sections:
             rows = [
                 [self._marked(cell.method, variant(cell, cells_shown)), str(cell.seeds), *(_shown(cell, c) for c in columns)]
                 for cell in cells_shown
             ]
-            show(make_table(headings, rows, f"{heading or 'all'}: mean ± standard deviation over n seeds"))
+            show(Sheet(headings, rows, f"{heading or 'all'}: mean ± standard deviation over n seeds"))
         headline, others = self._beside()
         for table in (*others, *headline[::-1]):  # the headline last, where one looks first
             if not table.is_long:
-                show(make_table([heading.replace(" ", "\n") for heading in table.headings], table.rows, table.title))
+                show(Sheet(table.headings, table.rows, table.title))
         for done, choice in [*(("tuned", c) for c in self.choices), *(("searched", c) for c in self.searches)]:
             chosen = None if choice.setting is None else ", ".join(setting(*axis) for axis in choice.setting.items())
             say(f"{done}: {choice.method}: {chosen or 'nothing yet'}")

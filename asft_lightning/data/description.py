@@ -11,7 +11,8 @@ from asft_lightning.data.conversations import UNREAD
 from asft_lightning.data.example import Example
 from asft_lightning.data.mixture import Mixture
 from asft_lightning.functional import IGNORE_INDEX
-from asft_lightning.runtime.terminal import as_html, make_table, say, show
+from asft_lightning.runtime.tables import Sheet, show
+from asft_lightning.runtime.terminal import as_html, say
 
 _PASSED_OVER = {
     "where": "not where",
@@ -71,7 +72,7 @@ def describe(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, examples: int
 
 def show_description(description: dict[str, Any]) -> None:
     """Print :func:`describe`'s result as a table, with the first row of each source below it."""
-    show(make_table(_HEADINGS, [_cells(source) for source in description["sources"]], "Training rows", texts=2))
+    show(Sheet(_HEADINGS, [_cells(source) for source in description["sources"]], "Training rows", texts=2))
     say(_total(description))
     for source in description["sources"]:
         say(

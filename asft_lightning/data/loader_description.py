@@ -10,7 +10,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from asft_lightning.errors import DataError
-from asft_lightning.runtime.terminal import make_table, say, show
+from asft_lightning.runtime.tables import Sheet, show
+from asft_lightning.runtime.terminal import say
 
 _PARTS = {"train": "fit", "val": "fit", "test": "test"}
 """{part: the stage that it is set up for}."""
@@ -60,7 +61,7 @@ def describe_loaders(data: LightningDataModule) -> list[LoaderFacts]:
 def show_loaders(facts: list[LoaderFacts]) -> None:
     """Print them as a table, with the first row of each below it."""
     rows = [[fact.part, _count(fact.rows), _count(fact.batches)] for fact in facts]
-    show(make_table(["part", "rows", "batches"], rows, "Rows"))
+    show(Sheet(["part", "rows", "batches"], rows, "Rows"))
     for fact in facts:
         if fact.first:
             say("", f"── {fact.part}: first row", fact.first)

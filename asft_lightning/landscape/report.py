@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any, Self
 
-from rich.table import Table
-
 from asft_lightning.functional import Basin, basin, visage
 from asft_lightning.landscape.directions import Random
 from asft_lightning.landscape.grid import plane
 from asft_lightning.landscape.kept_points import KeptPoints
-from asft_lightning.runtime.terminal import make_table
+from asft_lightning.runtime.tables import Sheet
 
 _FIGURES = ("width", "epl", "visage")
 
@@ -166,7 +164,7 @@ class Report:
             "plane": None if self.plane is None else vars(self.plane),
         }
 
-    def table(self) -> Table:
+    def table(self) -> Sheet:
         """A line a direction; of several random ones the mean, the lowest and the highest."""
         apart = self.curves if len(self.random) == 1 else self.named
         rows = [
@@ -178,7 +176,7 @@ class Report:
             spreads = [_spread([curve.figure(name) for curve in self.random]) or {} for name in _FIGURES]
             for part, what in {"mean": f"mean of {len(self.random)} random", "low": "lowest", "high": "highest"}.items():
                 rows.append([what, "", *_cells((spread.get(part, math.nan) for spread in spreads), is_closed)])
-        return make_table(["direction", "safe from – to", "width", "EPL", "VISAGE"], rows)
+        return Sheet(["direction", "safe from – to", "width", "EPL", "VISAGE"], rows)
 
     def lines(self) -> list[str]:
         """What a person should know beside the table."""

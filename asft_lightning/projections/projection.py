@@ -10,7 +10,7 @@ from torch import Tensor
 from asft_lightning.anchors import WeightPair
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.functional import LowRank, update_cosine, update_product
-from asft_lightning.runtime.terminal import as_text
+from asft_lightning.runtime.tables import as_text
 from asft_lightning.weights.matrices import open_weights
 from asft_lightning.weights.pretrained import Pretrained
 from asft_lightning.weights.targets import Target

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from asft_lightning.runs.moment import Moment
 
-HEADINGS = ("metric", "before", "after", "change")
+HEADINGS = ("metric (%)", "before", "after", "change")
 """Of a table of scores, whose rows :func:`score_row` makes."""
 _STEPS = "steps"
 
@@ -91,13 +91,15 @@ def score_row(name: str, score: Score) -> list[str]:
     """A line of a table: a score in percent before and after, with its intervals, and the change."""
     before, after = score.before, score.after
     change = None if before is None or after is None else after - before
-    ranges = [_range(score.interval(moment)) for moment in (Moment.BEFORE, Moment.AFTER)]
-    return [f"{name} (%)", _figure(before) + ranges[0], _figure(after) + ranges[1], _figure(change, "+")]
+    return [name, measured(score, Moment.BEFORE), measured(score, Moment.AFTER), _figure(change, "+")]
+
+
+def measured(score: Score, moment: Moment) -> str:
+    """A score at a moment, in percent, with its interval: ``97.5  94.3–98.9``."""
+    interval = score.interval(moment)
+    reach = "" if interval is None else f"{interval[0]:.1f}–{interval[1]:.1f}"
+    return _figure(score.values.get(moment)) + (f"  {reach:>10}" if reach else "")
 
 
 def _figure(value: float | None, sign: str = "") -> str:
     return "–" if value is None else f"{value:{sign}.1f}"
-
-
-def _range(interval: tuple[float, float] | None) -> str:
-    return f"  {interval[0]:5.1f} – {interval[1]:5.1f}" if interval else ""

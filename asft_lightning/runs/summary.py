@@ -8,9 +8,11 @@ from typing import Any, Self
 
 from asft_lightning.errors import AsFTError, ConfigurationError
 from asft_lightning.runs.folder import RunFolder
-from asft_lightning.runs.score import HEADINGS, Score, number, score_row
+from asft_lightning.runs.moment import Moment
+from asft_lightning.runs.score import HEADINGS, Score, measured, number, score_row
 from asft_lightning.runtime.files import write_json
-from asft_lightning.runtime.terminal import as_html, make_table, say, show
+from asft_lightning.runtime.tables import Sheet, show
+from asft_lightning.runtime.terminal import as_html, say
 
 VERSION = 1
 """Of the file's form; a file without one is of the first."""
@@ -129,7 +131,16 @@ class Summary:
 
     def show(self, folder: RunFolder) -> None:
         """Print the table of before and after, with the intervals that there are, and where everything is."""
-        show(make_table(HEADINGS, self._rows(), "Before and after fine-tuning, with 95 % intervals"))
+        self._show(Sheet(HEADINGS, self._rows(), "Before and after fine-tuning, with 95 % intervals"), folder)
+
+    def show_test(self, folder: RunFolder) -> None:
+        """Print what ``test`` has measured, in the same way."""
+        scores = {name: score for name, score in self.scores.items() if Moment.TEST in score.values}
+        rows = [[name, measured(score, Moment.TEST)] for name, score in scores.items()]
+        self._show(Sheet((HEADINGS[0], "score"), rows, "The model as it is, with 95 % intervals"), folder)
+
+    def _show(self, table: Sheet, folder: RunFolder) -> None:
+        show(table)
         say(f"scoring took {sum(self.run.scoring_seconds.values()):.0f} s; written to {folder.summary}")
 
     def __repr__(self) -> str:

@@ -1,55 +1,20 @@
-"""What people read: tables, in the terminal, as plain text and as Markdown, and lines as they are."""
+"""What people read: lines as they are, and tables as Markdown and HTML."""
 
-import io
 import re
 from collections.abc import Sequence
 from html import escape
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from asft_lightning.runtime.plain import plain
 
-_NO_WRAP_WIDTH = 10_000
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": "<br>"})
 
 
-def make_table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None, texts: int = 1) -> Table:
-    """A table to print.
-
-    Args:
-        headings: Of the columns.
-        rows: Their cells; nothing in one is interpreted.
-        title: Above it.
-        texts: How many columns from the left are text, and stand at their left; others are figures, at their right.
-    """
-    table = Table(title=None if title is None else _text(title), title_justify="left", box=box.SIMPLE_HEAD)
-    for i, heading in enumerate(headings):
-        if i < texts:
-            table.add_column(_text(heading), justify="left", overflow="fold")
-        else:
-            table.add_column(_text(heading), justify="right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(_text, row))
-    return table
-
-
-def as_text(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """The same as plain text, as wide as it needs to be: for files, pipes and ``str``."""
-    table = make_table(headings, rows, texts=texts)
-    table.box, table.pad_edge = None, False
-    for column in table.columns:
-        column.no_wrap = True
-    out = io.StringIO()
-    Console(file=out, width=_NO_WRAP_WIDTH, no_color=True, force_terminal=False).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
-
-
 def as_markdown(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    r"""The same as Markdown, for model cards and loggers.
+    r"""A table as Markdown, for model cards and loggers.
 
     >>> print(as_markdown(["a", "b"], [["x|y", 1]]))
     | a | b |
@@ -86,11 +51,6 @@ def say(*texts: str) -> None:
     console = Console()
     for text in texts:
         console.print(_text(text), soft_wrap=True)
-
-
-def show(table: Table) -> None:
-    """Print a table, as wide as the terminal."""
-    Console().print(table)
 
 
 def markdown(text: object) -> str:

@@ -10,7 +10,8 @@ import pytest
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.exits import ending_in_one_line
 from asft_lightning.runtime.plain import plain, plain_channels
-from asft_lightning.runtime.terminal import as_markdown, as_text, make_table, markdown, markdown_code, say, show
+from asft_lightning.runtime.tables import Sheet, as_text, show
+from asft_lightning.runtime.terminal import as_markdown, markdown, markdown_code, say
 
 OBEYED = ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\r", "\x08", "\x7f", "\u202e", "\u2066", "\u2028", "\ud83d", "\x00"]
 
@@ -19,7 +20,7 @@ OBEYED = ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\r", "\x08", "\x7f", "\u202
 def test_nothing_is_obeyed(character, capsys):
     text = f"a{character}b"
     say(text)
-    show(make_table([text], [[text]], title=text))
+    show(Sheet([text], [[text]], title=text))
     with pytest.raises(SystemExit), ending_in_one_line():
         raise ConfigurationError(f"{text} must be another. Name it.")
     printed = capsys.readouterr()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from asft_lightning.runtime.terminal import as_markdown, as_text, make_table, say, show
+from asft_lightning.runtime.tables import Sheet, as_text, show
+from asft_lightning.runtime.terminal import as_markdown, say
 
 NASTY = ["[bold]x[/bold]", ":fire:", "C:\\runs\\", "[m] x", "a|b"]
 
@@ -10,7 +11,7 @@ NASTY = ["[bold]x[/bold]", ":fire:", "C:\\runs\\", "[m] x", "a|b"]
 @pytest.mark.parametrize("text", NASTY)
 def test_texts_stand_as_they_are(text, capsys):
     say(text)
-    show(make_table([text, "n"], [[text, "1"]], title=text))
+    show(Sheet([text, "n"], [[text, "1"]], title=text))
     out = capsys.readouterr().out
     assert out.count(text) == 4
     assert as_text([text, "n"], [[text, "1"]]).splitlines() == [f"{text}  n", f"{text}  1"]
