@@ -1,10 +1,10 @@
 """``asft-lightning audit``: what the aligned model says of the rows that a run would train on, without a run."""
 
-import shlex
 from dataclasses import replace
 
 from asft_lightning.audit import audit_data
 from asft_lightning.commands.fit import AsFTCLI
+from asft_lightning.commands.ways_on import line
 from asft_lightning.data import Audit, MixtureDataModule
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.folder import RunFolder
@@ -50,5 +50,6 @@ def run(arguments: list[str]) -> None:
 
 def _next(arguments: list[str], flagged: int) -> str:
     """The line to type next."""
-    line = f"asft-lightning fit {shlex.join(arguments)}"
-    return f"to train without them: {line} --data.audit.action drop" if flagged else f"to train: {line}"
+    if flagged:
+        return f"to train without them: {line('fit', *arguments, '--data.audit.action', 'drop')}"
+    return f"to train: {line('fit', *arguments)}"

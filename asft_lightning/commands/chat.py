@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from asft_lightning.chat.rows import Row, Turn
 from asft_lightning.commands.finished_run import Adapter, FinishedRun, Speaker
+from asft_lightning.commands.ways_on import after_talk
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.terminal import say
 
@@ -38,6 +39,8 @@ def chat(
     for asked in [prompt] if prompt is not None else _lines():
         for name, answer in conversation.say(asked).items():
             say(answer if prompt is not None and adapter != "both" else f"{name}> {answer}")
+    if prompt is None and sys.stdin.isatty():  # a program that asks wants the answers alone
+        say(*after_talk(run))
 
 
 COMMAND = chat

@@ -42,7 +42,7 @@ SETTINGS = (
 )
 """Defaults are those of ``AsFT``, ``MixtureDataModule`` and the trainer; the test holds them to that."""
 
-_EXAMPLE = "--config models/sandbox --config data/sandbox --config methods/protect"
+_EXAMPLE = "--config quickstart"
 
 
 def common_settings(command: str) -> str:
@@ -60,7 +60,7 @@ def common_settings(command: str) -> str:
         [
             *lines,
             "",
-            f"e.g. {_EXAMPLE}",
+            f"e.g. asft-lightning {command} {_EXAMPLE}",
             "Names: `asft-lightning configs`. The right of two configs wins, and a setting",
             f"over both. All other settings: asft-lightning {command} --help all",
             "",

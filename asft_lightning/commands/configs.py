@@ -2,6 +2,7 @@
 
 import shutil
 
+from asft_lightning.commands.ways_on import line
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.files import require_absent, user_path, writing
 from asft_lightning.runtime.named_configs import CONFIGS, about, config_names
@@ -37,6 +38,8 @@ def copy(name: str, folder: str) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(CONFIGS / f"{known}.yaml", target)
         say(f"written to {target}")
+    if len(targets) == 1:
+        say(f"to use it: {line('fit', '--config', *targets.values())}")
 
 
 COMMAND = {"list": list_configs, "copy": copy}

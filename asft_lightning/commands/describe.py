@@ -3,9 +3,11 @@
 from lightning.pytorch import LightningDataModule
 
 from asft_lightning.commands.fit import AsFTCLI
+from asft_lightning.commands.ways_on import line
 from asft_lightning.data import MixtureDataModule, show_description
 from asft_lightning.data.loader_description import describe_loaders, show_loaders
 from asft_lightning.runtime.named_configs import with_found_configs
+from asft_lightning.runtime.terminal import say
 
 EXAMPLES = (
     "describe --config quickstart",
@@ -34,3 +36,6 @@ def run(arguments: list[str]) -> None:
         show_description(data.describe())
     else:
         show_loaders(describe_loaders(data))
+    say("", f"to train on them: {line('fit', *arguments)}")
+    if isinstance(data, MixtureDataModule):
+        say(f"to hear what the aligned model says of them: {line('audit', *arguments)}")

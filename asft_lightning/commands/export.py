@@ -9,6 +9,7 @@ from peft import PeftModel
 
 from asft_lightning.chat.template import Template
 from asft_lightning.commands.finished_run import FinishedRun
+from asft_lightning.commands.ways_on import after_export
 from asft_lightning.evaluation import end_ids
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
@@ -56,8 +57,25 @@ def export(run: str, output: str, merged: bool = False, trust_remote_code: bool 
         merged: The whole model with the update added to its weights, in place of an adapter.
         trust_remote_code: Run Python code that comes with the checkpoint; what the run's own config says does not count.
     """
-    target = user_path(output)
-    finished = FinishedRun.read(run, "export", trust_remote_code)
+    target, finished = user_path(output), FinishedRun.read(run, "export", trust_remote_code)
+    write_export(finished, target, merged)
+    say(*after_export(target, finished.pretrained.origin[0], merged))
+
+
+COMMAND = export
+
+
+def write_export(finished: FinishedRun, target: Path, merged: bool) -> None:
+    """Write a finished run's adapter or merged model, and say where.
+
+    Args:
+        finished: The run.
+        target: The folder to write, which must not be there yet.
+        merged: The whole model with the update added to its weights, in place of an adapter.
+
+    Raises:
+        ConfigurationError: If the folder is there, or what is loaded from it is not what was trained.
+    """
     require_absent(target)
     model, tokenizer = finished.load_model(is_exact=True), finished.load_tokenizer()
     template = finished.template
@@ -74,9 +92,6 @@ def export(run: str, output: str, merged: bool = False, trust_remote_code: bool 
         tokenizer.save_pretrained(new)
         write_atomically(new / "README.md", text)
     say(f"written to {target}")
-
-
-COMMAND = export
 
 
 def _write_merged(model: PeftModel, folder: Path, pretrained: Pretrained, ids: list[int]) -> None:

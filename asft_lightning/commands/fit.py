@@ -18,6 +18,7 @@ from asft_lightning.chat.dates import today
 from asft_lightning.chat.template import Template
 from asft_lightning.commands.export import card_of
 from asft_lightning.commands.fit_arguments import as_parsed
+from asft_lightning.commands.ways_on import after_training
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import FineTuner, LoRAFineTuner
 from asft_lightning.runs.folder import RunFolder, is_rehearsal
@@ -154,9 +155,7 @@ class AsFTCLI(LightningCLI):
                 write_atomically(folder.adapter / "README.md", text)
             say(
                 f"adapter: {folder.adapter}; what was measured: {folder.summary}",
-                f"to talk to it: asft-lightning chat {folder.path}",
-                f"to serve it: asft-lightning serve {folder.path}",
-                f"to share it: asft-lightning export {folder.path} my-model --merged",
+                *after_training(folder.path),
             )
         log_products(self.trainer)
 
@@ -175,7 +174,24 @@ class AsFTCLI(LightningCLI):
         """What writes into the run's folder has it to itself; of several ranks the first, for all."""
         is_writer = subcommand in ("fit", "test") and self.trainer.is_global_zero
         with owned(RunFolder.of(self.trainer)) if is_writer else nullcontext():
-            super()._run_subcommand(subcommand)
+            try:
+                super()._run_subcommand(subcommand)
+            except ValueError as error:
+                if not str(error).startswith(f"`.{subcommand}(ckpt_path="):
+                    raise
+                raise ConfigurationError(  # Lightning's word for `best` and the like, where there is none
+                    f"ckpt_path must say a checkpoint that is there, and Lightning says: {error} Give a file of "
+                    f"{RunFolder.of(self.trainer).checkpoints}, or last."
+                ) from error
+
+    def after_validate(self) -> None:
+        """A run without held-out rows has measured nothing.
+
+        Raises:
+            ConfigurationError: If it has none.
+        """
+        if not sum(self.trainer.num_val_batches):
+            raise ConfigurationError("validate needs rows that are held out, and there are none. Add --data.val_rows 100.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """One run folder, without version numbers: what a resumed run looks for is where it was, whatever the logger.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from asft_lightning.chat.rows import Row
 from asft_lightning.commands.finished_run import Adapter, FinishedRun, Speaker
+from asft_lightning.commands.ways_on import after_answers
 from asft_lightning.data import Source
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.exits import without_noise
@@ -45,7 +46,7 @@ def generate(
     speaker = Speaker(FinishedRun.read(run, "generate", trust_remote_code), adapter, max_new_tokens, temperature, batch_size)
     lines = _answered(speaker, rows)
     write_atomically(target, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
-    say(f"{len(rows)} answers written to {target}")
+    say(f"answers to {len(rows)} prompts: {target}", *after_answers(run, prompts, target, adapter == "both"))
 
 
 COMMAND = generate

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from asft_lightning.commands.ways_on import after_projection
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules.adapter_shapes import adapter_shapes
 from asft_lightning.projections import Layer, ProjectedLayer, Projection, SafeLoRA, projection_table, record
@@ -19,7 +20,7 @@ from asft_lightning.weights.pretrained import Pretrained
 from asft_lightning.weights.targets import find_lora_factors
 
 EXAMPLES = (
-    "project-adapter runs/single/adapter safer --config models/qwen-2-7b-instruct",
+    "project-adapter runs/quickstart/adapter safer --config models/sandbox",
     "project-adapter runs/single/adapter safer --config models/qwen-2-7b-instruct --method OffAnchorShrinkage",
 )
 
@@ -47,7 +48,7 @@ def project_adapter(adapter: str, output: str, pretrained: Pretrained, method: P
     layers = [Layer(f.target, *read_factors(weights, f.target), f.scaling) for f in factors]
     projected = chosen.project(layers, chosen.open(pretrained))
     _write(folder, weights, target, chosen, projected)
-    say(projection_table(projected), f"written to {target}")
+    say(projection_table(projected), f"written to {target}", *after_projection(folder, target))
 
 
 COMMAND = project_adapter

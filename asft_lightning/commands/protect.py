@@ -10,6 +10,7 @@ from torch import nn
 
 from asft_lightning.commands.checked_fit import fit_checked, require_model_and_rows, require_numbers
 from asft_lightning.commands.protection import PROMPTS, protection_of, strengthen, with_settings
+from asft_lightning.commands.ways_on import line
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules.lora_config import PAPER_LORA
 from asft_lightning.runs.folder import RunFolder
@@ -124,10 +125,10 @@ def protect(
     file = Path(f"{out.rstrip('/')}.yaml")
     text = yaml.safe_dump(config, sort_keys=False)
     _write(file, text)
-    line = f"asft-lightning fit --config {file}"
-    ways_on = f"to go on if it is ended: {line} --ckpt_path auto; to change anything else: {line}"
+    again = line("fit", "--config", file)
+    ways_on = f"to go on if it is ended: {again} --ckpt_path auto", f"to change anything else: {again}"
     with without_noise(), threads_as_found():  # from Python as on the command line
-        fit_checked(["fit", "--config", str(file)], text, f"written to {file}", ways_on, "")
+        fit_checked(["fit", "--config", str(file)], text, f"written to {file}", *ways_on, "")
     return RunFolder(Path(out))
 
 

@@ -1,5 +1,6 @@
 """``asft-lightning sandbox``: the embedded pair, made anew."""
 
+from asft_lightning.commands.ways_on import line
 from asft_lightning.runtime.files import require_absent, user_path
 from asft_lightning.runtime.terminal import say
 from asft_lightning.sandbox import build_sandbox, is_shipped
@@ -21,7 +22,8 @@ def build(output: str, seed: int = 0) -> None:
     require_absent(folder)
     build_sandbox(folder, seed)
     same = "the shipped pair, to the bit" if is_shipped(folder) else "another pair than the shipped one"
-    say(f"written to {folder}: {same}")
+    pair = ("--pretrained.aligned", folder / "aligned", "--pretrained.base", folder / "base")
+    say(f"written to {folder}: {same}", f"to train on it: {line('fit', '--config', 'quickstart', *pair)}")
 
 
 COMMAND = {"build": build}

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import torch
 
 from asft_lightning.chat.template import Template
-from asft_lightning.commands.export import export
+from asft_lightning.commands.export import write_export
 from asft_lightning.commands.finished_run import FinishedRun
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.folder import RunFolder
@@ -97,7 +97,7 @@ def _whole_model(folder: RunFolder, run: str, trust_remote_code: bool) -> Path:
     if merged.is_file() and merged.stat().st_mtime_ns >= adapter.stat().st_mtime_ns:
         return folder.merged
     shutil.rmtree(folder.merged, ignore_errors=True)
-    export(run, str(folder.merged), merged=True, trust_remote_code=trust_remote_code)
+    write_export(FinishedRun.read(run, "serve", trust_remote_code), folder.merged, merged=True)
     return folder.merged
 
 

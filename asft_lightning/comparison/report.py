@@ -123,13 +123,18 @@ class Report:
         after = [pairs_table(self.pairs, self.against), agreement_table(self.agreements)]
         return [table for table in before if table.rows], [table for table in after if table.rows]
 
+    @property
+    def page(self) -> Path:
+        """The file to look at."""
+        return self.comparison.folder / "report.html"
+
     def write(self) -> Path:
         """Write everything into the comparison's folder; returns the page."""
         folder = self.comparison.folder
         write_json(folder / "results.json", self.record())
         write_atomically(folder / "runs.csv", as_csv([result.flat() for result in self.results]))
         write_atomically(folder / "table.csv", as_csv([flat(cell.record()) for cell in self.cells]))
-        page = folder / "report.html"
+        page = self.page
         write_atomically(page, self._html(folder, self._draw(folder)))
         return page
 
@@ -194,7 +199,7 @@ class Report:
             say(f"failed: {failure.run}: {failure.reason}", f"  {failure.log}")
         if self.missing:
             say(f"{len(self.missing)} reported runs are missing; the same command runs them")
-        say(self.conclusion, f"written to {self.comparison.folder}")
+        say(self.conclusion, f"written to {self.comparison.folder}; to look at it open {self.page}")
 
     def _line(self, cell: Cell, columns: Sequence[str]) -> dict[str, Any]:
         figures = [(spread.mean if (spread := cell.spread(name)) else None, _shown(cell, name)) for name in columns]

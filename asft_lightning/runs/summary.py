@@ -141,7 +141,8 @@ class Summary:
 
     def _show(self, table: Sheet, folder: RunFolder) -> None:
         show(table)
-        say(f"scoring took {sum(self.run.scoring_seconds.values()):.0f} s; written to {folder.summary}")
+        seconds = sum(self.run.scoring_seconds.values())
+        say(f"scoring took {seconds:.0f} s; written to {folder.summary}, every answer to {folder.scored}")
 
     def __repr__(self) -> str:
         """The run's method and scores, in a line."""

@@ -54,16 +54,20 @@ class ShortErrors(ArgumentParser):
         if not self.exit_on_error:  # a parser within the parser, which tries what an argument could be
             super().error(message, ex)
         command = f"{self.prog.replace(' [options]', '')} {self.help_option}"
-        raise _mistake(message, ex, list(self._option_string_actions), command) from None
+        places = [action.dest for action in self._actions if not action.option_strings]
+        raise _mistake(message, ex, list(self._option_string_actions), places, command) from None
 
 
-def _mistake(message: str, error: BaseException | None, options: list[str], command: str) -> AsFTError:
+def _mistake(message: str, error: BaseException | None, options: list[str], places: list[str], command: str) -> AsFTError:
     if (ours := error_of_ours(error)) is not None:
         return ours
     if unknown := _UNKNOWN.search(message):
         given = unknown[1].split()[0]
         near = difflib.get_close_matches(given.split("=")[0], options, n=2, cutoff=0.75)
         remedy = f"Did you mean {' or '.join(near)}?" if near else f"`{command}` lists them."
+        if given.split("=")[0].removeprefix("--") in places:  # as other programs have it
+            line = " ".join([command.partition(" --help")[0], *(place.upper() for place in places)])
+            remedy = f"It is given by its place, without a name: {line}."
         return ConfigurationError(f"there is no argument {given}. {remedy}")
     return ConfigurationError(f"{_in_one_line(message)}. `{command}` says what each argument takes.")
 

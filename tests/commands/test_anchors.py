@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 from asft_lightning import Activation, AnchorSet, Pretrained, Template, UpdatePenalty, build_anchors
 from asft_lightning.cli import main
+from asft_lightning.commands.ways_on import after_anchors
 
 BUILD = ["build", "--pretrained.aligned", "never/read"]
 
@@ -33,7 +34,8 @@ def test_build_writes_anchors_of_the_papers_targets_and_shows_them(built, tmp_pa
     file, out = built
     found = AnchorSet.load(file)
     assert {name.rpartition(".")[2] for name in found.shapes} == {"q_proj", "v_proj"}
-    assert out == f"{found}\nwritten to {file}\n"
+    said = [str(found), f"drawn in {tmp_path / 'spectra.png'}", f"written to {file}", *after_anchors(file)]
+    assert out.splitlines() == "\n".join(said).splitlines()
     assert (tmp_path / "spectra.png").stat().st_size > 1000
 
 
@@ -50,8 +52,9 @@ def test_build_takes_other_targets_and_anchors(pretrained, tmp_path, capsys):
 @pytest.mark.parametrize("as_folder", [False, True])
 def test_show_reads_a_file_or_a_folder(built, capsys, as_folder):
     file, _ = built
-    main(["anchors", "show", str(file.parent if as_folder else file)])
-    assert capsys.readouterr().out == f"{AnchorSet.load(file)}\n"
+    given = file.parent if as_folder else file
+    main(["anchors", "show", str(given)])
+    assert capsys.readouterr().out == "\n".join([str(AnchorSet.load(file)), *after_anchors(given), ""])
 
 
 def test_diff_measures_an_adapter(built, tmp_path, capsys):
@@ -73,7 +76,7 @@ def test_activation_is_built_of_the_aligned_model_with_the_template(pretrained, 
     which = ["--pretrained.aligned", str(pretrained.aligned), "--pretrained.base", str(pretrained.base)]
     main(["anchors", "build", *which, *more, "--anchors", activation(tmp_path), "--output", str(file)])
     found = AnchorSet.load(file)
-    assert capsys.readouterr().out == f"{found}\nwritten to {file}\n"
+    assert capsys.readouterr().out == "\n".join([str(found), f"written to {file}", *after_anchors(file), ""])
 
     model = get_peft_model(tiny_model("chat", 1), LoraConfig(**LORA))
     anchor = Activation(prompts=tiny.unsafe_prompts(tmp_path))

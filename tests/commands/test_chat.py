@@ -81,6 +81,10 @@ def test_answers_to_a_file_of_prompts(run, capsys, tmp_path):
     rows = [{"instruction": row["instruction"], "output": ""} for row in tiny.benign_rows()[:3]]
     prompts, output = tiny.write_rows(tmp_path / "prompts.jsonl", rows), tmp_path / "answers.jsonl"
     main(["generate", str(run), prompts, str(output), "--adapter", "both", "--max_new_tokens", "12", "--batch_size", "2"])
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"answers to 3 prompts: {output}",
+        f"to ask more: asft-lightning chat {run}",
+    ]
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     texts = [row["instruction"] for row in rows]
     assert lines == [

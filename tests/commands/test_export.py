@@ -48,9 +48,10 @@ def said(model):
         return model.eval()(input_ids=IDS).logits
 
 
-def test_adapter_with_tokenizer_and_card(run, pretrained, tmp_path):
+def test_adapter_with_tokenizer_and_card(run, pretrained, tmp_path, capsys):
     folder, expected = run
     main(["export", str(folder), str(tmp_path / "out")])
+    assert f"of peft; model is {pretrained.aligned}\n" in capsys.readouterr().out
     aligned = AutoModelForCausalLM.from_pretrained(pretrained.aligned)
     text = (tmp_path / "out" / "README.md").read_text()
 
@@ -64,9 +65,12 @@ def test_adapter_with_tokenizer_and_card(run, pretrained, tmp_path):
     assert f"| safety/harmful_score | {score['before']:.1f} | {score['after']:.1f} | 20.7 – 100.0 |" in text
 
 
-def test_merged_model(run, tmp_path):
+def test_merged_model(run, tmp_path, capsys):
     folder, expected = run
     main(["export", str(folder), str(tmp_path / "out"), "--merged"])
+    *_, load, publish = capsys.readouterr().out.splitlines()
+    assert load == f"to load it: AutoModelForCausalLM.from_pretrained({str(tmp_path / 'out')!r}), of transformers"
+    assert publish == f"to publish it: hf upload YOU/out {tmp_path / 'out'}"
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
     torch.testing.assert_close(said(merged), expected, rtol=1e-4, atol=1e-5)

@@ -43,6 +43,11 @@ MISTAKES = {
     ),
     "nothing but fit": ("fit", "pretrained.aligned: expected str, got None.*--help"),
     "a misspelt option": ("protect MODEL ROWS --methd sft", "Did you mean --method"),
+    "names for what has a place": (
+        "protect --model MODEL --data ROWS",
+        "argument --model. It is given.*protect MODEL DATA",
+    ),
+    "a name for what has a place": ("generate runs/none --prompts=ROWS", "by its place.*: .* generate RUN PROMPTS OUTPUT"),
     "a method that there is not": ("protect MODEL ROWS --method lora", "There are methods/{.*protect.*`asft-lightning conf"),
     "a rate that is no number": ("protect MODEL ROWS --lr fast", "lr: expected float or null, got fast.*--help"),
     "no epoch": ("protect MODEL ROWS --epochs 0", "epochs must be 1 or more, got 0"),

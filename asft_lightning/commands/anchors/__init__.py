@@ -2,6 +2,7 @@
 
 PARTS = ("build", "show", "diff")
 EXAMPLES = (
-    "anchors build --config models/qwen-2-7b-instruct --output anchors.safetensors",
+    "anchors build --config models/sandbox --output anchors.safetensors",
     "anchors show anchors.safetensors --png spectra.png",
+    "anchors diff anchors.safetensors runs/quickstart/adapter",
 )

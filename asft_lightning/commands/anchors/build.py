@@ -3,6 +3,7 @@
 from asft_lightning.anchors import Anchor, Gram, build_anchors_of
 from asft_lightning.chat.template import Template
 from asft_lightning.commands.anchors.show import show_with_picture, writable
+from asft_lightning.commands.ways_on import after_anchors
 from asft_lightning.modules import LoRAFineTuner
 from asft_lightning.runtime.devices import usable_device
 from asft_lightning.runtime.plain_data import PlainData
@@ -43,7 +44,7 @@ def build(
     )
     built.save(file)
     show_with_picture(built, picture)
-    say(f"written to {file}")
+    say(f"written to {file}", *after_anchors(file))
 
 
 COMMAND = build

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from asft_lightning.anchors import AnchorSet
 from asft_lightning.anchors.report import spectrum_picture
+from asft_lightning.commands.ways_on import after_anchors
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.terminal import say
@@ -18,6 +19,7 @@ def show(anchors: str, png: str | None = None) -> None:
     """
     picture = None if png is None else writable(png)
     show_with_picture(AnchorSet.load(anchors), picture)
+    say(*after_anchors(anchors))
 
 
 COMMAND = show
@@ -40,3 +42,4 @@ def show_with_picture(anchors: AnchorSet, png: Path | None) -> None:
     say(str(anchors))
     if png is not None:
         spectrum_picture(anchors.terms, png)
+        say(f"drawn in {png}")
