@@ -15,8 +15,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "fit": ("fit", "train a model, and score it before, while and after"),
         "validate": ("fit", "the loss on held-out rows"),
         "test": ("fit", "score a model without training it"),
-        "describe": ("describe", "the rows that a run would train on; takes the arguments of fit"),
-        "audit": ("audit", "what the aligned model says of the rows, without a run; takes the arguments of fit"),
+        "describe": ("describe", "the rows that a run would train on; takes fit's arguments"),
+        "audit": ("audit", "what the aligned model says of the rows, without a run; takes fit's arguments"),
         "compare": ("compare", "run methods side by side from one file, and report"),
         "landscape": ("landscape", "how far weights can be moved before a model is no longer safe; figures and pictures"),
         "serve": ("serve", "a run's model behind Transformers' or vLLM's own server"),
@@ -110,7 +110,7 @@ def _run(arguments: list[str]) -> None:
         from asft_lightning.commands.common_settings import asked_for, common_settings
 
         if asked_for(rest) == "first":
-            sys.stdout.write(common_settings(command))
+            sys.stdout.write(common_settings(command, COMMANDS[command][1]))
             return
         arguments = [command, *(rest := ["--help"] if asked_for(rest) == "all" else rest)]
     module = import_module(f"asft_lightning.commands.{COMMANDS[command][0]}")
@@ -141,7 +141,10 @@ def _run_function(command: str, module: ModuleType, arguments: list[str]) -> Non
     make_named_importable(arguments, arguments if command == "compare" else ())
 
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-        """Examples stay lines."""
+        """Examples stay lines, and docstrings' marks of code are no text."""
+
+        def _split_lines(self, text: str, width: int) -> list[str]:
+            return super()._split_lines(text.replace("``", ""), width)
 
     part = arguments[0] if arguments and arguments[0] in getattr(module, "PARTS", ()) else None
     examples = [f"  asft-lightning {example}" for example in getattr(module, "EXAMPLES", ())]
@@ -149,6 +152,7 @@ def _run_function(command: str, module: ModuleType, arguments: list[str]) -> Non
     auto_cli(
         function,
         args=switched_on(arguments if part is None else arguments[1:], function),
+        config_help="A YAML file of what follows; any number of them, the package's by name.",
         prog=f"asft-lightning {command}" + ("" if part is None else f" {part}"),
         epilog="\n".join(["examples:", *examples]),
         formatter_class=Formatter,

@@ -17,7 +17,7 @@ from typing import Any
 from kit.interruptions import HOW, Interruptions, cells, is_well
 
 from asft_lightning.runtime.files import write_json
-from asft_lightning.runtime.terminal import make_table, show
+from asft_lightning.runtime.tables import Sheet, show
 
 COLUMNS = ("ended by", "runs", "differing", "without an adapter", "without scores", "hanging")
 
@@ -45,7 +45,7 @@ def main() -> None:
             print(f"{number}/{arguments.cells} {verdict}: {outcomes[-1]}", flush=True)
         interruptions.close()
     rows = [counted(how, [o for o in outcomes if o["how"] == how]) for how in HOW] + [counted("all", outcomes)]
-    show(make_table(list(COLUMNS), rows, f"{len(outcomes)} runs that were ended and went on"))
+    show(Sheet(list(COLUMNS), rows, f"{len(outcomes)} runs that were ended and went on"))
     facts = {"seed": arguments.seed, "seconds": round(time.monotonic() - begin), "cells": outcomes}
     write_json(arguments.json, facts | {"well": sum(map(is_well, outcomes))})
 

@@ -26,7 +26,7 @@ def chat(
     """Talk to a run's model, written to as its rows were. An empty line ends it.
 
     Args:
-        run: The run's folder.
+        run: The folder of a finished run of protect or fit, e.g. runs/protect.
         prompt: Answer this and end; null to talk. Where the input is no terminal, each of its lines is
             a turn, and blank ones are passed over.
         adapter: ``on`` for the trained model, ``off`` for the one it was trained from, ``both`` for one beside the other.

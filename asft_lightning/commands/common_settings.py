@@ -45,15 +45,16 @@ SETTINGS = (
 _EXAMPLE = "--config quickstart"
 
 
-def common_settings(command: str) -> str:
+def common_settings(command: str, about: str) -> str:
     """The page.
 
     Args:
         command: One that takes the settings of a run.
+        about: What it does.
     """
     heads = [f"{setting.option} {setting.kind}" for setting in SETTINGS]
     width, default_width = max(map(len, heads)), max(len(setting.default) for setting in SETTINGS)
-    lines = [f"usage: asft-lightning {command} --config NAME ... [--SETTING VALUE ...]", ""]
+    lines = [f"usage: asft-lightning {command} --config NAME ... [--SETTING VALUE ...]", about]
     for head, setting in zip(heads, SETTINGS, strict=True):
         lines.append(f"{head:{width}}  {setting.default:{default_width}}  {setting.about}")
     return "\n".join(

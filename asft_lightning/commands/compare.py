@@ -11,7 +11,7 @@ from asft_lightning.comparison.compare import Compare
 from asft_lightning.runtime.extras import require_extra
 from asft_lightning.runtime.files import clear_unfinished
 
-EXAMPLES = ("compare compare/sandbox", "compare my-comparison.yaml --report_only=true")
+EXAMPLES = ("compare compare/sandbox", "compare my-comparison.yaml --report_only")
 
 
 def compare(file: str, jobs: int | None = None, report_only: bool = False) -> None:

@@ -52,7 +52,7 @@ def export(run: str, output: str, merged: bool = False, trust_remote_code: bool 
     A merged model is loaded again and must say what the model with its adapter says, or nothing is written.
 
     Args:
-        run: The run's folder.
+        run: The folder of a finished run of protect or fit, e.g. runs/protect.
         output: The folder to write, which must not be there yet.
         merged: The whole model with the update added to its weights, in place of an adapter.
         trust_remote_code: Run Python code that comes with the checkpoint; what the run's own config says does not count.

@@ -31,7 +31,7 @@ def generate(
     """Write a run's answers to prompts, a JSON object a line: the prompt, and its answer, or that before and after.
 
     Args:
-        run: The run's folder.
+        run: The folder of a finished run of protect or fit, e.g. runs/protect.
         prompts: A json, jsonl, csv or parquet file of chats or of instructions, a hub id, or catalogue:NAME.
         output: The file to write, which must not be there yet.
         adapter: ``on`` for the trained model, ``off`` for the one it was trained from, ``both`` for one beside the other.

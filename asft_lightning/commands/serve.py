@@ -37,11 +37,11 @@ def serve(
 ) -> None:
     """Serve a run's model, with the adapter merged in, until Ctrl-C; the address and a line to try it are printed.
 
-    The server is that of Transformers (`transformers serve`) or vLLM (`vllm serve`). The merged model is kept in the run's
+    The server is that of Transformers (pip install "asft-lightning[serve]") or vLLM (pip install vllm). The merged model is kept in the run's
     folder for the next time.
 
     Args:
-        run: The run's folder.
+        run: The folder of a finished run of protect or fit, e.g. runs/protect.
         server: ``auto`` for vLLM where it and a GPU are there, else Transformers'.
         host: Where to listen; ``0.0.0.0`` for other machines too, which nobody has to log in for.
         port: Where to listen.

@@ -14,7 +14,7 @@ from asft_lightning.commands.fit import launch
 from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.compare import Compare
 from asft_lightning.runtime.files import write_json
-from asft_lightning.runtime.terminal import make_table, show
+from asft_lightning.runtime.tables import Sheet, show
 from asft_lightning.sandbox import build_sandbox
 from asft_lightning.sandbox.parts import file_hashes
 
@@ -52,7 +52,7 @@ def main() -> None:
     write_json(RESULTS, {"pairs": pairs})
     methods = list(dict.fromkeys(run["method"] for run in pairs[0]["runs"]))
     show(
-        make_table(
+        Sheet(
             ["pair", *methods], [[str(pair["seed"]), *(_mean(pair, m) for m in methods)] for pair in pairs], "HS / FA"
         )
     )

@@ -84,7 +84,7 @@ def test_table(folder, capsys, before, after, cells):
         if value is not None:
             summary.score("utility/accuracy").record(moment, value, {})
     summary.show(folder)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "utility/accuracy (%)" in line]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "utility/accuracy" in line]
     assert line.split()[-3:] == cells
 
 
@@ -94,8 +94,17 @@ def test_table_shows_intervals_and_what_scoring_took(folder, capsys):
     summary.show(folder)
     shown = capsys.readouterr().out
 
-    assert "7.5    3.2 –  16.0" in shown
+    assert "7.5    3.2–16.0" in shown
     assert "scoring took 6 s" in shown
+
+
+def test_table_of_test_shows_what_it_measured_alone(folder, capsys):
+    summary = Summary()
+    summary.score("safety/harmful_score").record(Moment.AFTER, 7.5, {})
+    summary.score("utility/accuracy").record(Moment.TEST, 98.0, {"interval": [90.0, 99.5]})
+    summary.show_test(folder)
+    shown = capsys.readouterr().out
+    assert "98.0   90.0–99.5" in shown and "safety" not in shown and str(folder.scored) in shown
 
 
 def test_a_notebook_shows_the_table():
@@ -104,5 +113,5 @@ def test_a_notebook_shows_the_table():
     for moment, value in ((Moment.BEFORE, 1.5), (Moment.AFTER, 40.0)):
         summary.score("safety/<harmful>").record(moment, value, {"interval": [0.0, 50.0]})
     assert repr(summary) == "Summary(<AsFT>: safety/<harmful> 1.5 → 40.0)"
-    assert "safety/&lt;harmful&gt; (%)" in summary._repr_html_()
+    assert "safety/&lt;harmful&gt;<" in summary._repr_html_()
     assert "+38.5" in summary._repr_html_()
