@@ -64,14 +64,15 @@ def map_landscape(
         pretrained: The checkpoints; a config of models/ given with --config says them.
         output: The folder of points, figures and pictures.
         safety: The harmful score: prompts and judge, as of a run; null for refusals of the unsafe prompts in the package.
-        directions: Along which, of Aligned and Tuned; null for Aligned where there is a base model.
+        directions: Along which: Aligned, from base to aligned, and Tuned, to a fine-tuned model; null for Aligned where a
+            base model is given.
         random: How many random directions beside them, of the seeds 0, 1, …
         beside: What else to score at each point, e.g. a UtilityEvaluation.
         loss: Rows with answers, for the loss at each point.
         norm: frobenius: each matrix moves by α times its own norm; global: α is the distance; raw: directions as they are.
         weights: targets of LoRA, or all.
         lora: Arguments of peft.LoraConfig, for its target_modules; null for the paper's, q_proj and v_proj.
-        reach: The largest α.
+        reach: How far to go, the largest α; under frobenius 0.5 moves each matrix by half of its own norm.
         reaches: {direction: its own largest α}, for those along which the model changes much sooner.
         points: Points on a line, odd.
         plane: Two of the directions, by name, to map together; null for none.

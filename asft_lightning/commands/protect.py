@@ -72,7 +72,7 @@ def protect(
 
     The rows that the aligned model refuses are left out, and its answers to unsafe and harmless prompts are held. The
     settings are written beside the run's folder as YAML: `asft-lightning fit --config FILE` is the same run, and takes any
-    other setting.
+    other setting. The tiny model sandbox:aligned has defaults of its own, which stand there.
 
     Args:
         model: The aligned model to fine-tune: a folder, a hub id, or sandbox:aligned.

@@ -37,8 +37,8 @@ def serve(
 ) -> None:
     """Serve a run's model, with the adapter merged in, until Ctrl-C; the address and a line to try it are printed.
 
-    The server is that of Transformers (pip install "asft-lightning[serve]") or vLLM (pip install vllm). The merged model is kept in the run's
-    folder for the next time.
+    The server is that of Transformers (pip install "asft-lightning[serve]") or vLLM (pip install vllm). The merged model is
+    kept in the run's folder for the next time.
 
     Args:
         run: The folder of a finished run of protect or fit, e.g. runs/protect.

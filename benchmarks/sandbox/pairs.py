@@ -51,11 +51,7 @@ def main() -> None:
         pairs.append({"seed": seed, "sha256": sha256, "runs": on_pair(folder, arguments.output / f"runs-{seed}")})
     write_json(RESULTS, {"pairs": pairs})
     methods = list(dict.fromkeys(run["method"] for run in pairs[0]["runs"]))
-    show(
-        Sheet(
-            ["pair", *methods], [[str(pair["seed"]), *(_mean(pair, m) for m in methods)] for pair in pairs], "HS / FA"
-        )
-    )
+    show(Sheet(["pair", *methods], [[str(pair["seed"]), *(_mean(pair, m) for m in methods)] for pair in pairs], "HS / FA"))
 
 
 def _mean(pair: dict[str, Any], method: str) -> str:

@@ -22,8 +22,11 @@ def build(
 ) -> None:
     """Build the anchors of a model's LoRA targets, one matrix at a time, and write them to a file.
 
+    An anchor says of a layer which updates take the model from its alignment: a run penalises those. A run builds its own
+    where it is given no file.
+
     Args:
-        pretrained: The checkpoints; a config of models/ given with --config says them.
+        pretrained: The checkpoints, base too for most anchors; a config of models/ given with --config says them.
         output: The file to write; upload it as ``anchors.safetensors`` to share it as a hub repository.
         lora: Arguments of peft.LoraConfig, for its target_modules; null for the paper's, q_proj and v_proj.
         anchors: The variants to sum; null for Gram.
