@@ -57,8 +57,10 @@ def main(args: Sequence[str] | None = None) -> None:
     if arguments[0] == "--version":
         sys.stdout.write(f"asft-lightning {_version()}\n")
         return
+    from asft_lightning.runtime.few_bars import few_bars
     from asft_lightning.runtime.threads import wait_asleep
 
+    few_bars()
     wait_asleep()
     from asft_lightning.runtime.exits import GO_ON, ending_in_one_line
 
