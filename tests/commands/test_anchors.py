@@ -94,7 +94,7 @@ def test_activation_is_shown_and_measured_against(pretrained, tmp_path, capsys):
     main(["anchors", *build, "--anchors", activation(tmp_path, weight=3.0)])
     capsys.readouterr()
     main(["anchors", "show", str(file)])
-    assert capsys.readouterr().out == f"{AnchorSet.load(file)}\n"
+    assert capsys.readouterr().out == "\n".join([str(AnchorSet.load(file)), *after_anchors(file), ""])
     main(["anchors", "diff", str(file), adapter])
     last = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("all "))
     penalty = float(UpdatePenalty(model, AnchorSet.load(file), resumed=True)().detach())
