@@ -42,6 +42,7 @@ def test_optimizer_that_does_not_train_what_it_is_given(make, message):
 
 def test_module_asks_for_a_sound_optimizer(pretrained):
     module = fine_tuner(AsFT, pretrained, optimizer=lambda trained: torch.optim.AdamW(trained, maximize=True))
+    module.configure_model()
     with pytest.raises(ConfigurationError, match=r"must minimise"):
         module.configure_optimizers()
 
@@ -87,7 +88,7 @@ def test_answers_of_nothing(tmp_path):
 
 
 def test_answers_of_the_cache_that_are_to_something_else(pretrained, tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("ASFT_LIGHTNING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("asft_lightning.anchors.answers.cache_folder", lambda: tmp_path / "cache")
     module = fine_tuner(AsFT, pretrained)
     answers = [Answers(tiny.unsafe_prompts(tmp_path, 2, first, f"from-{first}"), max_new_tokens=2) for first in (0, 7)]
     built = module.build_answers(answers[0])
