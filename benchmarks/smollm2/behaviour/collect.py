@@ -29,7 +29,8 @@ def record(run: dict[str, Any], comparison: str, before: dict[str, float]) -> di
     """One run of a comparison's results.json, with the scores of its summary."""
     folder = Path(run["folder"])
     summary = json.loads((folder / "summary.json").read_text())
-    axes = {name: run[name] for name in ("poison_ratio", "seed", "max_steps") if name in run}
+    fixed = {"poison_ratio": summary["run"]["config"]["data"]["init_args"]["poison_ratio"]}
+    axes = fixed | {name: run[name] for name in ("poison_ratio", "seed", "max_steps") if name in run}
     task = Path(run["task"]).stem if "task" in run else comparison
     if "poisoned" in run:  # across styles: whose rows are the harmful ones
         axes["poisoned"] = Path(run["poisoned"]["path"]).stem
