@@ -206,7 +206,8 @@ def test_settings_of_a_checkpoint_are_not_taken(tmp_path, evil, witness, monkeyp
     torch.save(torch.load(last, weights_only=True) | {"hyper_parameters": hyper_parameters}, given)
     trained = []
     monkeypatch.setattr(AsFT, "setup", lambda self, stage: trained.append(self) or LoRAFineTuner.setup(self, stage))
-    main([command, "--config", config, f"--ckpt_path={given}", "--trainer.max_steps=4"])
+    held_out = ["--data.val_rows=2"] if command == "validate" else []
+    main([command, "--config", config, f"--ckpt_path={given}", "--trainer.max_steps=4", *held_out])
     assert [type(module) for module in trained] == [AsFT]
     assert trained[0].lambda_reg == 1.0
     assert not witness.exists()

@@ -40,6 +40,11 @@ def find_file(folder: Path) -> str:
     )
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a checkpoint has more than its configuration."""
+    return any((folder / name).is_file() for name in (*_INDEX_FILES, *_WEIGHT_FILES))
+
+
 def checkpoint_files(folder: Path) -> list[Path]:
     """The files that hold a checkpoint's weights.
 

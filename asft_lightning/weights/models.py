@@ -9,7 +9,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.reading import is_finite
 from asft_lightning.weights.config_safety import require_layers, require_no_kernel, require_size
-from asft_lightning.weights.files import require_sound
+from asft_lightning.weights.files import has_weights, require_sound
 from asft_lightning.weights.loading import load_pretrained, shown
 from asft_lightning.weights.locations import resolve
 
@@ -28,7 +28,7 @@ def load_configuration(location: str, revision: str | None = None, trust_remote_
     plain, _ = load_pretrained(PretrainedConfig.get_config_dict, location, revision)
     require_no_kernel(plain, location)
     folder = Path(resolve(location))
-    if folder.is_dir():
+    if has_weights(folder):
         require_layers(plain, folder, location)
     return load_pretrained(AutoConfig.from_pretrained, location, revision, trust_remote_code=trust_remote_code)
 
@@ -54,7 +54,7 @@ def load_on_meta(kind: Any, location: str, revision: str | None = None, trust_re
         return model
 
     model = load_pretrained(made, location, trust_remote_code=trust_remote_code)
-    if (folder := Path(resolve(location))).is_dir():
+    if has_weights(folder := Path(resolve(location))):
         require_size(model, folder, location)
     return model
 

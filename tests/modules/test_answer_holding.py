@@ -62,7 +62,7 @@ def test_the_weight_means_the_same_under_accumulation(pretrained, tmp_path, answ
 
     whole, parts = trained(8, 1), trained(2, 4)
     for name, weight in whole.items():
-        torch.testing.assert_close(parts[name], weight, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(parts[name], weight, rtol=1e-4, atol=1e-5)  # float32: 1.6e-6 on cores with AMX
 
 
 WAYS = {

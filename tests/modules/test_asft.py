@@ -48,6 +48,7 @@ def test_logged_penalty_is_that_of_the_factors(pretrained, tmp_path):
     assert [row["train/penalty"] for row in steps] == pytest.approx([dense_shrinkage(module)] * 4, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:lambda_warmup_steps should be at most the run's")
 @pytest.mark.parametrize(
     ("warmup", "accumulate", "expected"),
     [(0, 1, [2, 2, 2, 2]), (1, 1, [2, 2, 2, 2]), (4, 1, [0.5, 1, 1.5, 2]), (8, 1, [0.25, 0.5, 0.75, 1]), (4, 2, [0.5, 1])],
