@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -61,7 +62,7 @@ class AnchorSet:
         if path.suffix != ".safetensors" and not path.is_file():
             path = resolve_folder(str(location), revision) / ANCHORS
         try:
-            with safe_open(path, framework="pt") as handle:
+            with torch.device("cpu"), safe_open(path, framework="pt") as handle:
                 metadata = handle.metadata() or {}
                 tensors = {name: handle.get_tensor(name).clone() for name in handle.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, OSError) as error:

@@ -54,7 +54,7 @@ class KeptAnswers:
             AnchorError: If it is absent, damaged, not of this format, or its parts do not fit each other.
         """
         try:
-            with safe_open(path, framework="pt") as handle:
+            with torch.device("cpu"), safe_open(path, framework="pt") as handle:
                 metadata: Mapping[str, str] = handle.metadata() or {}
                 tensors = {name: handle.get_tensor(name).clone() for name in _TENSORS}
             if metadata.get("format") != cls.FORMAT:
