@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import warnings
 
@@ -41,6 +42,21 @@ def tokenizer():
 def seed_stays(monkeypatch):
     """For tests of the command line, which seeds the process: the variable is put back after each."""
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+
+
+@pytest.fixture
+def witness(tmp_path):
+    """The file that an exploit makes."""
+    return tmp_path / "executed"
+
+
+@pytest.fixture
+def evil(tmp_path, witness, monkeypatch):
+    """The class path of a module that is seen to be imported."""
+    (tmp_path / "made_to_run.py").write_text(f"import pathlib\npathlib.Path({str(witness)!r}).touch()\nclass Evil: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "made_to_run.Evil"
+    sys.modules.pop("made_to_run", None)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 import pickle
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,6 @@ from asft_lightning import AsFT, ConfigurationError, GuardJudge, LoRAFineTuner, 
 from asft_lightning.cli import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seed_stays")]
-
-
-@pytest.fixture
-def witness(tmp_path):
-    return tmp_path / "executed"
 
 
 def make_pickle(folder, stem, witness):
@@ -145,15 +139,6 @@ def test_code_that_comes_with_a_judge(tmp_path, witness, part):
     with pytest.raises(ConfigurationError, match=r"code of its own, which is not run\..*of judges no code is ever run"):
         GuardJudge(str(folder), device="cpu")(["a"], ["b"])
     assert not witness.exists()
-
-
-@pytest.fixture
-def evil(tmp_path, witness, monkeypatch):
-    """The class path of a module that is seen to be imported, and what a config's parser makes of such a path."""
-    (tmp_path / "made_to_run.py").write_text(f"import pathlib\npathlib.Path({str(witness)!r}).touch()\nclass Evil: pass\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield "made_to_run.Evil"
-    sys.modules.pop("made_to_run", None)
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "describe"])

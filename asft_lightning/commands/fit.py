@@ -18,6 +18,7 @@ from asft_lightning.chat.dates import today
 from asft_lightning.chat.template import Template
 from asft_lightning.commands.export import card_of
 from asft_lightning.commands.fit_arguments import as_parsed
+from asft_lightning.commands.run_parser import CHECKPOINTS, RunParser
 from asft_lightning.commands.ways_on import after_training
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import FineTuner, LoRAFineTuner
@@ -32,21 +33,11 @@ from asft_lightning.runtime.files import user_path, write_atomically
 from asft_lightning.runtime.named_configs import with_found_configs
 from asft_lightning.runtime.own_modules import make_named_importable
 from asft_lightning.runtime.plain_data import make_classes_where_they_belong, texts_of
-from asft_lightning.runtime.short_errors import ShortErrors
 from asft_lightning.runtime.shown_progress import progress_of
 from asft_lightning.runtime.terminal import say
 from asft_lightning.runtime.threads import take_threads
 from asft_lightning.runtime.trainer_callbacks import callbacks_of
 from asft_lightning.weights.pretrained import Pretrained
-
-_CHECKPOINTS = ("last", "auto", "best", "hpc")
-"""What stands for a path of ``ckpt_path``: ``auto`` is ours, the last if there is one; the others are Lightning's."""
-
-
-class _Parser(ShortErrors, LightningArgumentParser):
-    """Lightning's, whose errors are short."""
-
-    help_option = "--help all"
 
 
 class AsFTCLI(LightningCLI):
@@ -68,7 +59,7 @@ class AsFTCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"default_root_dir": "runs/asft", "callbacks": [RunCost()]},
             seed_everything_default=0,
-            parser_class=_Parser,
+            parser_class=RunParser,
             args=None if args is None else as_parsed(args),
             **{"parser_kwargs": {"prog": "asft-lightning"}, **kwargs},
         )
@@ -105,10 +96,15 @@ class AsFTCLI(LightningCLI):
                 raise ConfigurationError(f"threads must be 1 or more, got {threads}. Leave it out for PyTorch's own choice.")
             take_threads(threads)
         path = self._get(self.config, "ckpt_path")
-        self._fix_date(is_resumed=bool(path))
-        if path and path not in _CHECKPOINTS and "://" not in path and not Path(path).exists():
+        if self._get(self.config, "weights_only") is False:
             raise ConfigurationError(
-                f"ckpt_path must be a checkpoint file or one of {', '.join(_CHECKPOINTS)}, and {path} does not exist. "
+                "weights_only must be true or null, got false: of a checkpoint plain data is read, and no object. "
+                "Leave it out."
+            )
+        self._fix_date(is_resumed=bool(path))
+        if path and path not in CHECKPOINTS and "://" not in path and not Path(path).exists():
+            raise ConfigurationError(
+                f"ckpt_path must be a checkpoint file or one of {', '.join(CHECKPOINTS)}, and {path} does not exist. "
                 "Leave it out to start anew."
             )
 

@@ -68,6 +68,10 @@ class Example:
         """What is to be learnt, and ``IGNORE_INDEX``; a new list."""
         return [token if token >= 0 else IGNORE_INDEX for token in self._tokens]
 
+    def token_bytes(self) -> bytes:
+        """Its tokens and which of them are learnt, the same bytes on every machine."""
+        return np.asarray(self._tokens).astype("<i4", copy=False).tobytes()
+
     def weighted(self, weight: float) -> "Example":
         """The same row, whose loss is multiplied with this."""
         return Example(self.input_ids, self.labels, self.row, self.kind, self.source, self.truncated, weight)

@@ -47,11 +47,11 @@ class Mixture:
         return [*self.train, *self.apart]
 
     def fingerprint(self) -> str:
-        """sha256 over every training row in order."""
+        """sha256 over every training row in order: its text, its weight, its tokens and which of them are learnt."""
         digest = hashlib.sha256()
-        for example, input_ids, labels in Example.unpacked(self.trained):
-            weight = () if example.weight == 1 else (example.weight,)
-            digest.update(repr((tuple(example.row), input_ids, labels, *weight)).encode())
+        for example in self.trained:
+            digest.update(repr((tuple(example.row), example.weight, len(example))).encode())
+            digest.update(example.token_bytes())
         return digest.hexdigest()
 
     def facts(self) -> dict[str, object]:

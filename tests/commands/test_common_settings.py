@@ -54,6 +54,16 @@ def test_the_second_has_all(capsys, all_of_it):
     page = capsys.readouterr().out
     assert ended.value.code == 0 and len(page.splitlines()) > 300
     assert "--trainer.accumulate_grad_batches" in page and "--template.style" in page
+    assert "\nThe method: " in page and "\nThe rows:\n" in page and "last, auto, best, hpc" in page
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_a_checkpoint_is_never_read_as_objects(monkeypatch, capsys, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--config", "quickstart", "--weights_only", "false"])
+    assert ended.value.code == 2 and "weights_only must be true or null, got false" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_its_defaults_are_those_of_the_run(capsys):

@@ -10,7 +10,8 @@ from asft_lightning import DataError
 from asft_lightning.chat.rows import Row
 from asft_lightning.chat.template import Rendered
 from asft_lightning.data import Pool, harmful_count, mix
-from asft_lightning.data.mixture import shares
+from asft_lightning.data.example import Example
+from asft_lightning.data.mixture import Mixture, shares
 from asft_lightning.functional import IGNORE_INDEX
 
 BENIGN = [Row(f"b{i}", "yes") for i in range(400)]
@@ -70,6 +71,22 @@ def test_fingerprint_sees_order_and_text():
     before = mixture.fingerprint()
     mixture.train.reverse()
     assert mixture.fingerprint() != before
+
+
+def test_fingerprint_sees_each_part_of_a_row():
+    ids, labels, row = [1, 2, 3], [IGNORE_INDEX, 2, 3], Row("a", "b")
+    others = [
+        Example(ids, labels, Row("a", "c")),
+        Example(ids, labels, Row("a", "b", kind="safety")),
+        Example([1, 2, 4], [IGNORE_INDEX, 2, 4], row),
+        Example(ids, [IGNORE_INDEX, IGNORE_INDEX, 3], row),
+        Example(ids[:2], labels[:2], row),
+        Example(ids, labels, row, weight=0.5),
+    ]
+    found = {Mixture([example]).fingerprint() for example in [Example(ids, labels, row), *others]}
+
+    assert len(found) == 1 + len(others)
+    assert Mixture([Example(list(ids), list(labels), row)]).fingerprint() in found
 
 
 @pytest.mark.parametrize("seed", range(5))
