@@ -1,4 +1,4 @@
-"""The parser of ``fit``, ``validate`` and ``test``: Lightning's, with short errors, and help that is true of this package."""
+"""The parser of ``fit``, ``validate`` and ``test``: Lightning's, with short errors and help that is true of this package."""
 
 from typing import Any
 
