@@ -29,7 +29,7 @@ class RunParser(ShortErrors, LightningArgumentParser):
     def add_lightning_class_args(self, lightning_class: Any, nested_key: str, *args: Any, **kwargs: Any) -> list[str]:
         """Lightning's, under a title of ours."""
         added = super().add_lightning_class_args(lightning_class, nested_key, *args, **kwargs)
-        if nested_key in _TITLES:
+        if self.groups and nested_key in _TITLES:
             self.groups[nested_key].title = _TITLES[nested_key]
         return added
 
