@@ -34,7 +34,7 @@ class Progress(Callback):
     A checkpoint between two micro-batches of an accumulated step would lack the gradients of the first ones, and from one in
     the middle of a batch, or where an epoch begins or ends, Lightning goes on with other batches. Ours always say where the
     last whole step was, whose weights and optimizer they hold, as one that is written right after it. They keep each rank's
-    random generators, that dropout draws from. And they count the epoch that has begun.
+    random generators, that dropout draws from. And they count the epoch that has begun, and know where it ends.
     """
 
     def __init__(self) -> None:
@@ -58,6 +58,7 @@ class Progress(Callback):
         if last_step is not None and trainer.global_step == last_step.number:
             checkpoint["loops"]["fit_loop"], generators = deepcopy(last_step.fit_loop), last_step.generators
         _count_begun_epoch(checkpoint["loops"]["fit_loop"])
+        _begin_next_epoch_with_its_first_batch(checkpoint["loops"]["fit_loop"])
         checkpoint["rng"] = of_every_rank(generators)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -89,3 +90,14 @@ def _count_begun_epoch(fit_loop: dict[str, Any]) -> None:
     for counts in (epochs["current"], epochs["total"]):
         if is_after_step and counts["ready"] == counts["completed"]:
             counts["ready"] = counts["started"] = counts["completed"] + 1
+
+
+def _begin_next_epoch_with_its_first_batch(fit_loop: dict[str, Any]) -> None:
+    """Forget how many batches a loader gave, where the epoch ended with the last of them.
+
+    The loader alone does not know that one ends before its own end (``limit_train_batches``, ``overfit_batches``).
+    """
+    if fit_loop["epoch_loop.batch_progress"]["is_last_batch"]:
+        for state in fit_loop["state_dict"].get("combined_loader", []):
+            if state.keys() == {"batches"}:  # one of ours
+                state["batches"] = 0

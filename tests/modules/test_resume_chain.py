@@ -15,18 +15,38 @@ STEPS_AN_EPOCH, EPOCHS = 5, 4
 @pytest.mark.parametrize("second", [7, 9, 10, 13])
 def test_resumed_twice(pretrained, tmp_path, first, second):
     """5 and 10 end an epoch: Lightning then does not count the next as begun, and a later resume would repeat its steps."""
+    whole, steps = run(pretrained, tmp_path / "whole")
+    assert steps == STEPS_AN_EPOCH * EPOCHS
+    run(pretrained, tmp_path / "once", tmp_path / "whole" / f"step={first}.ckpt")
+    require_same(run(pretrained, tmp_path / "twice", tmp_path / "once" / f"step={second}.ckpt"), (whole, steps))
 
-    def run(name, checkpoint=None):
-        torch.manual_seed(0)
-        saver = ModelCheckpoint(tmp_path / name, every_n_train_steps=1, save_top_k=-1, filename="{step}")
-        trainer = tiny_trainer(tmp_path / name, callbacks=[saver], max_epochs=EPOCHS, enable_checkpointing=True)
-        module = fine_tuner(LoRAFineTuner, pretrained, lora=LORA | {"lora_dropout": 0.3})
-        data = tiny_data(pretrained, tmp_path, num_rows=20, batch_size=4)
-        trainer.fit(module, data, ckpt_path=checkpoint)
-        assert trainer.global_step == STEPS_AN_EPOCH * EPOCHS
-        return trained_weights(module)
 
-    whole = run("whole")
-    run("once", tmp_path / "whole" / f"step={first}.ckpt")
-    again = run("twice", tmp_path / "once" / f"step={second}.ckpt")
-    assert all(torch.equal(again[name], weight) for name, weight in whole.items())
+@pytest.mark.parametrize("step", [2, 3, 4, 6])
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [
+        ({"limit_train_batches": 3}, 3 * EPOCHS),
+        ({"overfit_batches": 0.4}, 2 * EPOCHS),
+        ({"limit_train_batches": 3, "accumulate_grad_batches": 2}, 2 * EPOCHS),
+    ],
+)
+def test_resumed_where_an_epoch_is_a_part_of_the_rows(pretrained, tmp_path, step, limits, steps):
+    """The loader has more batches than an epoch: where one ended, the next would have gone on with the others."""
+    whole = run(pretrained, tmp_path / "whole", **limits)
+    assert whole[1] == steps
+    require_same(run(pretrained, tmp_path / "resumed", tmp_path / "whole" / f"step={step}.ckpt", **limits), whole)
+
+
+def run(pair, folder, checkpoint=None, **settings):
+    """The trained weights, and how many steps it took to them."""
+    torch.manual_seed(0)
+    saver = ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    trainer = tiny_trainer(folder, callbacks=[saver], max_epochs=EPOCHS, enable_checkpointing=True, **settings)
+    module = fine_tuner(LoRAFineTuner, pair, lora=LORA | {"lora_dropout": 0.3})
+    trainer.fit(module, tiny_data(pair, folder, num_rows=20, batch_size=4), ckpt_path=checkpoint)
+    return trained_weights(module), trainer.global_step
+
+
+def require_same(found, expected):
+    (weights, steps), (whole, all_steps) = found, expected
+    assert steps == all_steps and all(torch.equal(weights[name], weight) for name, weight in whole.items())
