@@ -86,6 +86,8 @@ def _lines() -> Iterator[str]:
             line = sys.stdin.readline()
         except KeyboardInterrupt:  # the usual way out
             return
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"what is asked must be UTF-8, and a line is not ({error}). Convert it.") from error
         if not line or (is_terminal and not line.strip()):
             return
         if line.strip():

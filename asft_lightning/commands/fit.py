@@ -22,6 +22,7 @@ from asft_lightning.commands.run_parser import CHECKPOINTS, RunParser
 from asft_lightning.commands.ways_on import after_training
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import FineTuner, LoRAFineTuner
+from asft_lightning.modules.unfit_callbacks import require_fit_callbacks
 from asft_lightning.runs.folder import RunFolder, is_rehearsal
 from asft_lightning.runs.logger import RunLogger
 from asft_lightning.runs.owning import owned, set_aside
@@ -210,6 +211,8 @@ class AsFTCLI(LightningCLI):
             if isinstance(saver, ModelCheckpoint) and saver.dirpath is None:  # else where the first logger writes
                 saver.dirpath = str(RunFolder.of(trainer).checkpoints)
         _require_rate_to_find(trainer, self.model)
+        if command == "fit":
+            require_fit_callbacks(trainer)  # before an earlier run is set aside
         return trainer
 
 

@@ -165,7 +165,7 @@ def _write(file: Path, text: str) -> None:
         ConfigurationError: If the user has changed what is there.
     """
     if file.is_file():
-        first, _, rest = file.read_text(encoding="utf-8").partition("\n")
+        first, _, rest = file.read_text(encoding="utf-8", errors="replace").partition("\n")
         if first != _first_line(rest):
             raise ConfigurationError(
                 f"{file} must be as protect wrote it to be written anew, and it was changed since. Run it by asft-lightning "

@@ -88,7 +88,7 @@ class Columns:
             return ""
         remedy = "Write prompt and answer with those, e.g. prompt: '{COLUMN}', and {{ }} for braces that are text"
         value = record_value(record, column, remedy)
-        if isinstance(value, list | dict):
+        if isinstance(value, list | dict | bytes | bytearray):
             raise DataError(
                 f"column {column!r} must hold text or a number, got {value!r:.60}. Give a conversation as `messages`"
             )
@@ -99,9 +99,10 @@ class Columns:
         index = {"true": "1", "false": "0"}.get(text.lower(), text)
         if not self.labels or not re.fullmatch(r"-?\d+(\.0)?", index):
             return text
-        if not 0 <= (number := int(float(index))) < len(self.labels):
-            raise DataError(f"a label must be 0 to {len(self.labels) - 1}, got {number}. Complete `labels`")
-        return self.labels[number]
+        number = index.removesuffix(".0").lstrip("0") or "0"
+        if not number.isdecimal() or len(number) > len(str(len(self.labels))) or int(number) >= len(self.labels):
+            raise DataError(f"a label must be 0 to {len(self.labels) - 1}, got {index:.20}. Complete `labels`")
+        return self.labels[int(number)]
 
 
 INSTRUCTIONS = Columns("{instruction}\n\n{input}", "{output}", optional=("input",), with_history=True)

@@ -1,15 +1,18 @@
 """LabelledDataModule: answers whose kinds of harm are known, for a judge to learn from."""
 
+import hashlib
 import os
 import random
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset
 
 from asft_lightning.data.by_turns import listed
 from asft_lightning.data.resumable_loader import ResumableLoader, epoch_sampler
+from asft_lightning.data.same_rows import batches, require_same
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
 
@@ -112,6 +115,23 @@ class LabelledDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[LabelledRow] | list[object]:
         """What the judge is tested on, if anything."""
         return self._loader("test", shuffle=False) if self.rows["test"] else []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What tells these rows from others, for a run that is resumed."""
+        train = self.rows["train"]
+        digest = hashlib.sha256(repr([tuple(row) for row in train]).encode()).hexdigest()
+        world = self.trainer.world_size if self.trainer else 1
+        rows = {"data_sha256": digest, "rows": str(len(train)), "texts_sha256": digest}
+        return rows | batches(self.batch_size * world, self.group_by_length)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare the rows with those that the run began with.
+
+        Raises:
+            DataError: If they are others, and are to be trained on.
+        """
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            require_same(state_dict, self.state_dict())
 
     def _read(self, source: Source) -> list[LabelledRow]:
         rows = source.load()

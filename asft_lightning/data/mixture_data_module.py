@@ -17,7 +17,7 @@ from asft_lightning.data.example_batches import ExampleBatches
 from asft_lightning.data.mixture import Mixture, Poison, mix
 from asft_lightning.data.mixture_sources import named, pools, require_sources
 from asft_lightning.data.rulings import faulted, read_audit, request_of, ruled
-from asft_lightning.data.same_rows import identity, require_same
+from asft_lightning.data.same_rows import batches, identity, require_same
 from asft_lightning.data.source import Source
 from asft_lightning.errors import DataError
 from asft_lightning.runs.folder import RunFolder
@@ -220,7 +220,7 @@ class MixtureDataModule(ExampleBatches):
 
     def state_dict(self) -> dict[str, Any]:
         """What tells these rows from others, for a run that is resumed."""
-        return dict(self._identity)
+        return self._identity | batches(self.batch_size * self._ranks()[0], self.group_by_length)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare the rows with those that the run began with.
@@ -229,4 +229,4 @@ class MixtureDataModule(ExampleBatches):
             DataError: If they are others, and are to be trained on.
         """
         if self._is_fitting:
-            require_same(state_dict, self._identity)
+            require_same(state_dict, self.state_dict())

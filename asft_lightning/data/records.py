@@ -47,7 +47,7 @@ def reading(path: str, read: Callable[[], Iterable[Record]]) -> Iterator[Record]
     """
     try:
         yield from read()
-    except (ValueError, OSError, RecursionError, csv.Error) as error:
+    except (ValueError, OSError, RuntimeError, LookupError, TypeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}). Check that it is what its name says.") from error
 
 

@@ -17,6 +17,11 @@ _PARTS = {
     _DATE: "the date in them ({} before, {} now)",
 }
 """{part: how a difference in it reads}; what is known before that of those that follow from it."""
+_BATCHES = {
+    "rows_a_batch": ("rows a batch, of all devices together, must stay {}, got {}", "Set batch_size × devices back"),
+    "group_by_length": ("group_by_length must stay {}, got {}", "Set it back"),
+}
+"""{part: how a difference in it reads, and what to do}: what decides which rows come when."""
 
 
 def identity(mixture: Mixture, template: Template) -> dict[str, str]:
@@ -36,19 +41,35 @@ def identity(mixture: Mixture, template: Template) -> dict[str, str]:
     }
 
 
+def batches(rows_a_batch: int, group_by_length: bool) -> dict[str, str]:
+    """What decides which rows come when, to be kept beside the :func:`identity`.
+
+    Args:
+        rows_a_batch: Of all devices together.
+        group_by_length: Whether those of a batch are of similar length.
+    """
+    return {"rows_a_batch": str(rows_a_batch), "group_by_length": str(group_by_length).lower()}
+
+
 def require_same(before: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Refuse to go on with other rows than the run began with.
 
     Args:
-        before: The :func:`identity` that was kept.
+        before: The :func:`identity` and :func:`batches` that were kept.
         now: That of the rows at hand.
 
     Raises:
         DataError: If they differ; says in what.
     """
+    for part, (rule, remedy) in _BATCHES.items():
+        if part in before and before[part] != now[part]:
+            raise DataError(
+                f"{rule.format(before[part], now[part])}: a resumed run goes on with the batch that it had come to. "
+                f"{remedy}, or begin anew without ckpt_path."
+            )
     if before[_ALL] == now[_ALL]:
         return
-    changed = next((part for part in _PARTS if before[part] != now[part]), None)
+    changed = next((part for part in _PARTS if before.get(part) != now.get(part)), None)
     difference = _PARTS[changed].format(before[changed], now[changed]) if changed else "their token ids (the tokenizer)"
     remedy = f"Set template.date to {before[_DATE]}" if changed == _DATE else "Give it the files and settings it began with"
     raise DataError(

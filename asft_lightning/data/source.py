@@ -19,6 +19,8 @@ from asft_lightning.errors import DataError
 from asft_lightning.runtime.plain_data import PlainData
 
 _PLAIN_FILE = Entry("", (INSTRUCTIONS, COMPLETIONS, PROMPTS), "not stated", "rows of your own")
+_DIGITS = 18
+"""Of a row's number: no file has more rows."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Source:
             raise DataError(f"{self.path}: weight must be a positive number, got {self.weight}. 1 is usual.")
         if self.rows is not None and not re.fullmatch(r"\d*:\d*", self.rows.strip()):
             raise DataError(f"{self.path}: rows must read start:stop, got {self.rows!r}. '0:400' is the first 400.")
+        if self.rows is not None and any(len(end) > _DIGITS for end in self.rows.strip().split(":")):
+            raise DataError(f"{self.path}: rows must name rows of a file, got {self.rows!r:.60}. '0:400' is the first 400.")
         try:
             Columns(self.prompt or "", self.answer or "", system=self.system or "")
         except DataError as error:

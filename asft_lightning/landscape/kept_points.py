@@ -49,7 +49,8 @@ class KeptPoints:
         Raises:
             ConfigurationError: If a line is no point.
         """
-        for file in sorted(self._folder.rglob("points.jsonl")):
+        own = [self._folder / "points.jsonl", *sorted(self._folder.glob("share-*-of-*/points.jsonl"))]
+        for file in (file for file in own if file.is_file()):  # not those of another map that lies within
             whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")  # another process may be writing the last one
             for number, text in enumerate(whole.splitlines(), start=1):
                 self._take(text, f"line {number} of {file}")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from peft import PeftModel
 from torch import Tensor
@@ -23,6 +24,7 @@ from asft_lightning.modules.spoilt_batch import spoilt_batch
 from asft_lightning.modules.step_figures import StepFigures
 from asft_lightning.modules.steps import require_steps
 from asft_lightning.modules.task_loss import LossReduction, TaskLoss
+from asft_lightning.modules.unfit_callbacks import require_fit_callbacks
 from asft_lightning.runs.tracking import Tracking
 from asft_lightning.runtime.checkpoint_io import keep_checkpoints_whole
 from asft_lightning.runtime.ending import Ending, end_where_told, requeue_where_told
@@ -97,6 +99,8 @@ class FineTuner(LoggedSteps):
         self.template = self.template.on(of_every_rank(self.template.day)[0])  # ranks may begin on both sides of midnight
         require_known_strategy(self.trainer.strategy, self.pretrained.load_in_4bit)
         require_steps(self.trainer)
+        if stage == TrainerFn.FITTING:
+            require_fit_callbacks(self.trainer)
         keep_checkpoints_whole(self.trainer.strategy)
         finish_what_is_left(self.trainer)
         refuse_malformed(self.trainer)

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.strategies import Strategy
 
 from asft_lightning.errors import ConfigurationError
@@ -63,9 +65,21 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 def keep_checkpoints_whole(strategy: Strategy) -> None:
-    """Have a strategy's checkpoints written so, unless the user chose a plugin for them."""
-    if type(strategy.checkpoint_io) is TorchCheckpointIO:
+    """Have a strategy's checkpoints written and read so, unless the user chose a plugin for them.
+
+    One that wraps another (``AsyncCheckpointIO``) says when they are written, not what is trusted.
+    So the innermost is looked at.
+    """
+    plugin: CheckpointIO | None = strategy.checkpoint_io
+    wrapper: _WrappingCheckpointIO | None = None
+    while isinstance(plugin, _WrappingCheckpointIO):
+        wrapper, plugin = plugin, plugin.checkpoint_io
+    if type(plugin) is not TorchCheckpointIO:
+        return
+    if wrapper is None:
         strategy.checkpoint_io = WholeCheckpointIO()
+    else:
+        wrapper._checkpoint_io = WholeCheckpointIO()
 
 
 def require_same_weights(trained: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 import errno
 import logging
+import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,14 +99,43 @@ def explain(error: BaseException, go_on: str = GO_ON) -> Exit | None:
         if isinstance(cause, _loaded("lightning.fabric.utilities.exceptions", "MisconfigurationException")):
             return Exit(str(cause), 2)  # Lightning's word for a user's mistake
         cause = cause.__cause__
+    return _of_the_machine(error, go_on) or _of_the_user(error)
+
+
+def _of_the_machine(error: BaseException, go_on: str) -> Exit | None:
     if isinstance(error, _loaded("torch.distributed", "DistError")) or (
         isinstance(error, RuntimeError) and "gloo/transport" in str(error)
     ):
         return Exit(f"another rank of this run is gone: what it said last stands above, or it was killed{go_on}", 1)
+    if _is_lack_of_memory(error):
+        reason = " ".join(str(error).split())[:120]
+        return Exit(
+            f"memory must hold the model and a batch, and is full ({reason}). Lower the batch size or template.max_length, "
+            f"or set model.gradient_checkpointing true{go_on}",
+            1,
+        )
+    return None
+
+
+def _of_the_user(error: BaseException) -> Exit | None:
     mistake = error_of_ours(error) if isinstance(error, ValueError) else None
+    if mistake is None and isinstance(error, ValueError | RuntimeError) and _is_raised_by_lightning(error):
+        return Exit(f"Lightning says: {' '.join(str(error).split())}", 2)
     if isinstance(error, OSError) and error.errno in _STORAGE:
         mistake = unwritable(error.filename or "the run's folder", error)
     return None if mistake is None else Exit(str(mistake), 2)
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, _loaded("torch", "OutOfMemoryError"))):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's word on a CPU
+
+
+def _is_raised_by_lightning(error: BaseException) -> bool:
+    """Whether a line of Lightning's own raised it: it speaks of settings there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and f"{os.sep}lightning{os.sep}" in frames[-1].filename
 
 
 def _loaded(module: str, name: str) -> type | tuple[()]:

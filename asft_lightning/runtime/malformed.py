@@ -12,6 +12,11 @@ from torch.optim import Optimizer
 
 from asft_lightning.runtime.reading import is_finite, readable
 
+_AS_A_WEIGHT = frozenset(
+    {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "acc_delta", "sum", "prev"}
+)
+"""What torch's optimizers keep in the shape of a weight; others keep factors or codes of it."""
+
 
 def refuse_malformed(trainer: Trainer) -> None:
     """Have a trainer end in a ``ConfigurationError`` that names the checkpoint where it cannot go on from it."""
@@ -21,9 +26,10 @@ def refuse_malformed(trainer: Trainer) -> None:
         @wraps(restore)
         def restore_or_refuse(*args: Any, **kwargs: Any) -> None:
             def restored() -> None:
+                made_with = [dict(optimizer.defaults) for optimizer in trainer.optimizers]  # torch adds to them
                 restore(*args, **kwargs)
-                for optimizer in trainer.optimizers:
-                    _require_sound_optimizer(optimizer)
+                for optimizer, defaults in zip(trainer.optimizers, made_with, strict=True):
+                    _require_sound_optimizer(optimizer, defaults)
 
             path = Path(str(args[0] if args and args[0] is not None else trainer.ckpt_path))
             readable(path, restored, "a checkpoint of this run")
@@ -52,19 +58,20 @@ def require_sound_progress(checkpoint: Mapping[str, Any], trainer: Trainer) -> N
         _require(isinstance(state, Tensor) and state.shape == torch.get_rng_state().shape, "rng", state)
 
 
-def _require_sound_optimizer(optimizer: Optimizer) -> None:
+def _require_sound_optimizer(optimizer: Optimizer, defaults: Mapping[str, Any]) -> None:
     """Of the kinds that its own settings have, and as wide as the weights."""
     for group in optimizer.param_groups:
-        _require_like(optimizer.defaults, group, "optimizer_states.param_groups")
+        _require_like(defaults, group, "optimizer_states.param_groups")
     for parameter, state in optimizer.state.items():
         _require(isinstance(state, Mapping), "optimizer_states.state", state)
         for name, value in state.items():
-            fits = not isinstance(value, Tensor) or (value.shape in ((), parameter.shape) and is_finite(value))
-            _require(fits, f"optimizer_states.state.{name}", value)
+            if isinstance(value, Tensor):
+                fits = is_finite(value) and (name not in _AS_A_WEIGHT or value.shape in ((), parameter.shape))
+                _require(fits, f"optimizer_states.state.{name}", value)
 
 
 def _require_like(expected: Any, found: Any, place: str) -> None:
-    """Of the same keys and kinds, and numbers of at least 0."""
+    """Of the same keys and kinds, and numbers of at least 0 where what is expected is no less."""
     if isinstance(expected, Mapping):
         _require(isinstance(found, Mapping) and expected.keys() <= found.keys(), place, found)
         for key, value in expected.items():
@@ -74,7 +81,7 @@ def _require_like(expected: Any, found: Any, place: str) -> None:
         for value, other in zip(expected, found, strict=True):
             _require_like(value, other, place)
     elif isinstance(expected, int | float):
-        _require(isinstance(found, int | float | Tensor) and bool(found >= 0), place, found)
+        _require(isinstance(found, int | float | Tensor) and bool(found >= 0 or expected < 0), place, found)
 
 
 def _require(holds: bool, place: str, found: Any) -> None:

@@ -6,11 +6,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from asft_lightning.runtime.changed_settings import Defaults, optimizer_defaults, take_changed_settings
 from asft_lightning.runtime.malformed import require_sound_progress
 from asft_lightning.runtime.ranks import of_every_rank
+from asft_lightning.runtime.trainer_callbacks import callbacks_of
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,14 @@ class Progress(Callback):
 
     def __init__(self) -> None:
         self._whole: _WholeStep | None = None
+        self._optimizers_before: list[Defaults] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the loader begin where the checkpoint says, also where it was asked for before that was read."""
-        trainer.fit_loop._load_combined_loader_states()
+        """Begin where the checkpoint says, with what the run now asks for."""
+        trainer.fit_loop._load_combined_loader_states()  # also where a loader was asked for before the checkpoint was read
+        take_changed_settings(trainer, self._optimizers_before)
+        for scheduler in callbacks_of(trainer, GradientAccumulationScheduler):  # not told of an epoch that has begun
+            scheduler.on_train_epoch_start(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -60,12 +67,14 @@ class Progress(Callback):
         _count_begun_epoch(checkpoint["loops"]["fit_loop"])
         _begin_next_epoch_with_its_first_batch(checkpoint["loops"]["fit_loop"])
         checkpoint["rng"] = of_every_rank(generators)
+        checkpoint["optimizer_defaults"] = optimizer_defaults(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with the generators of the run that is resumed; on more ranks than it had, with those of another rank."""
         if trainer.state.fn != TrainerFn.FITTING or "rng" not in checkpoint:
             return
         require_sound_progress(checkpoint, trainer)
+        self._optimizers_before = checkpoint.get("optimizer_defaults", [])
         generators, device = checkpoint["rng"][trainer.global_rank % len(checkpoint["rng"])], pl_module.device
         self._whole = _WholeStep(checkpoint["global_step"], deepcopy(checkpoint["loops"]["fit_loop"]), generators)
         torch.set_rng_state(generators["cpu"])

@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, Trainer
 C = TypeVar("C", bound=Callback)
 
 
-def callbacks_of(trainer: Trainer, kind: type[C]) -> list[C]:
-    """Those of a kind, in their order."""
+def callbacks_of(trainer: Trainer, kind: type[C] | tuple[type[C], ...]) -> list[C]:
+    """Those of a kind, or of several, in their order."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, kind)]

@@ -239,6 +239,12 @@ def test_answer_that_is_none_of_the_labels(source, value):
         source({"instruction": "a", "label": value}, answer="{label}", labels=["no", "yes"]).load()
 
 
+@pytest.mark.parametrize("value", ["7", 2, "-1", "9" * 400, "9" * 5000, "0" * 300 + "2"])
+def test_label_that_there_is_not(source, value):
+    with pytest.raises(DataError, match=r"a label must be 0 to 1, got .{1,20}\. Complete `labels`"):
+        source({"instruction": "a", "label": value}, answer="{label}", labels=["no", "yes"]).load()
+
+
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, [{"role": "user", "content": "hi"}]])
 def test_column_that_holds_no_text(source, value):
     with pytest.raises(

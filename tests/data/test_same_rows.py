@@ -75,9 +75,25 @@ def test_another_tokenizer_is_refused(pretrained, checkpoint, tmp_path):
         fit(pretrained, tmp_path, 2, checkpoint)
 
 
-@pytest.mark.parametrize("settings", [{}, {"batch_size": 8}])
-def test_same_rows_go_on(pair, checkpoint, tmp_path, settings):
-    assert fit(pair, tmp_path, 2, checkpoint, **settings) == 2
+def test_same_rows_go_on(pair, checkpoint, tmp_path):
+    assert fit(pair, tmp_path, 2, checkpoint) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"batch_size": 8},
+            r"rows a batch, of all devices together, must stay 4, got 8: a resumed run goes on with the",
+        ),
+        ({"batch_size": 2}, r"must stay 4, got 2: .* Set batch_size × devices back, or begin anew without ckpt_path"),
+        ({"group_by_length": True}, r"group_by_length must stay false, got true: .* Set it back, or begin anew"),
+    ],
+)
+def test_other_batches_are_refused(pair, checkpoint, tmp_path, settings, message):
+    """They would skip rows, or train on some twice."""
+    with pytest.raises(DataError, match=message):
+        fit(pair, tmp_path, 2, checkpoint, **settings)
 
 
 def test_date_that_no_row_has_is_no_difference(pretrained, tmp_path):

@@ -130,6 +130,8 @@ def test_files_that_cannot_be_used(tmp_path, name, content, message):
         ({"rows": "5:"}, r"must hold rows, and has none in rows=5:"),
         ({"rows": "first"}, r"rows must read start:stop, got 'first'. '0:400' is the first 400"),
         ({"rows": "-3:"}, r"rows must read start:stop, got '-3:'"),
+        ({"rows": "0:99999999999999999999"}, r"rows must name rows of a file, got '0:99999999999999999999'"),
+        ({"rows": "9" * 5000 + ":"}, r"rows must name rows of a file, got '9{59}\."),
         ({"answer": "{label}", "labels": ["only"]}, r"a label must be 0 to 0, got 1. Complete `labels`"),
     ],
 )

@@ -105,6 +105,16 @@ def test_a_score_that_is_known_gives_its_figures_exactly(known):
     assert visage(scores) == pytest.approx(sum(100 - 40 * abs(alpha) for alpha in alphas[1:-1]) / 9)
 
 
+def test_points_of_another_map_within_are_not_taken(known):
+    run, _, folder = known
+    other = KeptPoints(folder / "another", SETTINGS | {"norm": "other"})
+    other.add(point({"across": 1.0}), {"harmful_score": 99.0}, 1.0)
+    assert run([]).scores == {}
+    shared = KeptPoints(folder, SETTINGS, "share-1-of-2")
+    shared.add(point({"across": 0.5}), {"harmful_score": 20.0}, 1.0)
+    assert list(run([]).scores.values()) == [{"harmful_score": 20.0}]
+
+
 def test_a_map_goes_on_and_never_scores_a_point_twice(known):
     run, asked, folder = known
     run(line("across", positions(1, 3)))

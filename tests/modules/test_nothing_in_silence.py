@@ -7,6 +7,7 @@ import pytest
 import torch
 from kit import tiny
 from kit.tiny import fine_tuner, tiny_data, tiny_trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, OnExceptionCheckpoint, StochasticWeightAveraging
 
 from asft_lightning import AsFT, ConfigurationError, LoRAFineTuner, Shrinkage
 from asft_lightning.anchors import Answers, KeptAnswers
@@ -24,6 +25,26 @@ def test_fit_without_a_step(pretrained, tmp_path, limit):
     trainer.test(
         fine_tuner(LoRAFineTuner, pretrained), tiny_data(pretrained, tmp_path, batch_size=4)
     )  # trains nothing anyway
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (
+            StochasticWeightAveraging(0.1),
+            "must write the weights that it trains, and StochasticWeightAveraging would",
+        ),
+        (EMAWeightAveraging(), "must write the weights that it trains, and EMAWeightAveraging would average others"),
+        (
+            OnExceptionCheckpoint("there"),
+            "must begin anew unless ckpt_path is given, and with OnExceptionCheckpoint it",
+        ),
+    ],
+)
+def test_callbacks_that_would_do_something_else(pretrained, tmp_path, callback, message):
+    trainer = tiny_trainer(tmp_path, callbacks=[callback])
+    with pytest.raises(ConfigurationError, match=message):
+        trainer.fit(fine_tuner(LoRAFineTuner, pretrained), tiny_data(pretrained, tmp_path, batch_size=4))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from kit.tiny import LORA, fine_tuner, tiny_data, tiny_trainer, trained_weights
-from lightning.pytorch.callbacks import ModelCheckpoint
+from kit.tiny import LORA, fast_adamw, fine_tuner, tiny_data, tiny_trainer, trained_weights
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 
 from asft_lightning import LoRAFineTuner
 
@@ -37,12 +37,29 @@ def test_resumed_where_an_epoch_is_a_part_of_the_rows(pretrained, tmp_path, step
     require_same(run(pretrained, tmp_path / "resumed", tmp_path / "whole" / f"step={step}.ckpt", **limits), whole)
 
 
-def run(pair, folder, checkpoint=None, **settings):
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 6, 7])
+def test_resumed_with_a_schedule_of_accumulation(pretrained, tmp_path, step):
+    """Lightning does not tell the callback of an epoch that had begun: it would step on every micro-batch."""
+    made = lambda: [GradientAccumulationScheduler({0: 2, 2: 3})]  # noqa: E731
+    whole = run(pretrained, tmp_path / "whole", callbacks=made())
+    assert whole[1] == 3 + 3 + 2 + 2
+    require_same(run(pretrained, tmp_path / "resumed", tmp_path / "whole" / f"step={step}.ckpt", callbacks=made()), whole)
+
+
+@pytest.mark.parametrize("optimizer", ["Adafactor", "Adagrad", "Adadelta", "NAdam", "RMSprop", "SGD", "Adamax", "RAdam"])
+def test_resumed_with_other_optimizers(pretrained, tmp_path, optimizer):
+    """Each keeps something else of each weight, and settings below 0."""
+    made = lambda trained: getattr(torch.optim, optimizer)(trained, lr=0.01)  # noqa: E731
+    whole = run(pretrained, tmp_path / "whole", optimizer=made)
+    require_same(run(pretrained, tmp_path / "resumed", tmp_path / "whole" / "step=7.ckpt", optimizer=made), whole)
+
+
+def run(pair, folder, checkpoint=None, callbacks=(), optimizer=fast_adamw, **settings):
     """The trained weights, and how many steps it took to them."""
     torch.manual_seed(0)
-    saver = ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, filename="{step}")
-    trainer = tiny_trainer(folder, callbacks=[saver], max_epochs=EPOCHS, enable_checkpointing=True, **settings)
-    module = fine_tuner(LoRAFineTuner, pair, lora=LORA | {"lora_dropout": 0.3})
+    own = [*callbacks, ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, filename="{step}")]
+    trainer = tiny_trainer(folder, callbacks=own, max_epochs=EPOCHS, enable_checkpointing=True, **settings)
+    module = fine_tuner(LoRAFineTuner, pair, lora=LORA | {"lora_dropout": 0.3}, optimizer=optimizer)
     trainer.fit(module, tiny_data(pair, folder, num_rows=20, batch_size=4), ckpt_path=checkpoint)
     return trained_weights(module), trainer.global_step
 
