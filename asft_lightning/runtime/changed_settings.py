@@ -11,10 +11,13 @@ from asft_lightning.runtime.terminal import say
 
 Defaults = dict[str, Any]
 
+PLAIN = (int, float, str, tuple, list, type(None))
+"""What a setting may be to be kept in a checkpoint."""
+
 
 def optimizer_defaults(trainer: Trainer) -> list[Defaults]:
-    """What each optimizer was made with, plain data for a checkpoint."""
-    return [{name: _plain(value) for name, value in made.defaults.items()} for made in trainer.optimizers]
+    """What each optimizer was made with, of that the plain data."""
+    return [_defaults(made) for made in trainer.optimizers]
 
 
 def take_changed_settings(trainer: Trainer, before: list[Defaults]) -> None:
@@ -27,7 +30,7 @@ def take_changed_settings(trainer: Trainer, before: list[Defaults]) -> None:
         before: :func:`optimizer_defaults` of the run that is gone on with.
     """
     for optimizer, made_with in zip(trainer.optimizers, before, strict=False):
-        now = {name: _plain(value) for name, value in optimizer.defaults.items()}
+        now = _defaults(optimizer)
         changed = {name: value for name, value in now.items() if name in made_with and made_with[name] != value}
         if not changed:
             continue
@@ -53,6 +56,11 @@ def _tell_schedulers(trainer: Trainer, optimizer: Optimizer) -> None:
     for scheduler in (config.scheduler for config in trainer.lr_scheduler_configs):
         if getattr(scheduler, "optimizer", None) is optimizer and hasattr(scheduler, "base_lrs"):
             scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+
+
+def _defaults(optimizer: Optimizer) -> Defaults:
+    found = {name: _plain(value) for name, value in optimizer.defaults.items()}
+    return {name: value for name, value in found.items() if isinstance(value, PLAIN)}
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from asft_lightning.runtime.changed_settings import PLAIN
 from asft_lightning.runtime.reading import is_finite, readable
 
 _AS_A_WEIGHT = frozenset(
@@ -53,6 +54,10 @@ def require_sound_progress(checkpoint: Mapping[str, Any], trainer: Trainer) -> N
     loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
     is_list = isinstance(loaders, list) and all(isinstance(loader, Mapping) for loader in loaders)
     _require(is_list, "loops.fit_loop.state_dict.combined_loader", loaders)
+    for made_with in checkpoint.get("optimizer_defaults", []):
+        is_plain = isinstance(made_with, Mapping) and all(isinstance(value, PLAIN) for value in made_with.values())
+        rate = made_with.get("lr", 1.0) if is_plain else None
+        _require(isinstance(rate, int | float) and 0 < rate < float("inf"), "optimizer_defaults", made_with)
     for generators in checkpoint["rng"]:
         state = generators["cpu"]
         _require(isinstance(state, Tensor) and state.shape == torch.get_rng_state().shape, "rng", state)
