@@ -110,6 +110,7 @@ def test_points_of_another_map_within_are_not_taken(known):
     other = KeptPoints(folder / "another", SETTINGS | {"norm": "other"})
     other.add(point({"across": 1.0}), {"harmful_score": 99.0}, 1.0)
     assert run([]).scores == {}
+    (folder / "share-1-of-2").mkdir()
     shared = KeptPoints(folder, SETTINGS, "share-1-of-2")
     shared.add(point({"across": 0.5}), {"harmful_score": 20.0}, 1.0)
     assert list(run([]).scores.values()) == [{"harmful_score": 20.0}]

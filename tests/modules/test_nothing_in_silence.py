@@ -42,7 +42,7 @@ def test_fit_without_a_step(pretrained, tmp_path, limit):
     ],
 )
 def test_callbacks_that_would_do_something_else(pretrained, tmp_path, callback, message):
-    trainer = tiny_trainer(tmp_path, callbacks=[callback])
+    trainer = tiny_trainer(tmp_path, callbacks=[callback], enable_checkpointing=True)
     with pytest.raises(ConfigurationError, match=message):
         trainer.fit(fine_tuner(LoRAFineTuner, pretrained), tiny_data(pretrained, tmp_path, batch_size=4))
 
