@@ -31,18 +31,21 @@ def test_fit_without_a_step(pretrained, tmp_path, limit):
     ("callback", "message"),
     [
         (
-            StochasticWeightAveraging(0.1),
+            lambda _: StochasticWeightAveraging(0.1),
             "must write the weights that it trains, and StochasticWeightAveraging would",
         ),
-        (EMAWeightAveraging(), "must write the weights that it trains, and EMAWeightAveraging would average others"),
         (
-            OnExceptionCheckpoint("there"),
+            lambda _: EMAWeightAveraging(),
+            "must write the weights that it trains, and EMAWeightAveraging would average others",
+        ),
+        (
+            OnExceptionCheckpoint,
             "must begin anew unless ckpt_path is given, and with OnExceptionCheckpoint it",
         ),
     ],
 )
 def test_callbacks_that_would_do_something_else(pretrained, tmp_path, callback, message):
-    trainer = tiny_trainer(tmp_path, callbacks=[callback], enable_checkpointing=True)
+    trainer = tiny_trainer(tmp_path, callbacks=[callback(tmp_path)], enable_checkpointing=True)
     with pytest.raises(ConfigurationError, match=message):
         trainer.fit(fine_tuner(LoRAFineTuner, pretrained), tiny_data(pretrained, tmp_path, batch_size=4))
 
