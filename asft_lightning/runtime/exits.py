@@ -110,8 +110,8 @@ def _of_the_machine(error: BaseException, go_on: str) -> Exit | None:
     if _is_lack_of_memory(error):
         reason = " ".join(str(error).split())[:120]
         return Exit(
-            f"memory must hold the model and a batch, and is full ({reason}). Lower the batch size or template.max_length, "
-            f"or set model.gradient_checkpointing true{go_on}",
+            f"memory must hold the model and a batch, and is full ({reason}). Begin anew with a lower batch size or "
+            f"template.max_length, or set model.gradient_checkpointing true{go_on}",
             1,
         )
     return None

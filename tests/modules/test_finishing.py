@@ -63,25 +63,24 @@ def test_end_is_done_when_the_run_goes_on(pretrained, tmp_path, limit, saving):
     assert told["safety/harmful_score"] == whole["safety/harmful_score"]
 
 
-class Noted(EarlyStopping):
+class StoppedSoon(EarlyStopping):
     """Stops after the second epoch, whatever was learnt."""
 
     def __init__(self):
         super().__init__("train/task_loss", patience=1, min_delta=1e9, check_on_train_epoch_end=True)
 
 
-@pytest.mark.parametrize("saving", [2, 1000], ids=["regular checkpoint", "checkpoint of the end"])
-def test_run_that_was_stopped_early_is_not_gone_on_with(pretrained, tmp_path, saving):
-    limit = {"max_epochs": 5}
-    assert run(pretrained, tmp_path / "whole", limit, Noted()) == 4
+def test_run_that_was_stopped_early_is_not_gone_on_with(pretrained, tmp_path):
+    """From the checkpoint of its end: one from before the check that stopped it has not been told."""
+    limit, saving = {"max_epochs": 5}, 1000
+    assert run(pretrained, tmp_path / "whole", limit, StoppedSoon()) == 4
     with pytest.raises(RuntimeError, match="ended"):
-        run(pretrained, tmp_path, limit, Noted(), EndedAtEnd(), saving=saving)
+        run(pretrained, tmp_path, limit, StoppedSoon(), EndedAtEnd(), saving=saving)
     last = tmp_path / "kept" / "last.ckpt"
-    if saving == 1000:  # of the epoch's end, where it was stopped
-        assert run(pretrained, tmp_path, limit, Noted(), saving=saving, checkpoint=last) == 4
-        found, expected = adapter(tmp_path), adapter(tmp_path / "whole")
-        assert all(torch.equal(found[name], weight) for name, weight in expected.items())
-        assert run(pretrained, tmp_path, limit, Noted(), saving=saving, checkpoint=last) == 4
+    assert run(pretrained, tmp_path, limit, StoppedSoon(), saving=saving, checkpoint=last) == 4
+    found, expected = adapter(tmp_path), adapter(tmp_path / "whole")
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    assert run(pretrained, tmp_path, limit, StoppedSoon(), saving=saving, checkpoint=last) == 4
 
 
 def test_nothing_is_done_twice(pretrained, tmp_path):

@@ -1,5 +1,7 @@
 """A run that is resumed again and again, also from the last step of an epoch, ends as an uninterrupted one."""
 
+from functools import partial
+
 import pytest
 import torch
 from kit.tiny import LORA, fast_adamw, fine_tuner, tiny_data, tiny_trainer, trained_weights
@@ -40,16 +42,17 @@ def test_resumed_where_an_epoch_is_a_part_of_the_rows(pretrained, tmp_path, step
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 6, 7])
 def test_resumed_with_a_schedule_of_accumulation(pretrained, tmp_path, step):
     """Lightning does not tell the callback of an epoch that had begun: it would step on every micro-batch."""
-    made = lambda: [GradientAccumulationScheduler({0: 2, 2: 3})]  # noqa: E731
-    whole = run(pretrained, tmp_path / "whole", callbacks=made())
+    schedule = {0: 2, 2: 3}
+    whole = run(pretrained, tmp_path / "whole", callbacks=[GradientAccumulationScheduler(schedule)])
     assert whole[1] == 3 + 3 + 2 + 2
-    require_same(run(pretrained, tmp_path / "resumed", tmp_path / "whole" / f"step={step}.ckpt", callbacks=made()), whole)
+    checkpoint, again = tmp_path / "whole" / f"step={step}.ckpt", [GradientAccumulationScheduler(schedule)]
+    require_same(run(pretrained, tmp_path / "resumed", checkpoint, callbacks=again), whole)
 
 
 @pytest.mark.parametrize("optimizer", ["Adafactor", "Adagrad", "Adadelta", "NAdam", "RMSprop", "SGD", "Adamax", "RAdam"])
 def test_resumed_with_other_optimizers(pretrained, tmp_path, optimizer):
     """Each keeps something else of each weight, and settings below 0."""
-    made = lambda trained: getattr(torch.optim, optimizer)(trained, lr=0.01)  # noqa: E731
+    made = partial(getattr(torch.optim, optimizer), lr=0.01)
     whole = run(pretrained, tmp_path / "whole", optimizer=made)
     require_same(run(pretrained, tmp_path / "resumed", tmp_path / "whole" / "step=7.ckpt", optimizer=made), whole)
 
