@@ -1,6 +1,7 @@
 """A model pair of two random layers with a byte-level tokenizer, and rows of plain words: what the tests train on."""
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -66,8 +67,11 @@ def unsafe_prompts(folder, count=4, first=0, name="unsafe"):
 
 
 def write_rows(path, rows):
+    """The path of a file of such rows, put there whole: two ranks may write it while the other reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    own = path.with_name(f"{path.name}.{os.getpid()}")
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    own.replace(path)
     return str(path)
 
 
