@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import random
 import signal
 import sys
 import threading
@@ -11,12 +12,27 @@ import warnings
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported: no test may depend on a network
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is: models this small run fastest on one thread
 
+import numpy as np
 import pytest
+import torch
+from hypothesis import settings
 from kit import tiny
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     # Started in the background: what the tests start would ignore Ctrl-C as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine is no fault of the code, and what is drawn is the same in each run.
+settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """What a test draws, and its fixtures, depends on no test before it, nor on the worker that it runs in."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

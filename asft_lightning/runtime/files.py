@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -96,15 +96,29 @@ def whole_folder(path: Path, replace: bool = False) -> Iterator[Path]:
 def _beside(path: Path) -> Iterator[Path]:
     """A folder beside ``path`` for this process, empty; what a killed one had only taken away is ``path`` again."""
     beside = path.with_name(f".{path.name}{_UNFINISHED}")
-    beside.mkdir(parents=True, exist_ok=True)
-    with (beside / LOCK).open("ab") as file:
-        lock(file, path)
+    with _locked_in(beside, path):
         _put_back(path, beside)
         try:
             yield beside
         finally:
             _put_back(path, beside)
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _locked_in(beside: Path, path: Path) -> IO[bytes]:
+    """The lock of a folder, which is made again where another process removed it before it was locked."""
+    while True:
+        beside.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            file = (beside / LOCK).open("ab")
+            try:
+                lock(file, path)
+                if _is_there(file.fileno()):
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()
 
 
 def _put_back(path: Path, beside: Path) -> None:
@@ -132,13 +146,18 @@ def clear_unfinished(*folders: Path) -> None:
     for left in [left for folder in folders for left in folder.glob(f".*{_UNFINISHED}")]:
         is_folder = left.is_dir()
         with suppress(ConfigurationError, OSError), (left / LOCK).open("ab") if is_folder else left.open("r+b") as file:
-            if not lock(file, left):
+            if not lock(file, left, patience=0.0) or not _is_there(file.fileno()):
                 continue
             if is_folder:
                 _put_back(left.with_name(left.name[1:].removesuffix(_UNFINISHED)), left)
                 shutil.rmtree(left)
             else:
                 left.unlink()
+
+
+def _is_there(handle: int) -> bool:
+    """Whether an open file still has a name: before it was locked, another process may have removed it."""
+    return os.fstat(handle).st_nlink > 0
 
 
 def require_absent(output: Path) -> None:
@@ -182,11 +201,16 @@ def _replace(path: Path, data: bytes) -> None:
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # for whom the umask says
     try:
         with os.fdopen(handle, "wb") as file:
-            lock(handle, temporary)
+            has_lock = lock(handle, temporary)
+            if not _is_there(handle):
+                return _replace(path, data)
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+            os.fsync(handle)
+            if has_lock:
+                temporary.replace(path)  # nobody takes it for a killed process's meanwhile
+        if not has_lock:
+            temporary.replace(path)  # closed: Windows renames no other
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import time
 from pathlib import Path
 from typing import IO
 from weakref import WeakSet
@@ -11,21 +12,26 @@ from asft_lightning.errors import ConfigurationError
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """How a file system says that it has none."""
+_GLANCE = 1.0
+"""Seconds that another may have a file who only looks whether a living process has it."""
 _locked: WeakSet[IO[bytes]] = WeakSet()
 
 
-def lock(file: IO[bytes] | int, path: Path) -> bool:
+def lock(file: IO[bytes] | int, path: Path, patience: float = _GLANCE) -> bool:
     """Have a file for this process until it closes it or ends; False where there are no locks.
+
+    Args:
+        file: Open.
+        path: Its name, or that of what it stands for, for the error.
+        patience: Seconds to wait for another process; 0 for one who only looks.
 
     Raises:
         ConfigurationError: If another process has it; names ``path``.
     """
     if sys.platform == "win32":
         return False
-    import fcntl
-
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _wait_for(file, patience)
     except BlockingIOError as error:
         raise ConfigurationError(
             f"{path} is one process's at a time, and another is at work there. Wait for it, or name another folder."
@@ -39,11 +45,25 @@ def lock(file: IO[bytes] | int, path: Path) -> bool:
     return True
 
 
+def _wait_for(file: IO[bytes] | int, patience: float) -> None:
+    import fcntl
+
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
+
+
 def is_locked(path: Path) -> bool:
     """Whether another process has a file, as far as locks can tell."""
     try:
         with path.open("r+b") as file:
-            lock(file, path)
+            lock(file, path, patience=0.0)
     except ConfigurationError:
         return True
     except FileNotFoundError:

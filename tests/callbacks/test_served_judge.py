@@ -57,14 +57,14 @@ def test_server_in_trouble_while_training(fit, tmp_path, trouble, unscored):
         if not 2 * COUNT < len(asked) <= 3 * COUNT:
             return "safe"
         if trouble == "delays one":
-            time.sleep(1.0 if number_of(body) == 3 else 0.0)
+            time.sleep(10.0 if number_of(body) == 3 else 0.0)
             return "safe"
         if trouble == "fails for one":
             return 500 if number_of(body) == 3 else "safe"
         return {"fails": 500, "talks nonsense": "I would rather not say", "drops the line": None}[trouble]
 
     with serving(behave) as server:
-        weights, score = fit(judge_at(server.url, "guard", retries=0, timeout=0.5, concurrency=6))
+        weights, score = fit(judge_at(server.url, "guard", retries=0, timeout=3, concurrency=6))
     lines = [json.loads(line) for line in (tmp_path / "generations" / "safety-4.jsonl").read_text().splitlines()]
     expected, _ = fit(None)
 

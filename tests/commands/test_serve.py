@@ -15,6 +15,7 @@ import pytest
 import yaml
 from kit import tiny
 from kit.commands import said, write_config
+from kit.forks import free_port
 
 from asft_lightning.cli import main
 from asft_lightning.commands.finished_run import FinishedRun
@@ -40,12 +41,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("serve")
     main(["fit", "--config", write_config(folder, "LoRAFineTuner", steps=8), "--model.optimizer.lr=0.1"])
     return folder / "run"
-
-
-def free_port():
-    with socket.socket() as tried:
-        tried.bind(("localhost", 0))
-        return tried.getsockname()[1]
 
 
 def expected(run, text):

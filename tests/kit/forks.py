@@ -6,14 +6,17 @@ statuses. With ``end`` a fork ends itself the n-th time that it comes to a momen
 
 import json
 import os
+import random
 import select
 import signal
+import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
-from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from peft import PeftModel
 from transformers.generation import GenerationMixin
 
@@ -157,6 +160,24 @@ def run(request):
         os._exit(status)
 
 
+def free_port():
+    """One that nothing listens on, of those that no system hands out by itself between now and its use."""
+    draw = random.Random(os.urandom(8))
+    while True:
+        port = draw.randrange(20_000, 32_000)
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("", port))
+            return port
+
+
+def wait_until(is_so, seconds=300):
+    """Look again and again; what does not come fails the test."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
+
+
 def fork(request, rank, port):
     pid = os.fork()
     if pid == 0:
@@ -173,7 +194,7 @@ def answer(numbers):
 
 def serve():
     for line in sys.stdin:
-        request, port = json.loads(line), find_free_network_port()
+        request, port = json.loads(line), free_port()
         pids = [fork(request, rank, port) for _ in range(request["copies"]) for rank in range(request["ranks"])]
         answer(pids)
         answer([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])

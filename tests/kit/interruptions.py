@@ -67,7 +67,7 @@ class Interruptions:
         self.content = yaml.safe_load(Path(write_config(self.folder, save_on_exception=True)).read_text())
         self.whole = {}
 
-    def outcome(self, cell, within=60):
+    def outcome(self, cell, within=180):
         """The cell, how its processes ended, and whether the run that went on is the one that was not interrupted."""
         expected, count = self._uninterrupted(cell), cell.count
         while True:  # the moment may not come so often

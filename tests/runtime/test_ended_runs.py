@@ -89,7 +89,7 @@ def test_ctrl_c(tmp_path, last, pauses):
 @pytest.mark.parametrize("pieces", [1, 3], ids=["whole batches", "accumulated"])
 def test_a_job_that_slurm_requeues_goes_on_from_a_whole_step(tmp_path, last, pieces):
     """Told by the signal, it asks for itself again, and goes on to the weights of a run that was left alone."""
-    steps = 40
+    steps = 150
     config = write_config(tmp_path, steps=steps, every_n_train_steps=5)
     content = yaml.safe_load(Path(config).read_text())
     content["trainer"] |= {"accumulate_grad_batches": pieces}
@@ -168,7 +168,8 @@ def spoilt_run(folder, spoil):
 def test_loss_that_is_spoilt_on_one_rank_ends_all(tmp_path, last):
     """Together, and with a checkpoint of the step before."""
     process, said, lines = spoilt_run(tmp_path, "loss * float('nan')")
-    assert process.returncode == 2
+    # Lightning kills the first rank when it sees that the other has ended before it.
+    assert process.returncode in (2, -signal.SIGKILL)
     assert "Traceback" not in said
     assert any("the loss must be a finite number, and at step 7 it is not (task loss nan" in line for line in lines)
     assert any("finite number on every rank, and at step 7 it is not on another one. Its rows are" in line for line in lines)

@@ -1,4 +1,5 @@
 import os
+import signal
 import stat
 from contextlib import suppress
 from functools import partial
@@ -136,6 +137,27 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path):
         with pytest.raises(ConfigurationError, match="folder is one process's at a time, and another is at work there"):
             write_folder(tmp_path / "folder", "text")
     assert {path.name for path in tmp_path.iterdir()} == {".file.rsyncs", "folder"}
+
+
+def clear_again_and_again(folder):
+    while True:
+        clear_unfinished(folder)
+
+
+@forks
+def test_one_who_clears_takes_nothing_from_one_who_writes(tmp_path):
+    """As two processes that share a cache do, at once and at any moment."""
+    pid = os.fork()
+    if pid == 0:
+        clear_again_and_again(tmp_path)
+    try:
+        for number in map(str, range(300)):
+            write_atomically(tmp_path / "file", number)
+            write_folder(tmp_path / "folder", number, replace=True)
+            assert (tmp_path / "file").read_text() == number and os.listdir(tmp_path / "folder") == [number]
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 @forks

@@ -141,7 +141,8 @@ def test_killed_at_twenty_moments(runs, uninterrupted):
                 os.kill(pid, signal.SIGKILL)
         if runs.ended() == 0:  # it was at its end before the moment came
             assert is_same(runs.weights(f"kill-{chain}"), weights)
-            planned, chain = [moment, *planned], chain + 1
+            sooner = moment if isinstance(moment, list) else moment / 2  # the machine is faster than it was
+            planned, chain = [sooner, *planned], chain + 1
             assert chain < KILLS
         else:
             kills.append(moment)

@@ -15,8 +15,7 @@ import torch
 import yaml
 from kit import tiny
 from kit.commands import FORKED
-from kit.forks import Forks
-from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from kit.forks import Forks, free_port
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
@@ -42,7 +41,7 @@ def on_two_machines(command, folder):
     """By torchrun, once for each; both are this one. Again where a machine fails: its port may be another's by then."""
     for attempt in range(3):
         logs = [folder / f"machine-{node}-{attempt}.txt" for node in range(2)]
-        machines = [start_machine(command, folder, node, port, log) for port in [find_free_network_port()]
+        machines = [start_machine(command, folder, node, port, log) for port in [free_port()]
                     for node, log in enumerate(logs)]  # fmt: skip
         waits = 3000  # of a tenth of a second
         while None in (codes := [machine.poll() for machine in machines]) and not any(codes) and waits:
