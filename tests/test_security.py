@@ -207,3 +207,32 @@ def test_data_of_other_commands_stays_data(tmp_path, evil, witness, command):
     with contextlib.suppress(SystemExit):
         main([*command, "--pretrained.aligned", str(tmp_path / "absent"), f"{setting}={value}"])
     assert not witness.exists()
+
+
+@pytest.mark.parametrize("command", ["show", "diff"])
+def test_pickled_anchors(tmp_path, capsys, witness, command):
+    anchors = tmp_path / "anchors.safetensors"
+    torch.save({"extra": Exploit(witness)}, anchors)
+    message = said(capsys, "anchors", command, *[str(anchors)] * (2 if command == "diff" else 1))
+    assert "cannot be read as anchors" in message
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"settings": {"model.init_args.lora.loftq_config": "EVIL"}},
+        {"methods": {"sft": "EVIL"}},
+        {"axes": {"seed": ["EVIL"]}},
+        {"default_method": "EVIL"},
+    ],
+    ids=lambda part: next(iter(part)),
+)
+def test_data_of_a_comparison_stays_data(tmp_path, evil, witness, part):
+    config = write_config(tmp_path, "LoRAFineTuner")
+    whole = {"output": str(tmp_path / "out"), "configs": [config], "axes": {"seed": [0]}, "methods": {"sft": {}}, "jobs": 1}
+    text = json.dumps(whole | part).replace('"EVIL"', json.dumps({"class_path": evil}))
+    (tmp_path / "comparison.yaml").write_text(text)
+    with contextlib.suppress(SystemExit):
+        main(["compare", str(tmp_path / "comparison.yaml")])
+    assert not witness.exists()

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from peft import PeftModel
 
 from asft_lightning.callbacks.protocols import ChatModule, chat_module
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.evaluation import end_ids
 from asft_lightning.modules.spoilt_weights import first_spoilt, spoilt_weights
 from asft_lightning.runs.folder import RunFolder, is_rehearsal
@@ -22,15 +23,23 @@ class AdapterCheckpoint(Callback):
     weights, in the dtype they were trained in. The folder is replaced whole or not at all.
 
     Args:
-        folder: Where to, relative to the run's folder; null for ``adapter`` or ``model``.
+        folder: Where to, relative to the run's folder; null for ``adapter`` or ``model``. It is replaced, so what is there
+            must be what an earlier run wrote.
     """
 
     def __init__(self, folder: str | None = None) -> None:
         self.folder = folder
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What cannot be written shows before anything is trained."""
-        self._module(pl_module)
+        """What cannot be written shows before anything is trained.
+
+        Raises:
+            ConfigurationError: If the folder holds anything but what an earlier run wrote there.
+        """
+        module = self._module(pl_module)
+        if self.folder is not None:
+            is_adapter = isinstance(module.model, PeftModel)
+            _require_replaceable(self._target(trainer, is_adapter), RunFolder.of(trainer), is_adapter, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write beside and rename into place, on rank 0.
@@ -65,6 +74,20 @@ class AdapterCheckpoint(Callback):
     def _module(self, pl_module: LightningModule) -> ChatModule:
         module = chat_module(self, pl_module, "model", "tokenizer")
         return module if isinstance(module.model, PeftModel) else chat_module(self, pl_module)
+
+
+def _require_replaceable(target: Path, run: RunFolder, is_adapter: bool, module: LightningModule) -> None:
+    place, pretrained = target.resolve(), getattr(module, "pretrained", None)
+    taken = {path.resolve() for path in run.products()} - {run.adapter.resolve(), run.model.resolve()}
+    read = [getattr(pretrained, side, None) for side in ("aligned", "base")]  # what the run itself begins from
+    mark = target / ("adapter_config.json" if is_adapter else "config.json")
+    is_earlier = target.is_dir() and (mark.is_file() or not any(target.iterdir()))
+    is_ours = place not in taken and place not in [Path(path).resolve() for path in read if path]
+    if place in (run.path.resolve(), *run.path.resolve().parents) or not is_ours or (target.exists() and not is_earlier):
+        raise ConfigurationError(
+            f"AdapterCheckpoint replaces its folder whole, and {target} is more than an earlier run's. Name another one, or "
+            "leave folder out."
+        )
 
 
 def _save_ends(module: ChatModule, folder: Path) -> None:

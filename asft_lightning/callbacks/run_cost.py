@@ -28,7 +28,7 @@ class RunCost(Callback):
         folder = RunFolder.of(trainer)
         if trainer.is_global_zero and folder.summary.is_file():
             with updated(folder) as summary:
-                summary.run.ended = None  # of a run that had ended, and goes on
+                summary.run.ended = False  # of a run that had ended, and goes on
         self._begin = time.perf_counter() - _scoring_seconds(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -16,6 +16,7 @@ from asft_lightning.chat.template import Template
 from asft_lightning.errors import ConfigurationError, DataError
 from asft_lightning.evaluation import generate_answers
 from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.summary import Summary
 from asft_lightning.runtime.files import user_path
 from asft_lightning.runtime.yaml_files import read_yaml
 from asft_lightning.weights.adapters_off import without_adapters
@@ -66,6 +67,11 @@ class FinishedRun:
                 raise ConfigurationError(
                     f"{command} needs a finished run, and {folder.adapter} holds no adapter. Add AdapterCheckpoint to it."
                 )
+        if Summary.read(folder).run.ended is False:
+            raise ConfigurationError(
+                f"{command} needs a finished run, and the one in {folder.path} was broken off before its end: its adapter "
+                f"and figures may be of two moments. Go on with it: fit --config {folder.config} --ckpt_path auto."
+            )
         pretrained = replace(_part(folder, config, "pretrained", Pretrained, command), trust_remote_code=trust_remote_code)
         return cls(folder, pretrained, _part(folder, {"template": {}} | config, "template", Template, command))
 

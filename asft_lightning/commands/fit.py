@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
@@ -38,6 +37,7 @@ from asft_lightning.runtime.shown_progress import progress_of
 from asft_lightning.runtime.terminal import say
 from asft_lightning.runtime.threads import take_threads
 from asft_lightning.runtime.trainer_callbacks import callbacks_of
+from asft_lightning.runtime.yaml_files import read_yaml
 from asft_lightning.weights.pretrained import Pretrained
 
 
@@ -228,9 +228,8 @@ def _require_rate_to_find(trainer: Trainer, module: LightningModule) -> None:
 def _date_of(run: RunFolder) -> str | None:
     """The date that a run began with, where its folder tells: its checkpoint would refuse another."""
     try:
-        config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-        return str(config["template"]["date"] or "") or None
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return str(read_yaml(run.config, "")["template"]["date"] or "") or None
+    except (ConfigurationError, LookupError, TypeError):
         return None
 
 

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from asft_lightning.modules.decay import Decay, decaying, require_known_decay
 from asft_lightning.modules.finishing import finish_what_is_left
 from asft_lightning.modules.logged_steps import LoggedSteps
 from asft_lightning.modules.ready_batch import ready
+from asft_lightning.modules.same_method import note_settings, require_same_settings, settings_of
 from asft_lightning.modules.sound_optimizer import sound_optimizer
 from asft_lightning.modules.spoilt_batch import spoilt_batch
 from asft_lightning.modules.step_figures import StepFigures
@@ -230,6 +232,25 @@ class FineTuner(LoggedSteps):
         """What was trained and how, to record beside a result."""
         checkpoints = {side: getattr(self.pretrained, side) for side in ("aligned", "base", "start")}
         return {"method": type(self).__name__, **checkpoints}
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        return settings_of(self.fingerprint())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what it was trained by."""
+        super().on_save_checkpoint(checkpoint)
+        note_settings(self._settings, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on as the run began.
+
+        Raises:
+            ConfigurationError: If it was trained by something else.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if self._trainer and self.trainer.state.fn == TrainerFn.FITTING:
+            require_same_settings(self._settings, checkpoint)
 
     def on_train_end(self) -> None:
         """A signal that came while the end was at work is not swallowed."""

@@ -149,13 +149,10 @@ class Lisa(LoRAFineTuner):
         super().on_load_checkpoint(checkpoint)
         if not (self._trainer and self.trainer.state.fn == TrainerFn.FITTING):
             return
-        if "lisa" not in checkpoint:
-            raise ConfigurationError(
-                "Lisa resumes from a checkpoint of its own, and this one has no switch point. To begin from another run's "
-                "adapter, give it as `adapter`."
-            )
         state = checkpoint["lisa"]
-        self._switched_at, self._given = state["switched_at"], state["batches"]
+        self._switched_at, self._given = _count(state["switched_at"], -1), _count(state["batches"], 0)
+        if (state["switch"] is None) != (self._switched_at < 0):
+            raise ValueError("lisa has a switch point without its step")
         self._given_before = checkpoint["global_step"], self._given
         self._switch = None if state["switch"] is None else SwitchPoint.from_state(state["switch"], self._trained())
 
@@ -174,3 +171,14 @@ class Lisa(LoRAFineTuner):
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+
+def _count(value: Any, least: int) -> int:
+    """A whole number of a checkpoint.
+
+    Raises:
+        ValueError: If it is none, or below the least.
+    """
+    if type(value) is not int or value < least:
+        raise ValueError(f"lisa counts {value!r}")
+    return value

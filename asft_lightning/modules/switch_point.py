@@ -42,5 +42,11 @@ class SwitchPoint:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> Self:
-        """What :meth:`state` gave, where and as the parameters are."""
+        """What :meth:`state` gave, where and as the parameters are.
+
+        Raises:
+            ValueError: If a weight is of another shape.
+        """
+        if others := [name for name, p in parameters.items() if state[name].shape != p.shape]:
+            raise ValueError(f"the switch point of {others[0]} is of another shape")
         return cls({name: sharded_like(state[name].to(p.device, p.dtype), p) for name, p in parameters.items()})

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.precision import keep_float32
 
 _FORGETTING = 0.1
@@ -16,6 +17,7 @@ _RATE, _LEAD = 0.05, 0.5
 _LOWEST, _HIGHEST = -1.0, 2.0
 """Of that distance, a logarithm: at the start the divergence is 0."""
 _REACH = math.log(100)
+_ROUNDING = 1e-3
 
 
 class AnswerBudget(nn.Module):
@@ -58,6 +60,16 @@ class AnswerBudget(nn.Module):
         weight = self.start * (strength + _LEAD * distance).clamp(-_REACH, _REACH).exp()
         for state, value in ((self.mean, mean), (self.strength, strength), (self.weight, weight)):
             state.copy_(torch.where(divergence.isfinite(), value, state))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Refuse a state that no run comes to: one would have a model trained away from its answers."""
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        moved = torch.stack([self.strength, (self.weight / self.start).log()]).abs().max()  # NaN of a weight below 0
+        if not (self.mean >= 0 and moved <= _REACH + _ROUNDING):
+            raise ConfigurationError(
+                f"a budget of answers must have a weight within {self.start / 100:g} and {self.start * 100:g} and a mean of "
+                f"0 or more; a checkpoint has {float(self.weight):g} and {float(self.mean):g}. Go on from another one."
+            )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Small steps of a logarithm need float32 under every precision plugin."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import yaml
 from lightning.pytorch import LightningModule, Trainer
 
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.summary import RunFacts
 from asft_lightning.runtime.devices import device_name
+from asft_lightning.runtime.yaml_files import read_yaml
 
 PACKAGES = ("asft-lightning", "torch", "lightning", "transformers", "peft", "torchmetrics", "datasets")
 """Whose versions a run's figures depend on."""
@@ -31,7 +31,7 @@ def facts_of(trainer: Trainer, module: LightningModule) -> RunFacts:
             "precision": str(trainer.precision),
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
             **{name: value for told in prints for name, value in told.items()},
-            "config": yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None,
+            "config": read_yaml(config, "Remove it: it is none of this run.") if config.is_file() else None,
         }
     )
 

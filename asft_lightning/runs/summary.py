@@ -33,7 +33,7 @@ class RunFacts:
         training_seconds: From the first step to the last, without scoring.
         scoring_seconds: {name of a scoring: seconds in all}.
         peak_memory_mib: What tensors took on a GPU, or else the whole process.
-        ended: Whether it came to its end.
+        ended: Whether it came to its end; False where it goes on from there, or was broken off on the way.
         more: Everything else: versions, seed, devices, precision, config, and the fingerprints of data and method.
     """
 

@@ -143,7 +143,7 @@ def clear_unfinished(*folders: Path) -> None:
 
     What a living process is writing stays, and so does what cannot be removed.
     """
-    for left in [left for folder in folders for left in folder.glob(f".*{_UNFINISHED}")]:
+    for left in [left for folder in folders for left in folder.glob(f".*{_UNFINISHED}") if not left.is_symlink()]:
         is_folder = left.is_dir()
         with suppress(ConfigurationError, OSError), (left / LOCK).open("ab") if is_folder else left.open("r+b") as file:
             if not lock(file, left, patience=0.0) or not _is_there(file.fileno()):

@@ -8,7 +8,7 @@ from kit.tiny import fine_tuner, tiny_data, tiny_trainer
 from peft import PeftModel
 from transformers import AutoTokenizer
 
-from asft_lightning import AdapterCheckpoint, AsFT, LoRAFineTuner, StorageError
+from asft_lightning import AdapterCheckpoint, AsFT, ConfigurationError, LoRAFineTuner, StorageError
 
 
 def content(folder):
@@ -35,12 +35,28 @@ def test_adapter_loads_with_peft_and_says_the_same(pretrained, tmp_path, kind):
 def test_folder_of_ones_own_is_replaced_whole(pretrained, tmp_path):
     (tmp_path / "out" / "mine").mkdir(parents=True)
     (tmp_path / "out" / "mine" / "leftover.txt").write_text("old")
+    (tmp_path / "out" / "mine" / "adapter_config.json").touch()
     callback = AdapterCheckpoint("out/mine")
     tiny_trainer(tmp_path, callbacks=[callback]).fit(fine_tuner(LoRAFineTuner, pretrained), tiny_data(pretrained, tmp_path))
 
     assert "adapter_model.safetensors" in content(tmp_path / "out" / "mine")
     assert "leftover.txt" not in content(tmp_path / "out" / "mine")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("place", [".", "", "..", "checkpoints", "generations", "config.yaml", "theirs", "{aligned}"])
+def test_nothing_but_an_earlier_adapter_is_replaced(pretrained, tmp_path, place):
+    """The whole run, its checkpoints, a folder of other things and the model itself would be gone."""
+    run, place = tmp_path / "run", place.format(aligned=pretrained.aligned)
+    (run / "theirs").mkdir(parents=True)
+    (run / "theirs" / "thesis.tex").touch()
+    (run / "config.yaml").touch()
+    with pytest.raises(
+        ConfigurationError, match=r"AdapterCheckpoint replaces its folder whole, and .* is more than an earlier"
+    ):
+        trainer = tiny_trainer(run, callbacks=[AdapterCheckpoint(place)])
+        trainer.fit(fine_tuner(LoRAFineTuner, pretrained), tiny_data(pretrained, tmp_path))
+    assert (run / "theirs" / "thesis.tex").exists() and not trainer.global_step
 
 
 def test_interrupted_writing_leaves_the_old_adapter(pretrained, tmp_path):

@@ -208,6 +208,20 @@ def test_folders_that_are_no_finished_run(run, tmp_path, capsys, missing, messag
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", [["export", "out"], ["chat", "--prompt=hi"]])
+def test_a_run_that_went_on_and_was_broken_off(run, tmp_path, capsys, command):
+    """What was measured is of the new weights, and the adapter that is there of the old ones."""
+    shutil.copytree(run[0], tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())
+    told["run"]["ended"] = False
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(told))
+    with pytest.raises(SystemExit) as exit_info:
+        main([command[0], str(tmp_path / "run"), command[1].replace("out", str(tmp_path / "out"))])
+    assert exit_info.value.code == 2
+    assert "was broken off before its end" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_output_that_is_there_is_left_alone(run, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(SystemExit):

@@ -17,6 +17,8 @@ from safetensors.torch import load_file, safe_open, save_file
 from asft_lightning import Gram, LoRAFineTuner, build_anchors
 from asft_lightning.anchors.anchor_set import _sha256
 from asft_lightning.cli import main
+from asft_lightning.commands.fit import _date_of
+from asft_lightning.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +204,10 @@ def test_config_that_comes_to_gigabytes(world, tmp_path, capsys, text, command):
     arguments = {"compare": [config], "export": [str(tmp_path / "run"), str(tmp_path / "out")]}
     message = said(capsys, command, *arguments.get(command, ["--config", config]))
     assert "must have at most 100000 values with its aliases written out, nested at most 100 deep" in message
+
+
+@pytest.mark.parametrize("text", [BOMB, MERGES, "[" * 20_000, "[]", "template: 3"])
+def test_config_beside_a_checkpoint_that_is_gone_on_from(tmp_path, text):
+    """Its date is asked for, and a config that says none is none."""
+    (tmp_path / "config.yaml").write_text(text)
+    assert _date_of(RunFolder(tmp_path)) is None

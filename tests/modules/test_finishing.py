@@ -52,7 +52,7 @@ def test_end_is_done_when_the_run_goes_on(pretrained, tmp_path, limit, saving):
     with pytest.raises(RuntimeError, match="ended"):
         run(pretrained, tmp_path, limit, EndedAtEnd(), saving=saving)
     assert not (tmp_path / "adapter").exists()
-    assert "ended" not in summary(tmp_path)["run"]
+    assert summary(tmp_path)["run"]["ended"] is False
 
     assert run(pretrained, tmp_path, limit, saving=saving, checkpoint=tmp_path / "kept" / "last.ckpt") == 4
     run(pretrained, tmp_path / "whole", limit)
@@ -97,7 +97,7 @@ def test_run_that_is_made_longer_has_not_ended(pretrained, tmp_path):
     longer = {"max_steps": 6, "max_epochs": -1}
     with pytest.raises(RuntimeError, match="ended"):
         run(pretrained, tmp_path, longer, EndedAtEnd(), checkpoint=tmp_path / "kept" / "last.ckpt")
-    assert "ended" not in summary(tmp_path)["run"]
+    assert summary(tmp_path)["run"]["ended"] is False
     assert run(pretrained, tmp_path, longer, checkpoint=tmp_path / "kept" / "last.ckpt") == 6
     assert summary(tmp_path)["run"]["ended"] is True
 

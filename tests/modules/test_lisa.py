@@ -207,7 +207,22 @@ def test_run_without_an_end(pretrained, tmp_path):
 def test_checkpoint_of_another_method(pretrained, tmp_path):
     saver = ModelCheckpoint(tmp_path, save_last=True)
     fit(fine_tuner(LoRAFineTuner, pretrained), pretrained, tmp_path, callbacks=[saver])
-    with pytest.raises(ConfigurationError, match=r"resumes from a checkpoint of its own, .* give it as `adapter`"):
+    with pytest.raises(ConfigurationError, match=r'trained with method "LoRAFineTuner", not .* from its adapter'):
+        fit(lisa(pretrained), pretrained, tmp_path, tmp_path / "last.ckpt", max_epochs=2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"batches": "x"}, {"batches": 1.5}, {"switched_at": None}, {"switch": None}, {"switch": {}}, {"switch": "shape"}],
+    ids=str,
+)
+def test_checkpoint_of_another_shape(pretrained, tmp_path, change):
+    fit(lisa(pretrained), pretrained, tmp_path, callbacks=[ModelCheckpoint(tmp_path, save_last=True)])
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    if change == {"switch": "shape"}:
+        change = {"switch": {name: weight[:1] for name, weight in content["lisa"]["switch"].items()}}
+    torch.save(content | {"lisa": content["lisa"] | change}, tmp_path / "last.ckpt")
+    with pytest.raises(ConfigurationError, match="cannot be read as a checkpoint of this run"):
         fit(lisa(pretrained), pretrained, tmp_path, tmp_path / "last.ckpt", max_epochs=2)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from asft_lightning import AnswerBudget
+from asft_lightning import AnswerBudget, ConfigurationError
 
 
 def held(limit, start, optimizer, noise=1.0, steps=400):
@@ -85,6 +85,17 @@ def test_its_state_goes_on_elsewhere_and_keeps_its_precision():
         one.observe(torch.tensor(0.07))
     assert other.state_dict() == budget.state_dict()
     assert {value.dtype for value in other.state_dict().values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("weight", -3.0), ("weight", 0.0), ("weight", 1e4), ("weight", float("nan")), ("strength", -50.0), ("mean", -1.0)],
+)
+def test_a_state_that_no_run_comes_to_is_refused(name, value):
+    """A weight below 0 would train the model away from its answers."""
+    budget = AnswerBudget(0.1, 2.0)
+    with pytest.raises(ConfigurationError, match=r"must have a weight within 0\.02 and 200 and a mean of 0 or more"):
+        budget.load_state_dict(budget.state_dict() | {name: torch.tensor(value)})
 
 
 def test_a_divergence_that_rounding_takes_below_0_is_none():

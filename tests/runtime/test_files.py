@@ -139,6 +139,16 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {".file.rsyncs", "folder"}
 
 
+def test_a_link_is_not_followed(tmp_path):
+    """A run's folder may come from elsewhere."""
+    for name in ("new", "old"):
+        (tmp_path / "theirs" / name).mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".x.asft-unfinished").symlink_to(tmp_path / "theirs")
+    clear_unfinished(tmp_path / "run")
+    assert sorted(os.listdir(tmp_path / "theirs")) == ["new", "old"]
+
+
 def clear_again_and_again(folder):
     while True:
         clear_unfinished(folder)
