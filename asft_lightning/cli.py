@@ -103,7 +103,7 @@ def _version() -> str:
 def _run(arguments: list[str]) -> None:
     from asft_lightning.errors import ConfigurationError
 
-    command, *rest = arguments
+    command, *rest = with_own_spelling(arguments)
     if command not in COMMANDS:
         close = get_close_matches(command, COMMANDS, n=1)
         remedy = f"Did you mean {close[0]}?" if close else "Try asft-lightning --help."
@@ -114,16 +114,32 @@ def _run(arguments: list[str]) -> None:
         if asked_for(rest) == "first":
             sys.stdout.write(common_settings(command, COMMANDS[command][1]))
             return
-        arguments = [command, *(rest := ["--help"] if asked_for(rest) == "all" else rest)]
+        rest = ["--help"] if asked_for(rest) == "all" else rest
     module = import_module(f"asft_lightning.commands.{COMMANDS[command][0]}")
     if command in _LIGHTNING:
-        module.run(arguments)
+        module.run([command, *rest])
     elif command in ("describe", "audit"):
         module.run(rest)
     elif command == "configs" and not rest:
         module.list_configs()
     else:
         _run_function(command, module, rest)
+
+
+def with_own_spelling(arguments: Sequence[str]) -> list[str]:
+    """Options with underscores where they have dashes, and ``protect`` with λ by the name that others give it.
+
+    >>> with_own_spelling(["protect", "chat", "rows.jsonl", "--batch-size=4", "--lambda", "3", "--data.where.my-column=1"])
+    ['protect', 'chat', 'rows.jsonl', '--batch_size=4', '--lambda_reg', '3', '--data.where.my-column=1']
+    """
+    spelt = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if option.startswith("--") and "." not in option:
+            option = "--" + option[2:].replace("-", "_")
+            option = "--lambda_reg" if (arguments[0], option) == ("protect", "--lambda") else option
+        spelt.append(option + equals + value)
+    return spelt
 
 
 def _run_function(command: str, module: ModuleType, arguments: list[str]) -> None:

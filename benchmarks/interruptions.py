@@ -3,7 +3,8 @@
     PYTHONPATH=tests nice python benchmarks/interruptions.py [--json docs/results/interruptions.json]
 
 60 cells: SIGINT, SIGTERM, SIGKILL or an exception × the moment × how often is saved × micro-batches a step × 1 or 2 ranks,
-of which all or one alone are ended. About ten minutes on two CPU cores.
+of which all or one alone are ended × what protects: an anchor, or an audit with held answers. About ten minutes on two CPU
+cores.
 The first 12 are tests/runtime/test_interruptions.py.
 """
 

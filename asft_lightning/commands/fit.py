@@ -28,7 +28,7 @@ from asft_lightning.runs.owning import owned, set_aside
 from asft_lightning.runs.saved_config import SavedConfig
 from asft_lightning.runs.tracking import log_products
 from asft_lightning.runtime.checkpoint_io import WholeCheckpointIO
-from asft_lightning.runtime.exits import ending_in_one_line
+from asft_lightning.runtime.exits import NO_CHECKPOINT, ending_in_one_line
 from asft_lightning.runtime.files import user_path, write_atomically
 from asft_lightning.runtime.named_configs import with_found_configs
 from asft_lightning.runtime.own_modules import make_named_importable
@@ -158,14 +158,18 @@ class AsFTCLI(LightningCLI):
 
     def _last_checkpoint(self, settings: str) -> str | None:
         """``last`` if there is one: Lightning would start anew where there is none."""
-        savers = [saver for saver in self.trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]
-        has_checkpoint = any(saver._find_last_checkpoints(self.trainer) for saver in savers)
+        has_checkpoint = self._has_checkpoint()
         if not has_checkpoint and settings == "last":
             raise ConfigurationError(
                 f"--ckpt_path last needs a last checkpoint, and {self.trainer.default_root_dir} has none. Add a "
                 "ModelCheckpoint with save_last: true, as --config trainer/resumable does; `auto` begins without one."
             )
         return "last" if has_checkpoint else None
+
+    def _has_checkpoint(self) -> bool:
+        """Whether there is one that `last` and `auto` go on from."""
+        savers = [saver for saver in self.trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]
+        return any(saver._find_last_checkpoints(self.trainer) for saver in savers)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """What writes into the run's folder has it to itself; of several ranks the first, for all."""
@@ -180,6 +184,10 @@ class AsFTCLI(LightningCLI):
                     f"ckpt_path must say a checkpoint that is there, and Lightning says: {error} Give a file of "
                     f"{RunFolder.of(self.trainer).checkpoints}, or last."
                 ) from error
+            except BaseException as error:
+                if subcommand == "fit" and not self._has_checkpoint():
+                    error.add_note(NO_CHECKPOINT)
+                raise
 
     def after_validate(self) -> None:
         """A run without held-out rows has measured nothing.
@@ -201,6 +209,10 @@ class AsFTCLI(LightningCLI):
             folder = Path(settings["default_root_dir"]) / ("" if command == "fit" else command)  # the fit's figures stay
             kwargs["logger"] = RunLogger(folder, resumed=command == "fit" and bool(self._get(self.config, "ckpt_path")))
         self.trainer_defaults["callbacks"] += progress_of(settings)
+        if command == "fit" and _saves_by_default(settings):
+            # One file, of the last epoch's end or of where the run was ended; Lightning's own would not save that.
+            own = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_exception=True)
+            self.trainer_defaults["callbacks"] += [own]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError) as error:
@@ -214,6 +226,12 @@ class AsFTCLI(LightningCLI):
         if command == "fit":
             require_fit_callbacks(trainer)  # before an earlier run is set aside
         return trainer
+
+
+def _saves_by_default(settings: Any) -> bool:
+    """Whether a run is to have a saver that nobody asked for, nor forbade: at an epoch's end, and where the run is ended."""
+    chosen = any(isinstance(callback, ModelCheckpoint) for callback in settings["callbacks"] or ())
+    return not chosen and settings["enable_checkpointing"] is not False and not settings["barebones"]
 
 
 def _require_rate_to_find(trainer: Trainer, module: LightningModule) -> None:

@@ -21,6 +21,7 @@ from asft_lightning.commands.export import write_export
 from asft_lightning.commands.finished_run import FinishedRun
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.folder import RunFolder
+from asft_lightning.runs.owning import owned
 from asft_lightning.runtime.extras import is_installed
 from asft_lightning.runtime.terminal import say
 from asft_lightning.weights.models import load_configuration
@@ -96,8 +97,9 @@ def _whole_model(folder: RunFolder, run: str, trust_remote_code: bool) -> Path:
     adapter, merged = folder.adapter / "adapter_model.safetensors", folder.merged / "config.json"
     if merged.is_file() and merged.stat().st_mtime_ns >= adapter.stat().st_mtime_ns:
         return folder.merged
-    shutil.rmtree(folder.merged, ignore_errors=True)
-    write_export(FinishedRun.read(run, "serve", trust_remote_code), folder.merged, merged=True)
+    with owned(folder):  # no run is at work there, nor another server's merge
+        shutil.rmtree(folder.merged, ignore_errors=True)
+        write_export(FinishedRun.read(run, "serve", trust_remote_code), folder.merged, merged=True)
     return folder.merged
 
 

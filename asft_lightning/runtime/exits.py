@@ -15,6 +15,8 @@ from asft_lightning.errors import error_of_ours
 from asft_lightning.runtime.files import unwritable
 from asft_lightning.runtime.plain import plain, plain_channels
 
+NO_CHECKPOINT = "it has written no checkpoint to go on from"
+"""Noted on what ended such a run."""
 GO_ON = "; with --ckpt_path auto it goes on from the last checkpoint"
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """A disk that is full or must not be written to, where the file is not one of ours: a logger's, a config."""
@@ -87,6 +89,8 @@ def explain(error: BaseException, go_on: str = GO_ON) -> Exit | None:
         error: What was raised.
         go_on: How to go on where a run was ended.
     """
+    if NO_CHECKPOINT in getattr(error, "__notes__", ()):
+        go_on = f"; {NO_CHECKPOINT}"
     if isinstance(error, _loaded("lightning.pytorch.utilities.exceptions", "SIGTERMException")):
         return Exit(f"ended by SIGTERM{go_on}", 128 + signal.SIGTERM)
     # Lightning writes its checkpoints on Ctrl-C, ignores a second one meanwhile, and leaves with status 1.

@@ -90,6 +90,7 @@ def whole_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         if replace and path.exists():
             path.rename(beside / "old")  # from here until the next line a kill leaves neither; whoever comes next mends it
         new.rename(path)
+        _sync_names(path.parent)
 
 
 @contextmanager
@@ -155,6 +156,16 @@ def clear_unfinished(*folders: Path) -> None:
                 left.unlink()
 
 
+def _sync_names(folder: Path) -> None:
+    """Have a folder's names on the disk: without them what was renamed may be gone with the machine."""
+    with suppress(OSError):  # Windows opens no folder
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def _is_there(handle: int) -> bool:
     """Whether an open file still has a name: before it was locked, another process may have removed it."""
     return os.fstat(handle).st_nlink > 0
@@ -211,6 +222,7 @@ def _replace(path: Path, data: bytes) -> None:
                 temporary.replace(path)  # nobody takes it for a killed process's meanwhile
         if not has_lock:
             temporary.replace(path)  # closed: Windows renames no other
+        _sync_names(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -15,6 +15,8 @@ from kit.forks import Forks
 
 HOW = ("SIGINT", "SIGTERM", "SIGKILL", "error")
 SAVING = {"steps": {"every_n_train_steps": 1}, "some": {"every_n_train_steps": 4}, "epochs": {"every_n_epochs": 1}}
+METHODS = ("asft", "protect")
+"""An anchor on the update; an audit of the rows, and answers that are held within a budget."""
 OF_FIRST_RANK = ("saving", "writing", "renaming", "adapter")
 BATCHES, EPOCHS, EVERY = 5, 3, 4
 """Micro-batches an epoch; epochs; optimizer steps between two scorings."""
@@ -32,6 +34,7 @@ class Cell:
         accumulated: Micro-batches a step.
         ranks: How many.
         rank: Which one alone is ended; None for all.
+        method: One of ``METHODS``.
     """
 
     how: str
@@ -41,6 +44,7 @@ class Cell:
     accumulated: int
     ranks: int
     rank: int | None
+    method: str
 
 
 def cells(count, seed=41):
@@ -55,7 +59,9 @@ def cells(count, seed=41):
         moment = draw.choice(moments)
         rank = 0 if ranks == 1 or moment in OF_FIRST_RANK else draw.choice([None, 0, 1])
         most = 1 if moment == "adapter" else BATCHES * EPOCHS
-        found.append(Cell(how, moment, draw.randint(1, most), draw.choice(list(SAVING)), draw.choice([1, 3]), ranks, rank))
+        count, saving, accumulated = draw.randint(1, most), draw.choice(list(SAVING)), draw.choice([1, 3])
+        method = METHODS[i // (2 * len(HOW)) % len(METHODS)]
+        found.append(Cell(how, moment, count, saving, accumulated, ranks, rank, method))
     return found
 
 
@@ -95,9 +101,8 @@ class Interruptions:
 
     def _uninterrupted(self, cell):
         """Its weights; checkpoints make no difference."""
-        key = cell.accumulated, cell.ranks
+        key = name = _whole(cell)
         if key not in self.whole:
-            name = _whole(cell)
             assert set(self._run(name, cell, 300)) == {0}
             assert self._scores(name)["steps"].keys() == set(map(str, range(EVERY, _steps(cell) + 1, EVERY)))
             self.whole[key] = load_file(self.folder / name / "adapter" / "adapter_model.safetensors")
@@ -124,6 +129,11 @@ class Interruptions:
         content = json.loads(json.dumps(self.content))
         content["model"]["init_args"] |= {"lora": tiny.LORA | {"lora_dropout": 0.2}, "lr_scheduler": "linear"}
         content["data"]["init_args"] |= {"num_rows": 4 * BATCHES, "batch_size": 4 // cell.ranks}
+        if cell.method == "protect":
+            held = vars(tiny.unsafe_prompts(self.folder, 6, 20, "held"))
+            answers = {"prompts": held, "max_new_tokens": 4, "budget": 1e-3}
+            content["model"]["init_args"] |= {"anchors": [], "answers": answers}
+            content["data"]["init_args"]["audit"] = {"action": "drop", "batch_size": 4}
         scorer, _, saver = content["trainer"]["callbacks"]
         scorer["init_args"] |= {"every_n_steps": EVERY, "batch_size": 1}
         saver["init_args"] |= SAVING[cell.saving]
@@ -145,4 +155,4 @@ def _steps(cell):
 
 
 def _whole(cell):
-    return f"whole-{cell.accumulated}-{cell.ranks}"
+    return f"whole-{cell.method}-{cell.accumulated}-{cell.ranks}"

@@ -86,6 +86,46 @@ def test_ctrl_c(tmp_path, last, pauses):
         assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
+def without_saver(folder, **trainer):
+    """The config of a run whose user says nothing of checkpoints."""
+    config = Path(write_config(folder, steps=150))
+    content = yaml.safe_load(config.read_text())
+    content["trainer"]["callbacks"].pop()
+    content["trainer"] |= {"log_every_n_steps": 1} | trainer
+    config.write_text(yaml.safe_dump(content))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_is_saved_though_nobody_asked(tmp_path, last, how):
+    """At each epoch's end (two steps), and where it is ended; one file, from which the same command goes on."""
+    without_saver(tmp_path)
+    process = start(tmp_path)
+    wait_for(last, process)
+    process.send_signal(how)
+    said, lines = end_of(process, 60)
+    assert process.returncode == 128 + how, said
+    assert lines[-1].endswith("; with --ckpt_path auto it goes on from the last checkpoint")
+    assert os.listdir(last.parent) == ["last.ckpt"]
+
+    step = torch.load(last, weights_only=True)["global_step"]
+    found = resume(tmp_path, step + 5)
+    main(["fit", "--config", str(tmp_path / "config.yaml"), f"--trainer.max_steps={step + 5}",
+          f"--trainer.default_root_dir={tmp_path / 'whole'}"])  # fmt: skip
+    expected = load_file(tmp_path / "whole" / "adapter" / "adapter_model.safetensors")
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+def test_a_run_that_was_not_to_be_saved_says_so(tmp_path, last):
+    without_saver(tmp_path, enable_checkpointing=False)
+    process = start(tmp_path)
+    wait_for(tmp_path / "run" / "summary.json", process)
+    process.send_signal(signal.SIGINT)
+    said, lines = end_of(process, 60)
+    assert process.returncode == 128 + signal.SIGINT, said
+    assert lines == ["asft-lightning: ended by Ctrl-C; it has written no checkpoint to go on from"]
+    assert not last.parent.exists()
+
+
 @pytest.mark.parametrize("pieces", [1, 3], ids=["whole batches", "accumulated"])
 def test_a_job_that_slurm_requeues_goes_on_from_a_whole_step(tmp_path, last, pieces):
     """Told by the signal, it asks for itself again, and goes on to the weights of a run that was left alone."""
