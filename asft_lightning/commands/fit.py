@@ -230,7 +230,8 @@ class AsFTCLI(LightningCLI):
 
 def _saves_by_default(settings: Any) -> bool:
     """Whether a run is to have a saver that nobody asked for, nor forbade: at an epoch's end, and where the run is ended."""
-    chosen = any(isinstance(callback, ModelCheckpoint) for callback in settings["callbacks"] or ())
+    given = settings["callbacks"]
+    chosen = any(isinstance(one, ModelCheckpoint) for one in (given if isinstance(given, list) else [given]))
     return not chosen and settings["enable_checkpointing"] is not False and not settings["barebones"]
 
 
