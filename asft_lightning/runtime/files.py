@@ -7,7 +7,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +19,8 @@ from asft_lightning.runtime.locks import lock
 
 _UNFINISHED = ".asft-unfinished"
 """How the name of all that is being written ends. It begins with a dot; its writer holds a lock on it while it lives."""
+_TRIES = 100
+"""To lock a folder that others remove meanwhile."""
 LOCK = ".lock"
 """In a folder that one process has: it holds a lock on it."""
 _ERRNO_IN_RUST = re.compile(r"\(os error (\d+)\)")
@@ -107,10 +109,15 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def _locked_in(beside: Path, path: Path) -> IO[bytes]:
-    """The lock of a folder, which is made again where another process removed it before it was locked."""
-    while True:
+    """The lock of a folder, which is made again where another process removed it before it was locked.
+
+    Raises:
+        ConfigurationError: If another process has it.
+        FileNotFoundError: If it cannot be made, as where its name is a link that leads nowhere.
+    """
+    for is_last in (*[False] * _TRIES, True):
         beside.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
+        with nullcontext() if is_last else suppress(FileNotFoundError):
             file = (beside / LOCK).open("ab")
             try:
                 lock(file, path)
@@ -120,6 +127,7 @@ def _locked_in(beside: Path, path: Path) -> IO[bytes]:
                 file.close()
                 raise
             file.close()
+    raise FileNotFoundError(errno.ENOENT, "others remove it again and again", str(beside))
 
 
 def _put_back(path: Path, beside: Path) -> None:

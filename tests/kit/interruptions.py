@@ -101,12 +101,12 @@ class Interruptions:
 
     def _uninterrupted(self, cell):
         """Its weights; checkpoints make no difference."""
-        key = name = _whole(cell)
-        if key not in self.whole:
+        name = _whole(cell)
+        if name not in self.whole:
             assert set(self._run(name, cell, 300)) == {0}
             assert self._scores(name)["steps"].keys() == set(map(str, range(EVERY, _steps(cell) + 1, EVERY)))
-            self.whole[key] = load_file(self.folder / name / "adapter" / "adapter_model.safetensors")
-        return self.whole[key]
+            self.whole[name] = load_file(self.folder / name / "adapter" / "adapter_model.safetensors")
+        return self.whole[name]
 
     def _scores(self, name):
         """Before, on the way and after; None of a run that has not ended."""

@@ -149,6 +149,13 @@ def test_a_link_is_not_followed(tmp_path):
     assert sorted(os.listdir(tmp_path / "theirs")) == ["new", "old"]
 
 
+def test_a_lock_that_leads_nowhere_is_no_endless_wait(tmp_path):
+    (tmp_path / ".folder.asft-unfinished").mkdir()
+    (tmp_path / ".folder.asft-unfinished" / ".lock").symlink_to(tmp_path / "absent" / "lock")
+    with pytest.raises(StorageError, match="folder must be written, and cannot be"):
+        write_folder(tmp_path / "folder", "text")
+
+
 def clear_again_and_again(folder):
     while True:
         clear_unfinished(folder)
