@@ -52,7 +52,7 @@ def test_two_ranks_are_one(pretrained, tmp_path, kind):
     scorer = SafetyEvaluation(tiny.unsafe_prompts(tmp_path, 5), judge=by_letters, max_new_tokens=6)
     trainer.add_callback(TrainerScoring(trainer, scorer))
     trainer.train()
-    assert difference(found[0][0], weights_of(trainer.model)) < 1e-5  # other shapes, other sums
+    assert difference(found[0][0], weights_of(trainer.model)) < 1e-6
     scores = [log["safety/harmful_score"] for log in trainer.state.log_history if "safety/harmful_score" in log]
     assert found[0][1] == found[1][1] == scores
 

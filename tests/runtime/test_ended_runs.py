@@ -88,7 +88,7 @@ def test_ctrl_c(tmp_path, last, pauses):
 
 def without_saver(folder, **trainer):
     """The config of a run whose user says nothing of checkpoints."""
-    config = Path(write_config(folder, steps=150))
+    config = Path(write_config(folder, steps=3000))
     content = yaml.safe_load(config.read_text())
     content["trainer"]["callbacks"].pop()
     content["trainer"] |= {"log_every_n_steps": 1} | trainer
@@ -208,8 +208,7 @@ def spoilt_run(folder, spoil):
 def test_loss_that_is_spoilt_on_one_rank_ends_all(tmp_path, last):
     """Together, and with a checkpoint of the step before."""
     process, said, lines = spoilt_run(tmp_path, "loss * float('nan')")
-    # Lightning kills the first rank when it sees that the other has ended before it.
-    assert process.returncode in (2, -signal.SIGKILL)
+    assert process.returncode == 2
     assert "Traceback" not in said
     assert any("the loss must be a finite number, and at step 7 it is not (task loss nan" in line for line in lines)
     assert any("finite number on every rank, and at step 7 it is not on another one. Its rows are" in line for line in lines)
