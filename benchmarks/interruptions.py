@@ -20,12 +20,12 @@ from kit.interruptions import HOW, Interruptions, cells, is_well
 from asft_lightning.runtime.files import write_json
 from asft_lightning.runtime.tables import Sheet, show
 
-COLUMNS = ("ended by", "runs", "differing", "without an adapter", "without scores", "hanging")
+COLUMNS = ("ended by", "runs", "differing", "without an adapter", "without scores", "other rows logged", "hanging")
 
 
 def counted(how: str, outcomes: list[dict[str, Any]]) -> list[str]:
     """A row of the table."""
-    bad = (sum(not o[fact] for o in outcomes) for fact in ("same", "adapter", "scored"))
+    bad = (sum(not o[fact] for o in outcomes) for fact in ("same", "adapter", "scored", "logged"))
     return [how, str(len(outcomes)), *map(str, bad), str(sum(o["hung"] for o in outcomes))]
 
 

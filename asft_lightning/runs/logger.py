@@ -12,12 +12,15 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from asft_lightning.runtime.files import append, drop_half_line, user_path, write_atomically
 
+_MOMENT = {"step", "epoch"}
+"""Columns that say when; all others are figures."""
+
 
 class RunLogger(CSVLogger):
     """Lightning's CSVLogger without version numbers, which keeps what a resumed run logged before.
 
-    Lightning's own deletes the ``metrics.csv`` that it finds. Steps that a resumed run takes again stand there twice; the
-    later row counts.
+    Lightning's own deletes the ``metrics.csv`` that it finds. Of a step that is taken again only the new row stays. Each row
+    is written at once, so that a killed run has all that it logged.
 
     Args:
         folder: Where ``metrics.csv`` lies.
@@ -25,7 +28,7 @@ class RunLogger(CSVLogger):
     """
 
     def __init__(self, folder: str | Path, resumed: bool = False) -> None:
-        super().__init__(user_path(folder), name="", version="")
+        super().__init__(user_path(folder), name="", version="", flush_logs_every_n_steps=1)
         self.resumed = resumed
 
     @property
@@ -50,8 +53,10 @@ class MetricsWriter(ExperimentWriter):
         super().__init__(folder)
         self._file = Path(self.metrics_file_path)
         drop_half_line(self._file)
+        self._steps_before: set[str | None] = set()
         if self._file.is_file():
-            self.metrics_keys = self._read()[0]
+            self.metrics_keys, rows = self._read()
+            self._steps_before = {row.get("step") for row in rows}
 
     def _check_log_dir_exists(self) -> None:
         """Lightning's hook, which deletes."""
@@ -59,7 +64,7 @@ class MetricsWriter(ExperimentWriter):
             super()._check_log_dir_exists()
 
     def save(self) -> None:
-        """Add the rows since the last time; new columns make the file anew.
+        """Add the rows since the last time; new columns, and steps that are taken again, make the file anew.
 
         Raises:
             StorageError: If that cannot be; the file is then as it was.
@@ -67,12 +72,15 @@ class MetricsWriter(ExperimentWriter):
         if not self.metrics:
             return
         columns = sorted(set(self.metrics_keys).union(*self.metrics))
-        if columns == self.metrics_keys and self._file.is_file():
+        new = {(str(row["step"]), name) for row in self.metrics for name in row.keys() - _MOMENT}
+        again = {(step, name) for step, name in new if step in self._steps_before}
+        if columns == self.metrics_keys and self._file.is_file() and not again:
             append(self._file, _text(columns, self.metrics))
         else:
             before = self._read()[1] if self._file.is_file() else []
+            kept = [row for row in before if again.isdisjoint((row.get("step"), name) for name in row if row[name])]
             headings = {column: column for column in columns}
-            write_atomically(self._file, _text(columns, [headings, *before, *self.metrics]))
+            write_atomically(self._file, _text(columns, [headings, *kept, *self.metrics]))
         self.metrics_keys, self.metrics = columns, []
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:

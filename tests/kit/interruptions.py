@@ -1,5 +1,6 @@
 """Runs that are ended at a random moment, by a random signal or error, and go on: what becomes of them."""
 
+import csv
 import json
 import random
 from dataclasses import asdict, dataclass
@@ -18,6 +19,8 @@ SAVING = {"steps": {"every_n_train_steps": 1}, "some": {"every_n_train_steps": 4
 METHODS = ("asft", "protect")
 """An anchor on the update; an audit of the rows, and answers that are held within a budget."""
 OF_FIRST_RANK = ("saving", "writing", "renaming", "adapter")
+TIMED = ("seconds", "per_second")
+"""How the names of figures end that no two runs have alike."""
 BATCHES, EPOCHS, EVERY = 5, 3, 4
 """Micro-batches an epoch; epochs; optimizer steps between two scorings."""
 
@@ -93,6 +96,7 @@ class Interruptions:
             "hung": hung,
             "adapter": bool(found),
             "scored": not hung and self._scores(name) == self._scores(_whole(cell)),
+            "logged": not hung and self._logged(name) == self._logged(_whole(cell)),
             "same": found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected),
         }
 
@@ -112,6 +116,13 @@ class Interruptions:
         """Before, on the way and after; None of a run that has not ended."""
         summary = json.loads((self.folder / name / "summary.json").read_text())
         return summary["safety/harmful_score"] if summary["run"].get("ended") else None
+
+    def _logged(self, name):
+        """The rows of metrics.csv without what was timed, in any order."""
+        with (self.folder / name / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        figures = [{name: value for name, value in row.items() if value and not name.endswith(TIMED)} for row in rows]
+        return sorted(sorted(row.items()) for row in figures if row.keys() != {"step"})
 
     def _run(self, name, cell, within, end=None):
         """The statuses of its processes; None where it hangs."""
@@ -146,7 +157,8 @@ class Interruptions:
 
 def is_well(outcome):
     """It did not hang, its second start came to the end, and what came out is the uninterrupted run's."""
-    return outcome["same"] and outcome["scored"] and not outcome["hung"] and not any(outcome["resumed"])
+    is_same = outcome["same"] and outcome["scored"] and outcome["logged"]
+    return is_same and not outcome["hung"] and not any(outcome["resumed"])
 
 
 def _steps(cell):

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import signal
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -18,7 +20,6 @@ def log(folder, first, **values):
     logger = RunLogger(folder, resumed=True)
     for step in (first, first + 1):
         logger.log_metrics(values, step=step)
-        logger.save()
 
 
 def rows(folder):
@@ -40,6 +41,24 @@ def test_a_killed_run_that_goes_on_with_new_columns_loses_nothing(tmp_path):
     assert len(os.listdir(tmp_path)) - 1 == sum(name.endswith(".asft-unfinished") for name in os.listdir(tmp_path))
 
 
+def test_what_is_taken_again_stands_there_once(tmp_path):
+    """A step's new row takes the place of the old one; other figures of that step, and other steps, stay."""
+    log(tmp_path, 0, b=1.0)
+    log(tmp_path, 1, a=3.0, epoch=0)
+    log(tmp_path, 1, b=2.0, epoch=0)
+    expected = [{"b": 1.0, "step": 0.0}, *({"a": 3.0, "epoch": 0.0, "step": step} for step in (1.0, 2.0))]
+    assert rows(tmp_path) == [*expected, *({"b": 2.0, "epoch": 0.0, "step": step} for step in (1.0, 2.0))]
+
+
+def test_a_killed_run_has_logged_what_it_was_told(tmp_path):
+    def told():
+        RunLogger(tmp_path).log_metrics({"b": 1.0}, step=3)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert not ends(told)
+    assert rows(tmp_path) == [{"b": 1.0, "step": 3.0}]
+
+
 @pytest.mark.parametrize("half", ["3.0,", "3.0,2\r", ""])
 def test_no_row_is_glued_to_half_of_one(tmp_path, half):
     log(tmp_path, 0, b=1.0)
@@ -58,11 +77,8 @@ def test_no_row_is_glued_to_what_found_no_room(tmp_path):
         size = (tmp_path / "metrics.csv").stat().st_size
         for room, values in ((3, {"b": 9.0}), (3, {"b": 9.0, "a": 1.0}), (1000, {"b": 9.0})):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, resource.RLIM_INFINITY))
-            logger.log_metrics(values, step=2)
-            if room == 3:
-                with pytest.raises(StorageError):
-                    logger.save()
-        logger.save()
+            with pytest.raises(StorageError) if room == 3 else nullcontext():
+                logger.log_metrics(values, step=2)
 
     log(tmp_path, 0, b=1.0)
     assert ends(without_room)
