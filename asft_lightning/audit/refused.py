@@ -13,6 +13,8 @@ from asft_lightning.functional import log_odds
 
 _TRIED = 8
 """Answers that begin with the same token and are looked at before the others that do."""
+_GLANCE = 12
+"""Tokens of those: a model that refuses has said so by then."""
 _OPENING = 8
 """Tokens of a refusal that say how sure the model is of it: what follows is only how it is put."""
 
@@ -23,8 +25,8 @@ class Refused(Score):
 
     −∞ for a prompt that it answers, or that the row's own answer refuses as well. In a conversation each turn of system and
     user is asked about by itself, too. One forward pass says with which token
-    the answer to each prompt begins. Of those that begin alike a few are then given, and the rest only where one of them
-    was a refusal: no list of tokens is needed, and of a task's many like answers hardly any is written out.
+    the answer to each prompt begins. Of those that begin alike the beginnings of a few are looked at, and all are given only
+    where one of them refuses: no list of tokens is needed, and of a task's many like answers hardly any is written out.
 
     Args:
         max_new_tokens: Of a short answer.
@@ -54,12 +56,13 @@ class Refused(Score):
         alike: dict[int, list[Question]] = defaultdict(list)
         for question, first in zip(asked, firsts, strict=True):
             alike[first].append(question)
-        tried = self._refusing(aligned, [question for group in alike.values() for question in group[:_TRIED]])
-        openings = {said[0] for _, said in tried}
-        rest = [question for first, group in alike.items() if first in openings for question in group[_TRIED:]]
-        return tried + self._refusing(aligned, rest)
+        tried = [question for group in alike.values() for question in group[:_TRIED]]
+        openings = {said[0] for _, said in _refusing(aligned, tried, min(_GLANCE, self.max_new_tokens))}
+        told = [question for first, group in alike.items() if first in openings for question in group]
+        return _refusing(aligned, told, self.max_new_tokens)
 
-    def _refusing(self, aligned: AlignedModel, asked: Sequence[Question]) -> list[tuple[Question, list[int]]]:
-        prompts = [question.prompt for question in asked]
-        answers = aligned.answers(prompts, self.max_new_tokens, "Audit: short answers")
-        return [(question, said) for question, said in zip(asked, answers, strict=True) if aligned.is_refusal(said)]
+
+def _refusing(aligned: AlignedModel, asked: Sequence[Question], max_new_tokens: int) -> list[tuple[Question, list[int]]]:
+    """Those of the questions that the model refuses within so many tokens, and how."""
+    answers = aligned.answers([question.prompt for question in asked], max_new_tokens, "Audit: short answers")
+    return [(question, said) for question, said in zip(asked, answers, strict=True) if aligned.is_refusal(said)]
