@@ -4,7 +4,8 @@
 
 300 000 rows of words drawn at random, an instruction and an answer of ten words each, in Alpaca's columns. Of the model only
 the tokenizer is read. Another version of the package, by its folder, is measured in turns with this one, each time in a
-process of its own, on a machine that does nothing else. The hash tells whether two versions that make it alike train on the same.
+process of its own, on a machine that does nothing else. The hash tells whether two versions that make it alike train on the
+same.
 """
 
 import argparse
