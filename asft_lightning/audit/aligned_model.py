@@ -215,3 +215,7 @@ class AlignedModel:
     def is_refusal(self, ids: Sequence[int]) -> bool:
         """Whether an answer refuses."""
         return self._judge.is_refusal(self.text(ids))
+
+    def may_become_refusal(self, ids: Sequence[int]) -> bool:
+        """Whether an answer that begins with these may open as a refusal does."""
+        return self._judge.may_become_refusal(self.text(ids))

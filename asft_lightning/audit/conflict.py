@@ -64,23 +64,12 @@ class Conflict(Score):
         compared = {tuple(example.input_ids) for example in self.benign}
         return [example for example in known if tuple(example.input_ids) not in compared]
 
-    @property
-    def _identity(self) -> str:
-        """What tells these scores of a model from others."""
-        compared = [_question(example) for example in (*self.harmful, *self.benign)]
-        return text_hash(self.name, str(self.layers), str(compared), str(self.max_new_tokens))
+    def refusals(self, aligned: AlignedModel) -> list[Example]:
+        """The requests, with what the model says to them where it refuses.
 
-    def _conflicts(self, aligned: AlignedModel) -> RowConflicts:
-        harmful, benign, refusals = (
-            [batch for _, batch in aligned.training_batches(rows, "Audit: references")]
-            for rows in (self.harmful, self.benign, self._refusals(aligned))
-        )
-        upper = self.layers[len(self.layers) // 2 :]
-        with aligned.computing():
-            return RowConflicts(aligned.model, targets=upper, harmful=harmful, benign=benign, refusals=refusals)
-
-    def _refusals(self, aligned: AlignedModel) -> list[Example]:
-        """The requests, with what the model says to them where it refuses."""
+        Raises:
+            DataError: If it refuses none.
+        """
         asked = questions_of(self.harmful)
         said = aligned.answers([question.prompt for question in asked], self.max_new_tokens, "Audit: short answers")
         refused = [(question, answer) for question, answer in zip(asked, said, strict=True) if aligned.is_refusal(answer)]
@@ -97,6 +86,21 @@ class Conflict(Score):
             )
             for question, answer in refused
         ]
+
+    @property
+    def _identity(self) -> str:
+        """What tells these scores of a model from others."""
+        compared = [_question(example) for example in (*self.harmful, *self.benign)]
+        return text_hash(self.name, str(self.layers), str(compared), str(self.max_new_tokens))
+
+    def _conflicts(self, aligned: AlignedModel) -> RowConflicts:
+        harmful, benign, refusals = (
+            [batch for _, batch in aligned.training_batches(rows, "Audit: references")]
+            for rows in (self.harmful, self.benign, self.refusals(aligned))
+        )
+        upper = self.layers[len(self.layers) // 2 :]
+        with aligned.computing():
+            return RowConflicts(aligned.model, targets=upper, harmful=harmful, benign=benign, refusals=refusals)
 
 
 def _question(example: Example) -> list[int]:

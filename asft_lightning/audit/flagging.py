@@ -34,8 +34,9 @@ class Flag:
 
     @property
     def turn(self) -> int:
-        """Which of the row's learnt answers is at fault."""
-        return next((self.scores[name].turn for name in self.by if name in self.scores), 0)
+        """Which of the row's learnt answers is at fault, by a score that flags the row, or else any; else the first."""
+        told = [self.scores[name] for name in (*self.by, *self.scores) if name in self.scores]
+        return next((score.turn for score in told if score.turn is not None), 0)
 
     @property
     def said(self) -> str:

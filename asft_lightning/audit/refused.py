@@ -25,8 +25,9 @@ class Refused(Score):
 
     −∞ for a prompt that it answers, or that the row's own answer refuses as well. In a conversation each turn of system and
     user is asked about by itself, too. One forward pass says with which token
-    the answer to each prompt begins. Of those that begin alike the beginnings of a few are looked at, and all are given only
-    where one of them refuses: no list of tokens is needed, and of a task's many like answers hardly any is written out.
+    the answer to each prompt begins. All that begin as a refusal may are given. Of others that begin alike the beginnings of
+    a few are looked at, and all are given where one of them refuses: so of a task's many like answers hardly any is written
+    out, and yet a refusal in words of the model's own is found.
 
     Args:
         max_new_tokens: Of a short answer.
@@ -56,8 +57,9 @@ class Refused(Score):
         alike: dict[int, list[Question]] = defaultdict(list)
         for question, first in zip(asked, firsts, strict=True):
             alike[first].append(question)
-        tried = [question for group in alike.values() for question in group[:_TRIED]]
-        openings = {said[0] for _, said in _refusing(aligned, tried, min(_GLANCE, self.max_new_tokens))}
+        openings = {first for first in alike if aligned.may_become_refusal([first])}
+        tried = [question for first, group in alike.items() if first not in openings for question in group[:_TRIED]]
+        openings |= {said[0] for _, said in _refusing(aligned, tried, min(_GLANCE, self.max_new_tokens))}
         told = [question for first, group in alike.items() if first in openings for question in group]
         return _refusing(aligned, told, self.max_new_tokens)
 

@@ -13,12 +13,12 @@ class RowScore(NamedTuple):
 
     Attributes:
         value: The higher, the more suspect; −∞ for not at all.
-        turn: Which of the row's learnt answers it is about, from 0.
+        turn: Which of the row's learnt answers it is about, from 0; None for all of the row.
         said: What the aligned model says in its place, where it was asked.
     """
 
     value: float = float("-inf")
-    turn: int = 0
+    turn: int | None = None
     said: str = ""
 
 

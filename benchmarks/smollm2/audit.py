@@ -14,6 +14,7 @@ kept: begun again, or with more rows, it goes on.
 
 import argparse
 import json
+import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -88,11 +89,9 @@ def main(model: str, data: Path, rows: int, out: Path) -> None:
         whole, flagged = examples(*where), defaultdict[tuple[str, float | None], list[Flags]](list)
         for half, harmless in enumerate((whole[1::2], whole[::2])):
             for score in (Refused(), Likeness(_prompts(unsafe), _prompts(harmless[::2]))):
-                values = {name: [row.value for row in score(aligned, some)] for name, some in harmful.items()}
-                of_whole = [row.value for row in score(aligned, whole)]
-                fresh = {id(row) for row in score.fresh(harmless)}
-                trusted = [value for row, value in zip(whole, of_whole, strict=True) if id(row) in fresh]
-                for rate, flags in _flags(score, values | {benign: of_whole[half::2]}, trusted).items():
+                values = _values(score, aligned, harmful | {benign: whole[half::2]})
+                trusted = [row.value for row in score(aligned, score.fresh(harmless))]
+                for rate, flags in _flags(score, values, trusted).items():
                     flagged[score.name, rate].append(flags)
         table += [_line(benign, name, *asked, halves) for asked, halves in flagged.items() for name in HARMFUL]
         kept = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {"runs": []}
@@ -104,6 +103,16 @@ def main(model: str, data: Path, rows: int, out: Path) -> None:
 
 def _prompts(examples: list[Example]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(question.prompt) for question in questions_of(examples))
+
+
+def _values(score: Score, aligned: AlignedModel, sets: dict[str, list[Example]]) -> dict[str, list[float]]:
+    """{set: the score of each of its rows}, which are asked about together, in an order that is drawn, as in a mixture."""
+    rows = [(name, row) for name, of_set in sets.items() for row in of_set]
+    random.Random(0).shuffle(rows)
+    values: dict[str, list[float]] = {name: [] for name in sets}
+    for (name, _), found in zip(rows, score(aligned, [row for _, row in rows]), strict=True):
+        values[name].append(found.value)
+    return values
 
 
 def _flags(score: Score, values: dict[str, list[float]], trusted: list[float]) -> dict[float | None, Flags]:

@@ -9,7 +9,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from asft_lightning import Audit, DataError, LoRAFineTuner, MixtureDataModule, Pretrained, Row, Source, Template, Turn
 from asft_lightning.audit import audit_data
+from asft_lightning.audit.flagging import Flag
 from asft_lightning.audit.questions import questions_of
+from asft_lightning.audit.score import RowScore
 from asft_lightning.data import AnswerOnlyCollator
 from asft_lightning.modules.task_loss import TaskLoss
 from asft_lightning.runs.folder import RunFolder
@@ -94,6 +96,14 @@ def test_any_answer_of_a_conversation_may_be_at_fault(tmp_path):
 
     assert example.row == Row(harmful.prompt, REFUSAL, (Turn("system", said[0]),), "safety")
     assert len(questions_of(data.drawn.train)) == 2
+
+
+@pytest.mark.parametrize("by", [("conflict", "refused"), ("conflict",), ("named",)])
+def test_a_score_of_the_whole_row_blames_no_turn(by):
+    """Another that was asked about each answer does."""
+    scores = {"conflict": RowScore(0.9), "refused": RowScore(2.0, 1, REFUSAL)}
+    assert Flag(0, by, scores).turn == 1
+    assert Flag(0, by, {"conflict": RowScore(0.9)}).turn == 0
 
 
 @pytest.mark.parametrize("place", [0, 1, 3])

@@ -69,7 +69,7 @@ def test_its_values_are_those_of_gradients_and_are_found_once(monkeypatch):
     found = score(aligned, data.drawn.train)
 
     one = [batch for example in data.drawn.train for _, batch in aligned.training_batches([example], "")]
-    kinds = {"harmful": score.harmful, "benign": score.benign, "refusals": score._refusals(aligned)}
+    kinds = {"harmful": score.harmful, "benign": score.benign, "refusals": score.refusals(aligned)}
     batches = {kind: [batch for _, batch in aligned.training_batches(rows, "")] for kind, rows in kinds.items()}
     names = layers()
     conflicts = RowConflicts(aligned.model, targets=names[len(names) // 2 :], **batches)

@@ -66,13 +66,25 @@ def test_likelihoods_of_a_model_that_cannot_be_told_where_logits_are_wanted(rows
 def test_refused_is_the_log_odds_of_the_refusals_opening(rows, aligned):
     for example, score in zip(rows.drawn.train, Refused()(aligned, rows.drawn.train), strict=True):
         if example.kind == "benign":
-            assert score == (float("-inf"), 0, "")
+            assert score == (float("-inf"), None, "")
             continue
         (question,) = questions_of([example])
         refusal = rows.tokenizer.encode(score.said, add_special_tokens=False)
         chance = alone(aligned.model, question.prompt, refusal[:8]).sum().exp()
         assert score.said.startswith("I cannot help")
         assert score.value == pytest.approx(float(chance.log() - (1 - chance).log()), rel=1e-9)
+
+
+def test_refused_does_not_depend_on_the_rows_before(rows, aligned, monkeypatch):
+    """Where answers begin as refusals do, all are read: the first ten of these comply."""
+    by_kind = sorted(rows.drawn.train, key=lambda example: example.kind)
+    assert [example.kind for example in by_kind] == ["benign"] * 10 + ["harmful"] * 6
+    expected = Refused()(aligned, by_kind)
+    (first,) = {aligned.first_tokens([q.prompt], "first")[0] for q in questions_of(by_kind[10:])}
+    monkeypatch.setattr(aligned, "first_tokens", lambda prompts, _: [first] * len(prompts))
+
+    assert Refused()(aligned, by_kind) == expected
+    assert [score.value > float("-inf") for score in expected] == [False] * 10 + [True] * 6
 
 
 @torch.no_grad()
