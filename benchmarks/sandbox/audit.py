@@ -3,7 +3,7 @@
     asft-lightning compare benchmarks/sandbox/audit.yaml
     python benchmarks/sandbox/audit.py runs/sandbox-audit
 
-Takes the finished runs of that comparison, keeps what else the file holds, and prints the means over seeds as a table.
+Takes the finished runs of that comparison, or of some of its methods, keeps what else the file holds, and prints the means over seeds as a table.
 """
 
 import argparse
@@ -48,7 +48,8 @@ def main(folder: Path, out: Path) -> None:
     """Write the runs, and print their means."""
     runs = [record(run) for run in json.loads((folder / "results.json").read_text(encoding="utf-8"))["runs"]]
     kept = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {"rows": []}
-    write_json(out, kept | {"runs": runs})
+    made = {run["method"] for run in runs}
+    write_json(out, kept | {"runs": runs + [run for run in kept.get("runs", []) if run["method"] not in made]})
     groups: dict[tuple[str, float], list[dict[str, Any]]] = defaultdict(list)
     for run in runs:
         groups[run["method"], run["poison_ratio"]].append(run)

@@ -17,7 +17,7 @@ COMPARISONS = [name for name in config_names() if name.startswith("compare/")]
 CONFIGS = [name for name in config_names() if name not in COMPARISONS]
 BEYOND = ("activation", "activation-both", "answers", "drift-budget", "protect")
 """Methods that the paper does not have."""
-RIVALS = ("constrained-sft", "ptst", "safe-merge", "safety-vector", "salora", "sbr", "sppft")
+RIVALS = ("constrained-sft", "ptst", "safe-merge", "safegrad", "safety-vector", "salora", "sbr", "sppft")
 """Other papers' methods, since, beside them."""
 FULL = ("full-asft", "full-sft")
 """Methods that train the weights themselves."""
@@ -110,7 +110,7 @@ def test_data_of_every_config_is_built(parser, data):
 def test_method_of_every_config_is_built(parser, method):
     built = parser.instantiate(parsed(parser, of("models")[-1], "data/sandbox", method)).model
     paper = ("asft", "asft-subspace", "asft-alt", "shrinkage")
-    assert isinstance(built, AsFT) == (stem(method) in (*paper, *BEYOND))
+    assert isinstance(built, AsFT) == (stem(method) in (*paper, *BEYOND, "safegrad"))
     assert isinstance(built, FullFineTuner) == (stem(method) in FULL)
     assert isinstance(built, Lisa) == stem(method).startswith("lisa")
     assert stem(method) not in paper or (built.lambda_reg, built.drift_budget) == (1.0, None)
