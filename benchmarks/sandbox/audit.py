@@ -3,7 +3,8 @@
     asft-lightning compare benchmarks/sandbox/audit.yaml
     python benchmarks/sandbox/audit.py runs/sandbox-audit
 
-Takes the finished runs of that comparison, or of some of its methods, keeps what else the file holds, and prints the means over seeds as a table.
+Takes the finished runs of that comparison, or of some of its methods, keeps what else the file holds, and prints the means
+over seeds as a table.
 """
 
 import argparse
