@@ -12,6 +12,8 @@ from asft_lightning.anchors.term import AnchorTerm
 from asft_lightning.functional import QuadraticForm
 from asft_lightning.runtime.reading import is_finite
 
+_LEAST = 1e-20
+"""Of what a penalty is multiplied with: in float32 the product of less may be 0."""
 _ORTHONORMAL_WITHIN = 1e-3
 """Of UᵀU to I in any entry: float32 decompositions of 4096 columns stay below 1e-5."""
 
@@ -30,7 +32,7 @@ def require_sound(shapes: Mapping[str, tuple[int, int]], terms: Sequence[AnchorT
         raise ValueError(f"anchors need a module and a term at least, and there are {len(shapes)} and {len(terms)}")
     for term in terms:
         _require_named(term)
-        _require(0 < term.weight < math.inf, f"{term.label}: a weight must be a positive number, got {term.weight}")
+        _require(_LEAST <= term.weight < math.inf, f"{term.label}: a weight must be a positive number, got {term.weight}")
         own = term.settings.get("weight", term.weight)
         _require(own == term.weight, f"{term.label}: the weight must be that of its settings, {own}, got {term.weight}")
         _require(term.modules.keys() == shapes.keys(), f"{term.label}: every module needs its anchor, and no other has one")
@@ -48,7 +50,7 @@ def _require_named(term: AnchorTerm) -> None:
 
 
 def _require_sound_module(anchor: ModuleAnchor, shape: tuple[int, int]) -> None:
-    _require(0 < anchor.scale < math.inf, f"a scale must be a positive number, got {anchor.scale}")
+    _require(_LEAST <= anchor.scale < math.inf, f"a scale must be a positive number, got {anchor.scale}")
     figures = asdict(anchor.spectrum).values()
     are_numbers = all(isinstance(figure, float) or (isinstance(figure, int) and abs(figure) < 2**63) for figure in figures)
     _require(are_numbers, "the figures of a spectrum must be numbers")
@@ -80,8 +82,8 @@ def _require_sound_form(form: QuadraticForm, side: str, width: int) -> None:
         _are_exact(directions) and _deviation(directions) <= _ORTHONORMAL_WITHIN,
         f"directions of the {side} side must be orthonormal, and are not",
     )
-    is_beyond_span = form.beta > 0 and directions.shape[1] < width
-    _require(is_beyond_span or bool(weights.any()), f"the form of the {side} side is 0, and would not protect")
+    is_beyond_span = form.beta >= _LEAST and directions.shape[1] < width
+    _require(is_beyond_span or bool((weights >= _LEAST).any()), f"the form of the {side} side is 0, and would not protect")
 
 
 def _are_exact(tensor: Tensor) -> bool:

@@ -142,7 +142,8 @@ class ScoringCallback(ScheduledCallback, Attempts):
         self.require_new(pl_module)
         check_deciders(trainer, self, self.scores)
         withdraw(trainer, self.scores)
-        if not trainer.global_step and callbacks_of(trainer, ScoringCallback)[0] is self and trainer.is_global_zero:
+        is_new = not (trainer.global_step and RunFolder.of(trainer).summary.is_file())
+        if is_new and callbacks_of(trainer, ScoringCallback)[0] is self and trainer.is_global_zero:
             Summary(facts_of(trainer, pl_module)).write(RunFolder.of(trainer))
         super().on_train_start(trainer, pl_module)
 

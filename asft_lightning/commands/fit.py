@@ -1,5 +1,6 @@
 """``asft-lightning fit|validate|test``: LightningCLI's, with what every module of a run shares named once."""
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -128,7 +129,7 @@ class AsFTCLI(LightningCLI):
             settings = self.config_init["fit"]["ckpt_path"] = self._last_checkpoint(settings)
         # Under SLURM Lightning goes on by itself with what it wrote when it was taken off the machine.
         is_requeued = SLURMEnvironment.detect() and self.trainer._checkpoint_connector._hpc_resume_path is not None
-        is_resumed = settings is not None or is_requeued
+        is_resumed = is_requeued or (settings is not None and self._is_own(settings))
         for logger in self.trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.resumed = is_resumed
@@ -136,6 +137,17 @@ class AsFTCLI(LightningCLI):
             folder, read = RunFolder.of(self.trainer), ("config", "pretrained", "model", "data")
             if aside := set_aside(folder, texts_of([self._get(self.config, part) for part in read])):
                 say(f"{folder.path} held an earlier run, which is in {aside} from now on")
+
+    def _is_own(self, checkpoint: str) -> bool:
+        """Whether it is of the run in this folder: of another one nothing here goes on."""
+        if checkpoint in CHECKPOINTS:
+            return True
+        savers = [saver.dirpath for saver in self.trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]
+        folders = [str(RunFolder.of(self.trainer).path), *(str(folder) for folder in savers if folder)]
+        if "://" in checkpoint:
+            return any(checkpoint.startswith(f"{folder.rstrip('/')}/") for folder in folders)
+        places = [Path(os.path.realpath(folder)) for folder in folders]
+        return any(Path(os.path.realpath(user_path(checkpoint))).is_relative_to(place) for place in places)
 
     def after_fit(self) -> None:
         """Say what is there, and what to type next."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from asft_lightning.comparison.pictures import save_picture
 from asft_lightning.comparison.results import Cell
 from asft_lightning.comparison.series import by_poison, poison_title, variant
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.alignment_log import AlignmentLog, LayerFigures
 from asft_lightning.runs.alignment_picture import cell_of
 from asft_lightning.runs.folder import RunFolder
@@ -60,10 +62,18 @@ def draw_update_parts(cells: Sequence[Cell], path: Path) -> bool:
     return True
 
 
+def _measured(run: Path) -> list[LayerFigures]:
+    """What the run's monitor has written; of a damaged file nothing, which is said: the scores stand elsewhere."""
+    try:
+        return AlignmentLog(RunFolder(run).alignment).read()
+    except ConfigurationError as error:
+        warnings.warn(f"left out of the pictures of updates: {error}", stacklevel=2)
+        return []
+
+
 def _figures(cell: Cell) -> dict[str, LayerFigures]:
     """{module: means over seeds after training}, against ``Gram`` where it was measured, else against the first anchor."""
-    logs = [AlignmentLog(RunFolder(Path(result.folder)).alignment) for result in cell.results]
-    rows = [row for log in logs for row in log.read() if row.moment == Moment.AFTER]
+    rows = [row for result in cell.results for row in _measured(Path(result.folder)) if row.moment == Moment.AFTER]
     anchors = list(dict.fromkeys(row.anchor for row in rows))
     if not anchors:
         return {}

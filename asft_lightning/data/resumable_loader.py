@@ -8,6 +8,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
+from asft_lightning.errors import ConfigurationError
+
 
 class ResumableLoader(DataLoader[Any]):
     """A DataLoader whose state Lightning keeps in checkpoints; a plain one replays the epoch's first batches.
@@ -33,8 +35,18 @@ class ResumableLoader(DataLoader[Any]):
         return {"batches": self._given % max(len(self), 1)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next epoch after so many batches."""
-        self._skipped = state["batches"]
+        """Begin the next epoch after so many batches.
+
+        Raises:
+            ConfigurationError: If there are not so many.
+        """
+        given = state.get("batches")
+        if type(given) is not int or not 0 <= given < max(len(self), 1):
+            raise ConfigurationError(
+                f"a checkpoint must tell how many of the epoch's {len(self)} batches were given, and has {given!r:.60}. "
+                "Go on from another one."
+            )
+        self._skipped = given
 
 
 def epoch_sampler(

@@ -165,7 +165,7 @@ class _Asking:
         text = _said(completion)
         if text is None:
             return Reply(None, "the reply is no chat completion")
-        return Reply(self._without_key(text) if len(self.key) >= _SHORTEST_KEY else text)
+        return Reply(self._without_key(text, _SHORTEST_KEY))
 
     def _named(self, error: Exception) -> str:
         """The error's type, status and message, without the key that a server may repeat."""
@@ -177,12 +177,13 @@ class _Asking:
         message = self._without_key(str((body.get("message") if isinstance(body, dict) else None) or error))
         return f"{type(error).__name__}{f' {status}' if status else ''}{cause}: {shortened(message, 100)}"
 
-    def _without_key(self, text: str) -> str:
-        """Without the key, as it is or as Python, JSON and addresses spell it."""
-        spellings = {self.key, repr(self.key)[1:-1], json.dumps(self.key)[1:-1], quote(self.key)} - {""}
+    def _without_key(self, text: str, shortest: int = 1) -> str:
+        """Without the key, if it is so long, as it is or as Python, JSON and addresses spell it; and fit to be written."""
+        key = self.key if len(self.key) >= shortest else ""
+        spellings = {key, repr(key)[1:-1], json.dumps(key)[1:-1], quote(key)} - {""}
         for spelling in sorted(spellings, key=len, reverse=True):
             text = text.replace(spelling, "***")
-        return text
+        return text.encode("utf-8", "backslashreplace").decode()  # halves of a character can be written nowhere
 
 
 def _is_url(url: str) -> bool:

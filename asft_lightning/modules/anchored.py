@@ -147,6 +147,10 @@ class Anchored(FineTuner):
             return self.lambda_reg
         return self.lambda_reg * min(1.0, (self.global_step + 1) / self.lambda_warmup_steps)
 
+    def kept_settings(self) -> dict[str, object]:
+        """How strong the penalty is, beside λ."""
+        return {**super().kept_settings(), "lambda_warmup_steps": self.lambda_warmup_steps}
+
     def fingerprint(self) -> dict[str, object]:
         """What was trained, how, and what protected it."""
         if self.anchor_set is None:

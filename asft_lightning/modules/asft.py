@@ -139,6 +139,10 @@ class AsFT(Anchored, AnswerHolding):
         if self.budget is not None:
             self.log("train/budget_multiplier", self._multiplier)
 
+    def kept_settings(self) -> dict[str, object]:
+        """Which update is penalised."""
+        return {**super().kept_settings(), "scale_update": self.scale_update}
+
     def fingerprint(self) -> dict[str, object]:
         """What was trained, how, and what protected it."""
         return {**super().fingerprint(), "drift_budget": self.drift_budget, "conflict": self.conflict}

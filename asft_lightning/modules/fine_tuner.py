@@ -235,7 +235,11 @@ class FineTuner(LoggedSteps):
 
     @cached_property
     def _settings(self) -> dict[str, str]:
-        return settings_of(self.fingerprint())
+        return settings_of({**self.fingerprint(), **self.kept_settings()})
+
+    def kept_settings(self) -> dict[str, object]:
+        """Hook: what else a run has to be gone on with, beside its fingerprint."""
+        return {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what it was trained by."""

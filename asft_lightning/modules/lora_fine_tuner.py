@@ -16,6 +16,9 @@ from asft_lightning.weights.adapter_factors import load_config
 from asft_lightning.weights.loading import load_adapter
 from asft_lightning.weights.pretrained import Pretrained
 
+_OF_SCALING = ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern")
+"""LoRA's settings that say what its factors amount to, beside r and α."""
+
 
 class LoRAFineTuner(FineTuner):
     """Fine-tune an aligned causal LM with LoRA, without any protection: the baseline.
@@ -76,6 +79,10 @@ class LoRAFineTuner(FineTuner):
             "target_modules": sorted(targets) if isinstance(targets, set) else targets,
         }
         return {**super().fingerprint(), "lora": lora}
+
+    def kept_settings(self) -> dict[str, object]:
+        """What makes of the same factors another update."""
+        return {**super().kept_settings(), "lora_scaling": {name: str(getattr(self.lora, name)) for name in _OF_SCALING}}
 
     def with_adapter(self, model: PreTrainedModel) -> PeftModel:
         """``model`` with a new adapter, or with the one to go on from.

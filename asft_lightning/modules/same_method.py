@@ -40,8 +40,8 @@ def require_same_settings(settings: Mapping[str, str], checkpoint: Mapping[str, 
     before = checkpoint.get(_KEY, settings)
     if not isinstance(before, Mapping) or not all(isinstance(value, str) for value in before.values()):
         raise ValueError(f"{_KEY} is of another kind")
-    for name in {**before, **settings}:
-        was, is_now = before.get(name, "nothing"), settings.get(name, "nothing")
+    for name, was in before.items():  # an earlier version kept fewer
+        is_now = settings.get(name, "nothing")
         if was != is_now:
             raise ConfigurationError(
                 f"a run goes on as it began, and this checkpoint was trained with {name} {was[:_SHOWN]}, not "

@@ -1,6 +1,6 @@
 """TrainedPart: a LightningModule of which a part is trained: that is what it keeps, and keeps finite."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 import torch
@@ -62,9 +62,9 @@ class TrainedPart(LightningModule):
         """Nothing that is not finite is kept.
 
         Raises:
-            TrainingError: If the weights are not; an earlier checkpoint stays.
+            TrainingError: If the weights are not, or what the optimizer keeps of them; an earlier checkpoint stays.
         """
-        if spoilt := first_spoilt(checkpoint["state_dict"].items()):
+        if spoilt := first_spoilt([*checkpoint["state_dict"].items(), *_moments(checkpoint)]):
             raise spoilt_weights(self.global_step, spoilt)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -72,3 +72,10 @@ class TrainedPart(LightningModule):
         trained, exact = {id(parameter) for parameter in self.trainable_parameters()}, keep_float32(fn)
         module: Self = super()._apply(lambda t: exact(t) if id(t) in trained else fn(t), recurse)  # type: ignore[no-untyped-call]
         return module
+
+
+def _moments(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """What optimizers keep: a gradient that is too large spoils that alone, and nothing would go on from it."""
+    for optimizer in checkpoint.get("optimizer_states", []):
+        for of_weight in optimizer["state"].values():
+            yield from ((name, value) for name, value in of_weight.items() if isinstance(value, Tensor))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.moment import Moment
 from asft_lightning.runtime.files import append, write_atomically
 
@@ -58,15 +59,24 @@ class AlignmentLog:
         append(self.path, _text(map(_cells, rows)))
 
     def read(self) -> list[LayerFigures]:
-        """All that was measured; nothing where there is no file, and not the half of a line that an interruption left."""
+        """All that was measured; nothing where there is no file, and not the half of a line that an interruption left.
+
+        Raises:
+            ConfigurationError: If it holds something else.
+        """
         if not self.path.is_file():
             return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        records = csv.reader(line for line in lines[1:] if line.endswith("\n"))
-        return [
-            LayerFigures(Moment(moment), int(step), module, anchor, *map(float, figures))
-            for moment, step, module, anchor, *figures in records
-        ]
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            records = csv.reader(line for line in lines[1:] if line.endswith("\n"))
+            return [
+                LayerFigures(Moment(moment), int(step), module, anchor, *map(float, figures))
+                for moment, step, module, anchor, *figures in records
+            ]
+        except (ValueError, TypeError, csv.Error) as error:
+            raise ConfigurationError(
+                f"{self.path} must hold what AlignmentMonitor has measured, and does not ({error!s:.80}). Remove it."
+            ) from error
 
 
 def _cells(row: LayerFigures) -> list[object]:

@@ -10,6 +10,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.files import append, drop_half_line, user_path, write_atomically
 
 _MOMENT = {"step", "epoch"}
@@ -85,8 +86,11 @@ class MetricsWriter(ExperimentWriter):
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
         """The columns and rows."""
-        reader = csv.DictReader(io.StringIO(self._file.read_text(encoding="utf-8")))
-        rows = list(reader)
+        try:
+            reader = csv.DictReader(io.StringIO(self._file.read_text(encoding="utf-8")))
+            rows = list(reader)
+        except (ValueError, csv.Error) as error:
+            raise ConfigurationError(f"{self._file} is no metrics.csv ({error!s:.80}). Move it away.") from error
         return list(reader.fieldnames or []), rows
 
 

@@ -63,7 +63,7 @@ def set_aside(folder: RunFolder, read: Iterable[str] = ()) -> Path | None:
 
 
 def _lies_in(path: str, product: Path) -> bool:
-    return Path(os.path.abspath(user_path(path))).is_relative_to(os.path.abspath(product))
+    return Path(os.path.realpath(user_path(path))).is_relative_to(os.path.realpath(product))
 
 
 def _next(folder: RunFolder) -> Path:

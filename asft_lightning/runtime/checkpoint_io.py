@@ -1,6 +1,7 @@
 """WholeCheckpointIO: a run's checkpoints, each written whole or not at all, and read without executing anything."""
 
 import io
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities import rank_zero_warn
 
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runtime.files import write_atomically
@@ -21,7 +23,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
     Lightning writes in the system's temporary folder and moves the file from there. Between two disks that is a copy, which
     leaves half a file in place of the checkpoint before where the disk is full or the run is killed.
+
+    And Lightning removes, with all that is in it, whatever a checkpoint says was the saver's last one.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folders: set[str] = set()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write beside, sync, and rename into place.
@@ -29,12 +37,24 @@ class WholeCheckpointIO(TorchCheckpointIO):
         Raises:
             StorageError: If the disk is full or must not be written to.
         """
+        self._folders.add(_folder_of(path))
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_atomically(Path(path), buffer.getvalue())
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a file of a folder that was saved to since this process began; nothing else."""
+        is_remote = "://" in str(path)
+        is_file = str(path).endswith(".ckpt") if is_remote else os.path.isfile(path)
+        if not is_file or _folder_of(path) not in self._folders:
+            rank_zero_warn(f"{path} is left as it is: this run has saved no checkpoint beside it.")
+        elif is_remote:
+            super().remove_checkpoint(path)
+        else:
+            os.unlink(path)
 
     def load_checkpoint(
         self,
@@ -62,6 +82,12 @@ class WholeCheckpointIO(TorchCheckpointIO):
                     f"{path}: a checkpoint's weights must be finite, and {name} holds NaN or Inf. Go on from an earlier one."
                 )
         return checkpoint
+
+
+def _folder_of(path: str | Path) -> str:
+    """Where a file lies, links followed; of an address what stands before the last slash."""
+    text = str(path)
+    return text.rpartition("/")[0] if "://" in text else os.path.realpath(os.path.dirname(text))
 
 
 def keep_checkpoints_whole(strategy: Strategy) -> None:

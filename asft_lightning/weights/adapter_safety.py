@@ -10,6 +10,8 @@ _PATTERNS = ("rank_pattern", "alpha_pattern", "target_modules", "exclude_modules
 
 _MOST_REPEATS = 4
 _LONGEST = 1000
+_MOST_WITH_REPEATS = 100
+"""Patterns of one setting that repeat anything: each is tried on each of the model's modules."""
 
 
 def require_harmless(config: Any, adapter: str) -> None:
@@ -30,12 +32,20 @@ def require_harmless(config: Any, adapter: str) -> None:
             "done. Give an adapter without megatron_config."
         )
     for name in _PATTERNS:
-        for pattern in _patterns(getattr(config, name, None)):
+        repeating = [pattern for pattern in _patterns(getattr(config, name, None)) if re.search(r"[*+{]", pattern)]
+        if len(repeating) > _MOST_WITH_REPEATS:
+            raise ConfigurationError(
+                f"an adapter may have {_MOST_WITH_REPEATS} patterns with *, + or {{, and {name} of {adapter} has "
+                f"{len(repeating)}. Name the modules in their place."
+            )
+        for pattern in repeating:
             repeats = len(re.findall(r"[*+{]", pattern))
-            if re.search(r"\)[*+{]", pattern) or repeats > _MOST_REPEATS or len(pattern) > _LONGEST:
+            # Flags, as of the verbose mode, would hide what is repeated.
+            is_hidden = re.search(r"\)\s*[*+{]|\(\?(?!:)", pattern)
+            if is_hidden or repeats > _MOST_REPEATS or len(pattern) > _LONGEST:
                 raise ConfigurationError(
-                    f"a pattern of an adapter must repeat no group and have at most {_MOST_REPEATS} of *, + and {{, and "
-                    f"{name} of {adapter} has {pattern!r:.100}, which may take for ever. Name the modules in its place."
+                    f"a pattern of an adapter must repeat no group, have no (? but (?:, and at most {_MOST_REPEATS} of *, + "
+                    f"and {{, and {name} of {adapter} has {pattern!r:.100}, which may take for ever. Name modules instead."
                 )
 
 

@@ -69,6 +69,12 @@ UNSOUND = {
     ),
     "scale 0": (lambda anchors: with_first(anchors, scale=0.0), "a scale must be a positive number, got 0"),
     "scale below 0": (lambda anchors: with_first(anchors, scale=-1.0), "a scale must be a positive number, got -1"),
+    "scale of next to nothing": (
+        lambda anchors: with_first(anchors, scale=1e-60),
+        "a scale must be a positive number, got 1e-60",
+    ),
+    "weight of next to nothing": (with_weight(1e-60), "a weight must be a positive number, got 1e-60"),
+    "a form of next to nothing": (with_form(beta=0.0, weights=torch.full((WIDTH,), 1e-30)), "is 0, and would not protect"),
     "scale NaN": (lambda anchors: with_first(anchors, scale=float("nan")), "a scale must be a positive number, got nan"),
     "relative without its form": (lambda anchors: with_first(anchors, relative=True), "a form on the input side"),
     "β below 0": (with_form(beta=-1.0), "β of the out side must be 0 or a positive number, got -1"),

@@ -155,12 +155,19 @@ EVIL = "^(([a-z_0-9.])+.?)+$!"
         {"exclude_modules": EVIL},
         {"rank_pattern": {".*" * 40 + "!": 4}},
         {"rank_pattern": {"(a|a){1,99}!": 4}},
+        {"rank_pattern": {"(?x:( [a-z_0-9.]+ ) +!)": 4}},
+        {"target_modules": "(?x)( [a-z_0-9.]+ ) +!"},
     ],
     ids=str,
 )
 def test_pattern_that_would_be_matched_for_ever(world, tmp_path, capsys, changes):
     for command in edited(world, tmp_path, **changes):
-        assert "a pattern of an adapter must repeat no group and have at most 4 of *, + and {" in said(capsys, *command)
+        assert "a pattern of an adapter must repeat no group, have no (? but (?:, and at most 4 of" in said(capsys, *command)
+
+
+def test_more_patterns_than_can_be_tried(world, tmp_path, capsys):
+    for command in edited(world, tmp_path, rank_pattern={f"{i}.*.*!": 4 for i in range(101)}):
+        assert "an adapter may have 100 patterns with *, + or {, and rank_pattern of" in said(capsys, *command)
 
 
 def test_patterns_that_people_write(world, tmp_path):

@@ -60,14 +60,14 @@ def test_penalty_that_is_no_number_is_named(pretrained, tmp_path):
 
 
 class SpoilGradient(Callback):
-    """Makes a gradient Inf under a loss that is finite, as an overflow in the backward pass would."""
+    """Makes a gradient Inf, or another, under a loss that is finite, as an overflow in the backward pass would."""
 
-    def __init__(self, step):
-        self.step = step
+    def __init__(self, step, gradient=float("inf")):
+        self.step, self.gradient = step, gradient
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if trainer.global_step == self.step:
-            optimizer.param_groups[0]["params"][0].grad.fill_(float("inf"))
+            optimizer.param_groups[0]["params"][0].grad.fill_(self.gradient)
 
 
 @pytest.mark.parametrize("saving", [{"every_n_train_steps": 1}, {"every_n_epochs": 1}], ids=["by steps", "by epochs"])
@@ -84,6 +84,15 @@ def test_gradient_that_is_not_finite_spoils_nothing_that_is_kept(pretrained, tmp
     saved = torch.load(tmp_path / "kept" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == (step if "every_n_train_steps" in saving else 2)
     assert all(bool(value.isfinite().all()) for value in saved["state_dict"].values())
+
+
+def test_what_the_optimizer_keeps_is_finite_in_a_checkpoint(pretrained, tmp_path):
+    """The square of such a gradient is not, though every weight is."""
+    saver = ModelCheckpoint(tmp_path / "kept", save_last=True, every_n_train_steps=1)
+    trainer = tiny_trainer(tmp_path, callbacks=[SpoilGradient(2, 1e25), saver], max_epochs=2, enable_checkpointing=True)
+    with pytest.raises(TrainingError, match="trained weights must be finite, and after step 3 exp_avg_sq is not"):
+        trainer.fit(fine_tuner(LoRAFineTuner, pretrained), tiny_data(pretrained, tmp_path, batch_size=8))
+    assert torch.load(tmp_path / "kept" / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
 def test_adapter_that_is_not_finite_is_not_written(pretrained, tmp_path):

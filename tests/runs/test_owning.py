@@ -1,5 +1,6 @@
 """A run's folder is one run's: nobody else is at work there, and what an earlier run left stands aside."""
 
+import json
 import os
 import shutil
 from functools import partial
@@ -116,6 +117,20 @@ def test_what_goes_on_is_no_new_run(tmp_path, monkeypatch):
     main(["fit", "--config", config, "--trainer.max_steps=5"])
     assert not list(run.glob("earlier-*"))
     assert (run / "metrics.csv").read_text().startswith(rows)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_checkpoint_of_another_folder_begins_a_run_here(tmp_path, held):
+    """What stands here of another run, or of none, does not speak for it."""
+    config, there = write_config(tmp_path, every_n_train_steps=1), tmp_path / "there"
+    if held:
+        main(["fit", "--config", write_config(tmp_path / "other", "LoRAFineTuner"), f"--trainer.default_root_dir={there}"])
+    main(["fit", "--config", config])
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    main(["fit", "--config", config, f"--ckpt_path={last}", "--trainer.max_steps=3", f"--trainer.default_root_dir={there}"])
+    run = json.loads((there / "summary.json").read_text())["run"]
+    assert (run["method"], run["ended"]) == ("AsFT", True)
+    assert (there / "earlier-1" / "summary.json").is_file() == held
 
 
 def test_what_the_new_run_reads_is_still_there(tmp_path, capsys):

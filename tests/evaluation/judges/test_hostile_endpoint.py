@@ -101,6 +101,16 @@ def test_key_that_a_server_repeats_is_nowhere(what):
     assert "0123456789" not in f"{verdict} {rating}"
 
 
+@pytest.mark.parametrize("status", [200, 400])
+def test_half_a_character_can_be_written(status):
+    """A file holds whole ones alone, and what a server says stands in some."""
+    told = {"error": {"message": "\ud800"}, "choices": [{"message": {"role": "assistant", "content": "safe \ud800"}}]}
+    with serving(lambda body: sends(status, {}, json.dumps(told).encode())) as server:
+        verdict = verdict_of(server)
+        (rating,) = rater_at(server.url, {"help": "helps"}, retries=0)(["a"], ["b"], [""])
+    assert f"{verdict.problem} {rating.problem}".encode()
+
+
 def test_placeholder_of_a_key_changes_no_reply(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "safe")
     with serving(lambda body: "unsafe") as server:
