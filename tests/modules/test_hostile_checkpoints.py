@@ -79,6 +79,7 @@ def test_one_that_is_as_it_was_is_gone_on_from(pretrained, tmp_path, begun):
     assert go_on(pretrained, tmp_path, begun).global_step == 4
 
 
+@pytest.mark.filterwarnings("ignore:.* is left as it is. this run has saved no checkpoint beside it")
 @pytest.mark.parametrize("name", ["best_model_path", "last_model_path"])
 @pytest.mark.parametrize("spelling", ["{}", "local://{}", "file://{}", "{run}/checkpoints/../../{name}"])
 def test_no_folder_that_a_checkpoint_names_is_removed(pretrained, tmp_path, begun, name, spelling):
