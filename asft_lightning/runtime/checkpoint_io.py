@@ -48,6 +48,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a file of a folder that was saved to since this process began; nothing else."""
         is_remote = "://" in str(path)
+        if not (is_remote or os.path.lexists(path)):
+            return  # with a run that was set aside, say
         is_file = str(path).endswith(".ckpt") if is_remote else os.path.isfile(path)
         if not is_file or _folder_of(path) not in self._folders:
             rank_zero_warn(f"{path} is left as it is: this run has saved no checkpoint beside it.")

@@ -117,7 +117,7 @@ def test_a_method_is_taken_whole_or_refused(name):
     method, none = name.removeprefix("methods/"), {"unsafe": None, "harmless": None}
     config = yaml.safe_load(find_config(name).read_text())
     of_updates = {"asft", "asft-alt", "asft-subspace", "shrinkage", "activation", "activation-both", "drift-budget"}
-    taken = {"protect", "sft", "answers", "sbr", "constrained-sft", "sppft", "salora"} | of_updates
+    taken = {"protect", "sft", "answers", "safegrad", "sbr", "constrained-sft", "sppft", "salora"} | of_updates
     if method in taken:
         found = protection_of(method, none, dict(PROMPTS))
         assert found["model"] == {"init_args": {}} | config["model"]

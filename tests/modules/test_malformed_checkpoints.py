@@ -27,7 +27,8 @@ class Made:
 
     def __init__(self, method, pair, folder):
         self._method, self._pair, self._folder = method, pair, folder
-        self._refusals = Source(tiny.write_rows(folder / "refusals.jsonl", tiny.harmful_rows()))
+        refusals = [{"instruction": f"how to open safe {i}", "output": "I can't help."} for i in range(4)]
+        self._refusals = Source(tiny.write_rows(folder / "refusals.jsonl", refusals))
         self.fingerprint = self.fit(1, callbacks=[ModelCheckpoint(folder, save_last=True)]).fingerprint()
         self.checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
 
