@@ -254,7 +254,7 @@ class FineTuner(LoggedSteps):
         """
         super().on_load_checkpoint(checkpoint)
         if self._trainer and self.trainer.state.fn == TrainerFn.FITTING:
-            require_same_settings(self._settings, checkpoint)
+            require_same_settings(self._settings, checkpoint, since=settings_of(self.kept_settings()).keys())
 
     def on_train_end(self) -> None:
         """A signal that came while the end was at work is not swallowed."""

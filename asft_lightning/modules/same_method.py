@@ -1,7 +1,7 @@
 """What a run is trained by, kept in its checkpoints: whoever goes on from one goes on so, or is refused."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from asft_lightning.errors import ConfigurationError
@@ -28,10 +28,11 @@ def note_settings(settings: Mapping[str, str], checkpoint: dict[str, Any]) -> No
     checkpoint[_KEY] = dict(settings)
 
 
-def require_same_settings(settings: Mapping[str, str], checkpoint: Mapping[str, Any]) -> None:
+def require_same_settings(settings: Mapping[str, str], checkpoint: Mapping[str, Any], since: Collection[str] = ()) -> None:
     """Refuse to go on from a checkpoint of a run that was trained by something else: its summary would vouch for both.
 
-    One that says nothing, as of an earlier version, is gone on from.
+    One that says nothing, as of an earlier version, is gone on from, and so is one without the names in ``since``, which
+    earlier versions did not keep.
 
     Raises:
         ConfigurationError: If it was; names the first setting that differs.
@@ -40,8 +41,10 @@ def require_same_settings(settings: Mapping[str, str], checkpoint: Mapping[str, 
     before = checkpoint.get(_KEY, settings)
     if not isinstance(before, Mapping) or not all(isinstance(value, str) for value in before.values()):
         raise ValueError(f"{_KEY} is of another kind")
-    for name, was in before.items():  # an earlier version kept fewer
-        is_now = settings.get(name, "nothing")
+    for name in {**before, **settings}:
+        if name in since and name not in before:
+            continue
+        was, is_now = before.get(name, "nothing"), settings.get(name, "nothing")
         if was != is_now:
             raise ConfigurationError(
                 f"a run goes on as it began, and this checkpoint was trained with {name} {was[:_SHOWN]}, not "

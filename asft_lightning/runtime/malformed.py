@@ -31,7 +31,7 @@ def refuse_malformed(trainer: Trainer) -> None:
             def restored() -> None:
                 made_with = [dict(optimizer.defaults) for optimizer in trainer.optimizers]  # torch adds to them
                 schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
-                known = [vars(scheduler).keys() | set() for scheduler in schedulers]
+                known = [set(vars(scheduler)) for scheduler in schedulers]
                 restore(*args, **kwargs)
                 for optimizer, defaults in zip(trainer.optimizers, made_with, strict=True):
                     _require_sound_optimizer(optimizer, defaults, is_scheduled=bool(schedulers))

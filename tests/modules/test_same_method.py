@@ -37,6 +37,7 @@ def go_on(module, pretrained, checkpoint):
         (AsFT, {"lambda_reg": 2.0, "anchors": [Shrinkage()]}, 'anchors.0.class "Gram", not "Shrinkage"'),
         (AsFT, {"lambda_reg": 2.0, "anchors": [Gram(weight=0.5)]}, "anchors.0.weight 1.0, not 0.5"),
         (AsFT, {"lambda_reg": 2.0, "conflict": "project"}, 'conflict "add", not "project"'),
+        (AsFT, {"lambda_reg": 2.0, "anchors": [Gram(), Shrinkage()]}, 'anchors.1.class nothing, not "Shrinkage"'),
         (AsFT, {"lambda_reg": 2.0, "scale_update": True}, "scale_update false, not true"),
         (AsFT, {"lambda_reg": 2.0, "lambda_warmup_steps": 9}, "lambda_warmup_steps 0, not 9"),
         (AsFT, {"lambda_reg": 2.0, "lora": tiny.LORA | {"use_rslora": True}}, "lora_scaling.use_rslora"),
