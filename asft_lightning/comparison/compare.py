@@ -32,14 +32,13 @@ class Compare:
         self.trials = {
             name: [self.plan.tuning(name, setting) for setting in settings] for name, settings in self.tuned.items()
         }
-        total = len({run.name for run in [*_flat(self.trials), *self._after_tuning()]}) + len(self._firsts())
+        total = len(_with_needs([*_flat(self.trials), *self._after_tuning()]))
         self.progress = RunsBar(total=total, desc="Runs", unit="run", smoothing=0, disable=report_only)
         self.runner = Runner(launch, Claims(self.plan.folder), comparison.jobs, comparison.threads, self.progress)
 
     def run(self) -> Report:
-        """First steps, then tuning, then an attacker's search, then what is reported; each phase needs the one before."""
+        """Tuning, then an attacker's search, then what is reported; each phase needs the one before."""
         with self.progress:
-            self._run(self._firsts())
             self._run(_flat(self.trials))
             choices = [self._choice(name) for name in self.tuned]
             chosen: dict[str, _Setting] = {name: {} for name in self.comparison.methods if name not in self.tuned}
@@ -52,7 +51,7 @@ class Compare:
             runs = [*reported, *attacked]
             seeds = [*self.comparison.axes[SEED], *(run.axes[SEED] for run in runs)]  # `around` may have others
             self._run(sorted(runs, key=lambda run: seeds.index(run.axes[SEED])))
-        failures = self._failures([*self._firsts(), *_flat(self.trials), *_flat(attempts), *runs])
+        failures = self._failures(_with_needs([*_flat(self.trials), *_flat(attempts), *runs]))
         missing = [run.name for run in runs if not is_done(run)]
         trials = [result for run in _flat(self.trials) for result in _finished([run])]
         return Report(
@@ -60,7 +59,9 @@ class Compare:
         )
 
     def _run(self, runs: Sequence[Run]) -> None:
-        if not self.report_only:
+        """What they need first."""
+        if runs and not self.report_only:
+            self._run([need for run in runs for need in run.needs])
             self.runner.run(runs)
 
     def _choice(self, name: str) -> Choice:
@@ -99,10 +100,6 @@ class Compare:
                 runs += self.plan.searching(name, {**tuned, **search.attempts[0]}, reported=True)
         return runs
 
-    def _firsts(self) -> list[Run]:
-        every = [*_flat(self.trials), *self._after_tuning()]
-        return list({run.first.name: run.first for run in every if run.first is not None}.values())
-
     def _failures(self, runs: Sequence[Run]) -> list[Failure]:
         """In the plan's order, whichever process noted them."""
         left = {run.name: run for run in runs if not is_done(run)}
@@ -112,6 +109,14 @@ class Compare:
 
 def _flat(runs: Mapping[str, Sequence[Sequence[Run]]]) -> list[Run]:
     return [run for of_method in runs.values() for of_setting in of_method for run in of_setting]
+
+
+def _with_needs(runs: Sequence[Run]) -> list[Run]:
+    """Each once, after what it needs."""
+    every: dict[str, Run] = {}
+    for run in runs:
+        every |= {one.name: one for one in [*_with_needs(run.needs), run]}
+    return list(every.values())
 
 
 def _finished(runs: Sequence[Run]) -> list[Result]:

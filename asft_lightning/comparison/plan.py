@@ -14,11 +14,15 @@ from asft_lightning.comparison.placeholders import filled, is_name, merged, name
 from asft_lightning.comparison.search import Search
 from asft_lightning.comparison.spec import SEED, Comparison, Method
 from asft_lightning.errors import ConfigurationError
+from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runtime.named_configs import find_config
 from asft_lightning.runtime.yaml_files import read_yaml
 
 _FIRST = "first"
+_LAST = "last.ckpt"
+"""What a fit of the command line ends with, but where it is told to write none."""
 _Axes = Mapping[str, Sequence[Any]]
+_Methods = Mapping[str, Method]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Run:
         settings: {dotted name: value}, with ``$first`` in place of the first step's adapter.
         parent: The folder of all runs.
         first: What must have ended before.
+        trained: The run that this one goes on from at its end, in place of training.
     """
 
     method: str
@@ -40,11 +45,18 @@ class Run:
     settings: Mapping[str, Any]
     parent: Path
     first: "Run | None" = None
+    trained: "Run | None" = None
+
+    @property
+    def needs(self) -> "list[Run]":
+        """What must be done before."""
+        return [run for run in (self.first, self.trained) if run is not None]
 
     @cached_property
     def key(self) -> str:
-        """What it follows from, in ten letters: the content of its configs, its settings, and its first step's key."""
+        """What it follows from, in ten letters: the content of its configs, its settings, and the keys of what it needs."""
         content = [[_content(file) for file in self.configs], self.settings, self.first.key if self.first else None]
+        content += [self.trained.key] if self.trained else []
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
     @property
@@ -68,6 +80,8 @@ class Run:
     def arguments(self) -> list[str]:
         """What follows ``asft-lightning`` on the command line."""
         values = {**self.resolved, "trainer.default_root_dir": str(self.folder)}
+        if self.trained:
+            values["ckpt_path"] = str(RunFolder(self.trained.folder).checkpoints / _LAST)
         settings = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
         return ["fit", *(f"--config={file}" for file in self.configs), *settings]
 
@@ -85,11 +99,13 @@ class Plan:
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
         self.folder = comparison.folder / "runs"
-        for method in comparison.methods.values():
+        self.methods = {name: _whole(method, comparison.methods) for name, method in comparison.methods.items()}
+        self.attacked = {name: _attacked(method, comparison.search) for name, method in self.methods.items()}
+        for name, method in self.methods.items():
             self._check(method, {**method.axes, **method.tune})
             if search := comparison.search:
-                self._check(_attacked(method, search), {**method.axes, **method.tune, **search.tries})
-        used = set().union(*(self._used(method) for method in comparison.methods.values()))
+                self._check(self.attacked[name], {**method.axes, **method.tune, **search.tries})
+        used = set().union(*(self._used(method) for method in self.methods.values()))
         if unused := [axis for axis in comparison.axes if axis not in used]:
             raise ConfigurationError(
                 f"every axis must be named by a setting, as ${unused[0]}, and none names it. Add e.g. "
@@ -98,21 +114,21 @@ class Plan:
 
     def reported(self, name: str, tuned: Mapping[str, Any]) -> list[Run]:
         """The runs of a method that the report is about, with the setting that was chosen for it."""
-        method, around = self.comparison.methods[name], self.comparison.around
+        method, around = self.methods[name], self.comparison.around
         axes = {**self.comparison.axes, **method.axes, **{axis: [v] for axis, v in tuned.items()}}
-        runs = self._runs(name, method, axes)
+        runs = self._runs(name, self.methods, axes)
         for factor, values in around.axes.items() if around else ():
             if factor in self._used(method):
-                runs += self._runs(name, method, {**axes, **(around.at if around else {}), factor: values})
+                runs += self._runs(name, self.methods, {**axes, **(around.at if around else {}), factor: values})
         return runs
 
     def tuning(self, name: str, candidate: Mapping[str, Any]) -> list[Run]:
         """The runs that a setting of a method is judged by; at every value of the method's own axes."""
         assert self.comparison.tuning is not None
-        method = self.comparison.methods[name]
+        method = self.methods[name]
         axes = {**self.comparison.tuning.axes, **method.axes, **{axis: [v] for axis, v in candidate.items()}}
         self._require_all("tuning", self.comparison.tuning.axes, name, method, axes)
-        return self._runs(name, method, axes)
+        return self._runs(name, self.methods, axes)
 
     def searching(self, name: str, setting: Mapping[str, Any], reported: bool = False) -> list[Run]:
         """The runs that an attacker judges a setting by, or those of the one that was kept, at the reported seeds.
@@ -124,15 +140,15 @@ class Plan:
         """
         search = self.comparison.search
         assert search is not None
-        method = _attacked(self.comparison.methods[name], search)
+        method = self.attacked[name]
         seeds = {SEED: self.comparison.axes[SEED]} if reported else {}
         axes = {**search.axes, **method.axes, **{axis: [v] for axis, v in setting.items()}, **seeds}
         self._require_all("search", search.axes, name, method, axes)
-        return self._runs(name, method, axes)
+        return self._runs(name, self.attacked, axes)
 
     def candidates(self, name: str) -> list[dict[str, Any]]:
         """The settings to choose from; none for a method that is not tuned."""
-        tune = self.comparison.methods[name].tune
+        tune = self.methods[name].tune
         return [dict(zip(tune, values, strict=True)) for values in itertools.product(*tune.values())] if tune else []
 
     def _require_all(self, where: str, given: _Axes, name: str, method: Method, axes: _Axes) -> None:
@@ -142,15 +158,23 @@ class Plan:
                 f"Add {missing[0]}: [VALUE]."
             )
 
-    def _runs(self, name: str, method: Method, axes: _Axes) -> list[Run]:
-        used = {axis: values for axis, values in axes.items() if axis in self._used(method)}
+    def _runs(self, name: str, methods: _Methods, axes: _Axes) -> list[Run]:
+        names_used = self._used(methods[name])
+        used = {axis: values for axis, values in axes.items() if axis in names_used}
         every = [dict(zip(used, values, strict=True)) for values in itertools.product(*used.values())]
-        return [self._run(name, method, values) for values in sorted(every, key=lambda v: used[SEED].index(v[SEED]))]
+        return [self._run(name, methods, values) for values in sorted(every, key=lambda v: used[SEED].index(v[SEED]))]
 
-    def _run(self, name: str, method: Method, values: dict[str, Any]) -> Run:
+    def _run(self, name: str, methods: _Methods, values: dict[str, Any]) -> Run:
+        method = methods[name]
         configs = filled([*self.comparison.configs, *method.configs], values)
         settings = filled(merged(self.comparison.settings, method.settings), values)
-        return Run(name, values, configs, settings, self.folder, self._first(method, values))
+        trained = self._trained(method.after, methods, values) if method.after else None
+        return Run(name, values, configs, settings, self.folder, self._first(method, values), trained)
+
+    def _trained(self, name: str, methods: _Methods, values: Mapping[str, Any]) -> Run:
+        """The run at the same axes that one of another method goes on from."""
+        used = self._used(methods[name])
+        return self._run(name, methods, {axis: value for axis, value in values.items() if axis in used})
 
     def _first(self, method: Method, values: dict[str, Any]) -> Run | None:
         if method.first is None:
@@ -187,9 +211,20 @@ class Plan:
             )
 
 
-def _attacked(method: Method, search: Search) -> Method:
+def _whole(method: Method, methods: _Methods) -> Method:
+    """The method with what it takes over from the one that it comes after."""
+    if method.after is None:
+        return method
+    trained = methods[method.after]
+    settings = merged(trained.settings, method.settings)
+    return replace(
+        method, configs=[*trained.configs, *method.configs], settings=settings, first=method.first or trained.first
+    )
+
+
+def _attacked(method: Method, search: Search | None) -> Method:
     """The method as it is when an attacker trains it."""
-    return replace(method, settings=merged(method.settings, search.settings))
+    return replace(method, settings=merged(method.settings, search.settings)) if search else method
 
 
 def _values_of(file: str, axes: _Axes) -> Sequence[Any]:

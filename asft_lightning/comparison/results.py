@@ -1,8 +1,9 @@
 """Results: what a run measured, and the mean and spread of runs that differ in their seed alone."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import add
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -24,6 +25,8 @@ SCORES = {
 """What scores of a summary are called in a report; others keep their names."""
 
 COSTS = ("training_seconds", "peak_memory_mib")
+_WITH_TRAINING: Mapping[str, Callable[[float, float], float]] = {"training_seconds": add, "peak_memory_mib": max}
+"""What a cost comes to where one run trains and another goes on from it."""
 
 
 @dataclass(frozen=True)
@@ -122,16 +125,19 @@ class Cell:
 
 
 def read_result(run: Run) -> Result:
-    """What a finished run measured."""
+    """What a finished run measured; its costs, and scores while training, with those of the run that trained for it."""
     summary = Summary.read(RunFolder(run.folder))
+    trained = read_result(run.trained) if run.trained else None
     scores: dict[str, float | None] = {}
-    steps: dict[str, Mapping[int, float]] = {}
+    steps: dict[str, Mapping[int, float]] = {**trained.steps} if trained else {}
     for name, score in _by_name(summary.scores):
         told = ((Moment.AFTER, ""), (Moment.BEFORE, "_before"))
         scores |= {name + suffix: score.values[moment] for moment, suffix in told if moment in score.values}
         if score.steps:
             steps[name] = score.steps
     costs = {name: cost for name in COSTS if (cost := getattr(summary.run, name)) is not None}
+    if trained:
+        costs = {name: _WITH_TRAINING[name](cost, trained.costs.get(name, 0.0)) for name, cost in costs.items()}
     harmful_rows = _harmful_rows(summary.run)
     return Result(run.method, run.axes, scores, steps, costs, run.resolved, str(run.folder), harmful_rows)
 

@@ -74,6 +74,7 @@ class Runner:
         self.threads = threads
         self.progress = progress
         self.failures: dict[str, Failure] = {}
+        self._over: set[str] = set()
         self._has_said = False
 
     def run(self, runs: Iterable[Run]) -> None:
@@ -82,7 +83,8 @@ class Runner:
         What another process is at work on is waited for, and run here where that one dies.
         """
         jobs = self.jobs or (1 if has_gpu() else max(1, (os.cpu_count() or 1) // self.threads))
-        waiting = list({run.name: run for run in runs}.values())
+        waiting = list({run.name: run for run in runs if run.name not in self._over}.values())
+        self._over |= {run.name for run in waiting}  # when this returns
         active: dict[int, _Active] = {}
         try:
             while waiting or active:
@@ -125,9 +127,9 @@ class Runner:
             return True
         if is_done(run):
             return True
-        if run.first is not None and not is_done(run.first):
-            before = self.failures.get(run.first.name)
-            self._fail(run, f"its first step {run.first.name} failed", before.log if before else str(log_of(run.first)))
+        if missing := next((need for need in run.needs if not is_done(need)), None):
+            before = self.failures.get(missing.name)
+            self._fail(run, f"{missing.name}, which it needs, failed", before.log if before else str(log_of(missing)))
             return True
         if failure := self.claims.failure(run.folder):
             self._fail(run, failure, str(log_of(run)))

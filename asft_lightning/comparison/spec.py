@@ -42,6 +42,8 @@ class Method:
         axes: {name: values} that this method alone is compared at.
         tune: {name: values} of which one setting is chosen on the tuning seeds; of several, each with each.
         first: What is run before, e.g. the harmful fine-tuning of AsFT-Alt.
+        after: The method whose runs this one goes on from at their end, for what is done after training: a projection, or
+            another way to ask. Its configs, settings and first step are this method's too, before its own.
     """
 
     configs: list[str] = field(default_factory=list)
@@ -49,6 +51,7 @@ class Method:
     axes: dict[str, list[Any]] = field(default_factory=dict)
     tune: dict[str, list[Any]] = field(default_factory=dict)
     first: FirstStep | None = None
+    after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class Comparison:
         self._check_named_methods()
         if self.around is not None:
             self._check_around(self.around)
+        self._check_after()
         for where, axes in (("tuning", self.tuning and self.tuning.axes), ("search", self.search and self.search.axes)):
             self._check_seeds(where, axes or {})
             _require_values(f"{where}.axes", axes or {})
@@ -199,6 +203,28 @@ class Comparison:
                 f"an axis has one place, and {min(twice)!r} of {name} has several among axes, {name}.axes and {name}.tune. "
                 "Give it another name, or leave it out of one."
             )
+
+    def _check_after(self) -> None:
+        """What is gone on from must be one run at each setting, and keep its checkpoint."""
+        trained = {name: one for name, one in self.methods.items() if one.after is None and not one.tune and not one.axes}
+        for name, method in self.methods.items():
+            if method.after is None:
+                continue
+            if method.after not in trained:
+                raise ConfigurationError(
+                    f"{name}.after must be a method of this comparison that trains, without tune or axes of its own, got "
+                    f"{method.after!r}; there are {', '.join(trained) or 'none'}. Name one of them, or leave it out."
+                )
+            if method.first and trained[method.after].first:
+                raise ConfigurationError(
+                    f"a method has one first step, and {name} has one beside that of {method.after}, which it comes after. "
+                    "Leave one out."
+                )
+            if {**self.settings, **trained[method.after].settings}.get("trainer.enable_checkpointing") is False:
+                raise ConfigurationError(
+                    f"{name} goes on from the checkpoint that {method.after} ends with, which is to write none. Set "
+                    f"trainer.enable_checkpointing: true in the settings of {method.after}."
+                )
 
     def _check_around(self, around: Around) -> None:
         for name, values in {**around.axes, **around.at}.items():

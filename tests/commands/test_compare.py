@@ -1,5 +1,6 @@
 """``asft-lightning compare`` with real runs of the tiny pair: killed in the middle, gone on with, reported."""
 
+import csv
 import json
 import os
 import signal
@@ -55,7 +56,7 @@ def test_runs_end_with_the_command_that_started_them(sweep):
 def test_nothing_is_done_twice_and_nothing_lost(sweep):
     assert sweep.done().items() >= sweep.before.items()
     methods = [run["method"] for run in sweep.content["runs"]]
-    assert sorted(methods) == ["asft", "asft", "asft_alt", "asft_alt", "sft", "sft"]
+    assert sorted(methods) == [name for name in ("asft", "asft_alt", "sft", "shrunk") for _ in range(2)]
     assert sorted(name.split("-")[0] for name in sweep.done()) == sorted([*methods, "asft", "asft", "first", "first"])
 
 
@@ -118,14 +119,17 @@ def test_report_only_runs_nothing(sweep):
     assert (sweep.folder / "out" / "report.html").is_file()
 
 
-def test_weights_are_those_of_the_command_in_the_log(sweep, tmp_path):
-    """Typed into a shell, in a process that imports everything itself."""
-    (run,) = [
-        r for r in Plan(load_comparison(sweep.folder / "comparison.yaml")).reported("asft_alt", {}) if r.axes["seed"] == 1
-    ]
+@pytest.mark.parametrize("method", ["asft_alt", "shrunk"])
+def test_weights_are_those_of_the_command_in_the_log(sweep, tmp_path, method):
+    """Typed into a shell, in a process that imports everything itself; of what goes on from a trained run, trained anew."""
+    (run,) = [r for r in Plan(load_comparison(sweep.folder / "comparison.yaml")).reported(method, {}) if r.axes["seed"] == 1]
     line = (run.folder / "log.txt").read_text().splitlines()[0]
     assert line.startswith("$ asft-lightning fit ") and line.endswith(" --threads=1")
     command = line.removeprefix("$ ").replace(str(run.folder), str(tmp_path))
+    if run.trained:
+        going_on = f" --ckpt_path={run.trained.folder}/checkpoints/last.ckpt"
+        assert going_on in command
+        command = command.replace(going_on, "")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment["ASFT_LIGHTNING_CACHE"] = str(sweep.folder / "cache")
     subprocess.run(command, shell=True, env=environment, check=True, capture_output=True)
@@ -133,6 +137,22 @@ def test_weights_are_those_of_the_command_in_the_log(sweep, tmp_path):
 
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert any(bool(value.any()) for name, value in ours.items() if "lora_B" in name)
+    anew, reported = (json.loads((f / "summary.json").read_text()) for f in (tmp_path, run.folder))
+    assert {name: score["after"] for name, score in anew.items() if "/" in name} == {
+        name: score["after"] for name, score in reported.items() if "/" in name
+    }
+
+
+def test_what_goes_on_from_a_trained_run_trains_nothing_and_costs_what_that_cost(sweep):
+    runs = {(run["method"], run["seed"]): run for run in sweep.content["runs"]}
+    for seed in (0, 1):
+        sft, shrunk = runs["sft", seed], runs["shrunk", seed]
+        own = json.loads((Path(shrunk["folder"]) / "summary.json").read_text())
+        assert shrunk["training_seconds"] == sft["training_seconds"] + own["run"]["training_seconds"]
+        assert shrunk["peak_memory_mib"] >= sft["peak_memory_mib"]
+        with (Path(shrunk["folder"]) / "metrics.csv").open() as file:
+            assert {row["step"] for row in csv.DictReader(file)} == {"4"}  # the last one
+        assert json.loads((Path(shrunk["folder"]) / "projection.json").read_text())
 
 
 def claims_of(folder):

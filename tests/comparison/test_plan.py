@@ -104,6 +104,36 @@ def test_first_step_is_shared_by_what_it_does_not_depend_on(comparison, tmp_path
     assert runs[0].first.arguments[2:4] == ["--seed_everything=0", "--data.init_args.poison_ratio=1"]
 
 
+SAFE_LORA = {"after": "sft", "settings": {"layers": "$layers"}, "tune": {"layers": [1, 2]}}
+
+
+def test_what_comes_after_training_goes_on_from_the_run_at_the_same_axes(comparison):
+    """Of each seed and poison ratio one run is trained, whatever is done to it then; also where that is tuned."""
+    sft = {"settings": {"trainer.max_epochs": 3, "trainer.callbacks+": ["a"]}}
+    merge = {"after": "sft", "first": {}, "settings": {"trainer.callbacks+": ["$first"]}}
+    plan = Plan(comparison(tuning=TUNING, methods={"sft": sft, "safe_lora": SAFE_LORA, "merge": merge}))
+    trained = {run.name: run for run in plan.reported("sft", {})}
+    runs = plan.reported("safe_lora", {"layers": 2})
+    assert [run.trained.name for run in runs] == list(trained) and len({run.key for run in runs}) == 4
+    for run in runs:
+        file = run.trained.folder / "checkpoints" / "last.ckpt"
+        assert f"--ckpt_path={file}" in run.arguments and run.settings["trainer.max_epochs"] == 3
+        assert not any("ckpt_path" in argument for argument in run.trained.arguments)
+    (tuning,) = plan.tuning("safe_lora", {"layers": 1})
+    assert (tuning.trained.axes, tuning.trained.method) == ({"poison_ratio": 0.1, "seed": 7}, "sft")
+    (one, *_) = plan.reported("merge", {})
+    assert [run.method for run in one.needs] == ["first", "sft"]
+    assert one.resolved["trainer.callbacks+"] == ["a", str(one.first.folder / "adapter")]
+
+
+def test_an_attacker_trains_what_others_go_on_from(comparison):
+    search = {"settings": {"lr": "$lr"}, "tries": {"lr": [1, 2]}, "axes": {"poison_ratio": [0.1], "seed": [7]}}
+    methods = {"sft": {}, "safe_lora": {"after": "sft"}}
+    plan = Plan(comparison(search=search | {"reference": "sft"}, methods=methods))
+    (run,) = plan.searching("safe_lora", {"lr": 2})
+    assert run.trained.name == plan.searching("sft", {"lr": 2})[0].name and run.trained.settings["lr"] == 2
+
+
 TUNING = {"axes": {"seed": [7], "poison_ratio": [0.1]}, "budget": 2}
 
 
@@ -118,8 +148,20 @@ def test_tuning_runs_are_at_the_tuning_axes(comparison):
 
 LAMBDA = {"settings": {"model.init_args.lambda_reg": "$lambda"}}
 MISUSES = {
-    "methods.a may have configs, settings, axes, tune, first, got 'confgs'": {"methods": {"a": {"confgs": []}}},
+    "methods.a may have configs, settings, axes, tune, first, after, got 'confgs'": {"methods": {"a": {"confgs": []}}},
     "must be a mapping, got 3": {"methods": {"a": {"first": 3}}},
+    "a.after must be a method of this comparison that trains, .* got 'b'; there are sft": {
+        "methods": {"sft": {}, "a": {"after": "b"}},
+    },
+    "a.after must be .* got 'a'; there are none": {"methods": {"a": {"after": "a"}}},
+    "a.after must be .* got 'b'; there are sft": {"methods": {"sft": {}, "b": {"after": "sft"}, "a": {"after": "b"}}},
+    "a.after must be .* without tune or axes of its own, got 'b'": {
+        "methods": {"b": LAMBDA | {"axes": {"lambda": [1]}}, "a": {"after": "b"}},
+    },
+    "a has one beside that of b, which it comes after": {"methods": {"b": {"first": {}}, "a": {"after": "b", "first": {}}}},
+    "goes on from the checkpoint that sft ends with, which is to write none": {
+        "methods": {"sft": {"settings": {"trainer.enable_checkpointing": False}}, "a": {"after": "sft"}},
+    },
     "axes.seed must be a list, got 3": {"axes": {"seed": 3}},
     "needs methods, got none": {"methods": {}},
     r"axes must have `seed`, over which means are taken, got \['poison_ratio'\]": {"axes": {"poison_ratio": [0]}},

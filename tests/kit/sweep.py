@@ -10,7 +10,7 @@ from kit.forks import Forks
 
 
 def write_comparison(folder):
-    """Four methods, one of which fails, and one that needs a first step."""
+    """Five methods: one fails, one needs a first step, and one goes on from another's runs."""
     for name, seed in (("aligned", 1), ("base", 2)):
         tiny.save_tiny(folder / name, seed)
     harmful = tiny.harmful_rows()
@@ -36,6 +36,8 @@ def write_comparison(folder):
     (folder / "common.yaml").write_text(yaml.safe_dump(config))
     sft, asft = {"model": "asft_lightning.LoRAFineTuner"}, {"model": "asft_lightning.AsFT"}
     harmful_anchor = {"class_path": "asft_lightning.Harmful", "init_args": {"adapter": "$first"}}
+    shrinkage = {"class_path": "asft_lightning.OffAnchorShrinkage", "init_args": {"strength": 1.0}}
+    projection = {"class_path": "asft_lightning.AdapterProjection", "init_args": {"method": shrinkage}}
     comparison = {
         "output": str(folder / "out"),
         "jobs": 2,
@@ -44,7 +46,8 @@ def write_comparison(folder):
         "axes": {"poison_ratio": [0.25], "seed": [0, 1]},
         "tuning": {"axes": {"poison_ratio": [0.25], "seed": [7]}, "budget": 2},
         "methods": {
-            "sft": {},
+            "sft": {"settings": {"trainer.enable_checkpointing": True}},
+            "shrunk": {"after": "sft", "settings": {"trainer.callbacks+": [projection]}},
             "broken": {"settings": {"data.init_args.num_rows": 1000}},
             "asft": {"settings": {"model.init_args.lambda_reg": "$lambda"}, "tune": {"lambda": [1, 3]}},
             "asft_alt": {
@@ -55,7 +58,8 @@ def write_comparison(folder):
     }
     for name, kind in (("sft", sft), ("asft", asft)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"model": {"class_path": kind["model"]}}))
-    for name, method in comparison["methods"].items():
+    trained = {name: method for name, method in comparison["methods"].items() if "after" not in method}
+    for name, method in trained.items():
         method["configs"] = [str(folder / f"{name if name == 'asft' or 'alt' in name else 'sft'}.yaml".replace("_alt", ""))]
         method["configs"].append(str(folder / "common.yaml"))
     comparison["methods"]["asft_alt"]["first"]["configs"] = [str(folder / "sft.yaml"), str(folder / "common.yaml")]
