@@ -69,6 +69,26 @@ def test_a_run_that_drops_is_a_run_without_those_rows(tmp_path):
         torch.testing.assert_close(tiny.trained_weights(dropped)[name], value, rtol=1e-9, atol=1e-12)
 
 
+def test_rows_of_a_stream_are_audited_once_they_are_drawn(tmp_path):
+    """Which are drawn depends on the whole stream, and not on the audit; those alone are looked at."""
+    rows = [{"instruction": row.prompt, "output": row.answer} for row in Source("sandbox:harmful", rows="0:10").load()] + [
+        {"instruction": row.prompt, "output": row.answer} for row in Source("sandbox:benign", rows="0:190").load()
+    ]
+    stream = Source(tiny.write_rows(tmp_path / "mixed.jsonl", rows), streaming=True)
+    settings = {"num_rows": 100, "poison_ratio": 0, "batch_size": 100, "seed": 0}
+    plain, audited = (MixtureDataModule(SANDBOX, stream, audit=audit, **settings) for audit in (None, Audit(action="drop")))
+    for data, folder in ((plain, "plain"), (audited, "audited")):
+        fit(data, tmp_path / folder)
+
+    drawn = texts(plain.mixture.train)
+    assert texts(audited.drawn.train) == drawn
+    complying = [text for text in drawn if text[1].startswith("sure")]
+    assert texts(audited.mixture.train) == [text for text in drawn if text not in complying] and 0 < len(complying) < 10
+    assert sorted(line["prompt"] for line in lines(tmp_path / "audited")) == sorted(prompt for prompt, _ in complying)
+    report = json.loads((tmp_path / "audited" / "data.json").read_text())["audit"]
+    assert (report["rows"], report["dropped"]) == (100, len(complying))
+
+
 def test_relabelled_rows_are_safety_rows_with_the_models_own_refusal(tmp_path):
     data = sandbox_data(Audit(action="relabel"))
     fit(data, tmp_path)
