@@ -103,20 +103,24 @@ class AsFTCLI(LightningCLI):
                 "weights_only must be true or null, got false: of a checkpoint plain data is read, and no object. "
                 "Leave it out."
             )
-        self._fix_date(is_resumed=bool(path))
+        self._fix_date(path)
         if path and path not in CHECKPOINTS and "://" not in path and not Path(path).exists():
             raise ConfigurationError(
                 f"ckpt_path must be a checkpoint file or one of {', '.join(CHECKPOINTS)}, and {path} does not exist. "
                 "Leave it out to start anew."
             )
 
-    def _fix_date(self, is_resumed: bool) -> None:
-        """One date for model and data, kept in the run's ``config.yaml``: of the run that goes on, or else today's."""
+    def _fix_date(self, checkpoint: str | None) -> None:
+        """One date for model and data, kept in a run's ``config.yaml``: of the run that is gone on from, or else today's."""
         template = self._get(self.config, "template")
         if template.date is not None:
             return
-        run = RunFolder(Path(self._get(self.config, "trainer").default_root_dir))
-        day = (_date_of(run) if is_resumed else None) or today()
+        own = RunFolder(Path(self._get(self.config, "trainer").default_root_dir))
+        of_checkpoint = (
+            [RunFolder(Path(checkpoint).absolute().parents[1])] if checkpoint and Path(checkpoint).is_file() else []
+        )
+        begun = [_date_of(run) for run in [own, *of_checkpoint]] if checkpoint else []
+        day = next(filter(None, begun), None) or today()
         modules = [self._get(self.config, name) for name in ("model", "data")]
         settings = [module.get("init_args.template") for module in modules if module is not None]
         for written in [template, *(written for written in settings if written is not None)]:
@@ -223,7 +227,9 @@ class AsFTCLI(LightningCLI):
         self.trainer_defaults["callbacks"] += progress_of(settings)
         if command == "fit" and _saves_by_default(settings):
             # One file, of the last epoch's end or of where the run was ended; Lightning's own would not save that.
-            own = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_exception=True)
+            own = ModelCheckpoint(
+                filename=RunFolder(Path()).last_checkpoint.stem, enable_version_counter=False, save_on_exception=True
+            )
             self.trainer_defaults["callbacks"] += [own]
         try:
             trainer = super().instantiate_trainer(**kwargs)

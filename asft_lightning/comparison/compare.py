@@ -6,9 +6,9 @@ from typing import Any
 from asft_lightning.comparison.claims import Claims
 from asft_lightning.comparison.plan import Plan, Run
 from asft_lightning.comparison.report import Report
-from asft_lightning.comparison.results import Result, read_result
+from asft_lightning.comparison.results import Result, is_done, read_result
 from asft_lightning.comparison.run_process import Launch
-from asft_lightning.comparison.runner import Failure, Runner, RunsBar, failure_of_summary, is_done
+from asft_lightning.comparison.runner import Failure, Runner, RunsBar, failure_of_summary, with_needs
 from asft_lightning.comparison.spec import SEED, Comparison
 from asft_lightning.comparison.tuning import Choice, choose
 
@@ -32,7 +32,7 @@ class Compare:
         self.trials = {
             name: [self.plan.tuning(name, setting) for setting in settings] for name, settings in self.tuned.items()
         }
-        total = len(_with_needs([*_flat(self.trials), *self._after_tuning()]))
+        total = len(with_needs([*_flat(self.trials), *self._after_tuning()]))
         self.progress = RunsBar(total=total, desc="Runs", unit="run", smoothing=0, disable=report_only)
         self.runner = Runner(launch, Claims(self.plan.folder), comparison.jobs, comparison.threads, self.progress)
 
@@ -51,7 +51,7 @@ class Compare:
             runs = [*reported, *attacked]
             seeds = [*self.comparison.axes[SEED], *(run.axes[SEED] for run in runs)]  # `around` may have others
             self._run(sorted(runs, key=lambda run: seeds.index(run.axes[SEED])))
-        failures = self._failures(_with_needs([*_flat(self.trials), *_flat(attempts), *runs]))
+        failures = self._failures(with_needs([*_flat(self.trials), *_flat(attempts), *runs]))
         missing = [run.name for run in runs if not is_done(run)]
         trials = [result for run in _flat(self.trials) for result in _finished([run])]
         return Report(
@@ -59,9 +59,7 @@ class Compare:
         )
 
     def _run(self, runs: Sequence[Run]) -> None:
-        """What they need first."""
-        if runs and not self.report_only:
-            self._run([need for run in runs for need in run.needs])
+        if not self.report_only:
             self.runner.run(runs)
 
     def _choice(self, name: str) -> Choice:
@@ -90,7 +88,7 @@ class Compare:
         return [] if found.setting is None else self.plan.searching(found.method, {**tuned, **found.setting}, reported=True)
 
     def _after_tuning(self) -> list[Run]:
-        """As many as there will be; which settings they have, tuning and search say."""
+        """As many as there will be, or nearly; which settings they have, tuning and search say."""
         runs: list[Run] = []
         for name in self.comparison.methods:
             tuned = self.tuned[name][0] if name in self.tuned else {}
@@ -109,14 +107,6 @@ class Compare:
 
 def _flat(runs: Mapping[str, Sequence[Sequence[Run]]]) -> list[Run]:
     return [run for of_method in runs.values() for of_setting in of_method for run in of_setting]
-
-
-def _with_needs(runs: Sequence[Run]) -> list[Run]:
-    """Each once, after what it needs."""
-    every: dict[str, Run] = {}
-    for run in runs:
-        every |= {one.name: one for one in [*_with_needs(run.needs), run]}
-    return list(every.values())
 
 
 def _finished(runs: Sequence[Run]) -> list[Result]:

@@ -19,8 +19,8 @@ from asft_lightning.runtime.named_configs import find_config
 from asft_lightning.runtime.yaml_files import read_yaml
 
 _FIRST = "first"
-_LAST = "last.ckpt"
-"""What a fit of the command line ends with, but where it is told to write none."""
+_UNTRAINED = re.compile(r"template\.|trainer\.callbacks\+?$|model\.class_path$")
+"""Settings that training does not depend on, or, as the class, are looked at when a run goes on."""
 _Axes = Mapping[str, Sequence[Any]]
 _Methods = Mapping[str, Method]
 
@@ -52,6 +52,11 @@ class Run:
         """What must be done before."""
         return [run for run in (self.first, self.trained) if run is not None]
 
+    @property
+    def checkpoint(self) -> Path | None:
+        """What it goes on from."""
+        return RunFolder(self.trained.folder).last_checkpoint if self.trained else None
+
     @cached_property
     def key(self) -> str:
         """What it follows from, in ten letters: the content of its configs, its settings, and the keys of what it needs."""
@@ -80,8 +85,8 @@ class Run:
     def arguments(self) -> list[str]:
         """What follows ``asft-lightning`` on the command line."""
         values = {**self.resolved, "trainer.default_root_dir": str(self.folder)}
-        if self.trained:
-            values["ckpt_path"] = str(RunFolder(self.trained.folder).checkpoints / _LAST)
+        if self.checkpoint:
+            values["ckpt_path"] = str(self.checkpoint)
         settings = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
         return ["fit", *(f"--config={file}" for file in self.configs), *settings]
 
@@ -103,6 +108,8 @@ class Plan:
         self.attacked = {name: _attacked(method, comparison.search) for name, method in self.methods.items()}
         for name, method in self.methods.items():
             self._check(method, {**method.axes, **method.tune})
+            if method.after is not None:
+                self._check_after(name, comparison.methods[name], method.after)
             if search := comparison.search:
                 self._check(self.attacked[name], {**method.axes, **method.tune, **search.tries})
         used = set().union(*(self._used(method) for method in self.methods.values()))
@@ -189,6 +196,21 @@ class Plan:
         files = names([*self.comparison.configs, *method.configs])
         return files.union(*(names(merged(self.comparison.settings, settings)) for settings in every))
 
+    def _check_after(self, name: str, method: Method, after: str) -> None:
+        """What is done after training must leave training as it was."""
+        files = [value for file in method.configs for value in _values_of(file, {**self.comparison.axes, **method.axes})]
+        given = [*method.settings, *(setting for file in files for setting in _names_in(_content(str(file))))]
+        if bad := [setting for setting in given if not _UNTRAINED.match(setting)]:
+            raise ConfigurationError(
+                f"{name} goes on from where {after} ends, and may set trainer.callbacks and template alone beside it, got "
+                f"{bad[0]}. Leave that out, or leave out `after` and train anew."
+            )
+        if lost := self._used(self.methods[after]) - self._used(self.methods[name]):
+            raise ConfigurationError(
+                f"{name} must vary along each axis of {after}, which it goes on from, and sets a value in place of "
+                f"${min(lost)}. Leave that out, or leave out `after`."
+            )
+
     def _check(self, method: Method, own: _Axes) -> None:
         first = method.first
         axes = {**self.comparison.axes, **own}
@@ -209,6 +231,13 @@ class Plan:
                 f"a setting must name the axis ${min(unused)}, and none does. Add e.g. `SETTING: ${min(unused)}`; for "
                 "seed it is `seed_everything: $seed`."
             )
+
+
+def _names_in(content: Any, within: str = "") -> list[str]:
+    """The dotted names of all settings in a config file."""
+    if not isinstance(content, Mapping):
+        return [within]
+    return [name for key, value in content.items() for name in _names_in(value, f"{within}.{key}" if within else str(key))]
 
 
 def _whole(method: Method, methods: _Methods) -> Method:

@@ -11,6 +11,7 @@ from typing import Any
 from asft_lightning.comparison.plan import Run
 from asft_lightning.comparison.spec import SEED
 from asft_lightning.comparison.verdicts import Judged, read_verdicts
+from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
 from asft_lightning.runs.score import Score
@@ -23,6 +24,9 @@ SCORES = {
     "safety/incoherent": "incoherent",
 }
 """What scores of a summary are called in a report; others keep their names."""
+
+_BEFORE = "_before"
+"""What the name of a score before training ends with."""
 
 COSTS = ("training_seconds", "peak_memory_mib")
 _WITH_TRAINING: Mapping[str, Callable[[float, float], float]] = {"training_seconds": add, "peak_memory_mib": max}
@@ -124,22 +128,45 @@ class Cell:
         }
 
 
+def is_done(run: Run) -> bool:
+    """Whether the run came to its end, as its summary says."""
+    try:
+        return bool(Summary.read(RunFolder(run.folder)).run.ended)
+    except ConfigurationError:
+        return False
+
+
 def read_result(run: Run) -> Result:
-    """What a finished run measured; its costs, and scores while training, with those of the run that trained for it."""
+    """What a finished run measured.
+
+    One that goes on from another has that one's scores before and while training as well, where both ask alike, and costs
+    what both cost, which is not known where the other one is gone.
+    """
     summary = Summary.read(RunFolder(run.folder))
-    trained = read_result(run.trained) if run.trained else None
+    trained = read_result(run.trained) if run.trained and is_done(run.trained) else None
+    taken_over = trained if trained and _template(trained.folder) == _template(str(run.folder)) else None
     scores: dict[str, float | None] = {}
-    steps: dict[str, Mapping[int, float]] = {**trained.steps} if trained else {}
+    steps: dict[str, Mapping[int, float]] = {**taken_over.steps} if taken_over else {}
+    if taken_over:
+        scores |= {name: score for name, score in taken_over.scores.items() if name.endswith(_BEFORE)}
     for name, score in _by_name(summary.scores):
-        told = ((Moment.AFTER, ""), (Moment.BEFORE, "_before"))
+        told = ((Moment.AFTER, ""), (Moment.BEFORE, _BEFORE))
         scores |= {name + suffix: score.values[moment] for moment, suffix in told if moment in score.values}
         if score.steps:
-            steps[name] = score.steps
+            steps[name] = {**steps.get(name, {}), **score.steps}
     costs = {name: cost for name in COSTS if (cost := getattr(summary.run, name)) is not None}
-    if trained:
-        costs = {name: _WITH_TRAINING[name](cost, trained.costs.get(name, 0.0)) for name, cost in costs.items()}
+    if run.trained:
+        known = trained.costs if trained else {}
+        costs = {name: _WITH_TRAINING[name](cost, known[name]) for name, cost in costs.items() if name in known}
     harmful_rows = _harmful_rows(summary.run)
     return Result(run.method, run.axes, scores, steps, costs, run.resolved, str(run.folder), harmful_rows)
+
+
+def _template(folder: str) -> Any:
+    """How a run asks, but for the date."""
+    config = Summary.read(RunFolder(Path(folder))).run.more.get("config")
+    template = config.get("template") if isinstance(config, Mapping) else None
+    return {**template, "date": None} if isinstance(template, Mapping) else None
 
 
 def _harmful_rows(facts: RunFacts) -> int | None:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from asft_lightning.comparison.claims import DONE, FAILED, LET_GO, PATIENCE, Claim, Claims
 from asft_lightning.comparison.plan import Run
+from asft_lightning.comparison.results import is_done
 from asft_lightning.comparison.run_process import Launch, ctrl_c_waits, end_runs, has_gpu, log_of, reason, start_run
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.folder import RunFolder
@@ -78,18 +79,18 @@ class Runner:
         self._has_said = False
 
     def run(self, runs: Iterable[Run]) -> None:
-        """Run what is missing, each once; return when all have ended, failed ones noted in ``failures``.
+        """Run what is missing, each once and after what it needs; return when all have ended, failed ones in ``failures``.
 
         What another process is at work on is waited for, and run here where that one dies.
         """
         jobs = self.jobs or (1 if has_gpu() else max(1, (os.cpu_count() or 1) // self.threads))
-        waiting = list({run.name: run for run in runs if run.name not in self._over}.values())
+        waiting = [run for run in with_needs(runs) if run.name not in self._over]
         self._over |= {run.name for run in waiting}  # when this returns
         active: dict[int, _Active] = {}
         try:
             while waiting or active:
                 with ctrl_c_waits():
-                    while len(active) < jobs and (begun := self._begin(waiting)):
+                    while len(active) < jobs and (begun := self._begin(waiting, [one.run for one in active.values()])):
                         active[begun.process.sentinel] = begun
                 if waiting and not active:
                     self._say_waiting(len(waiting))
@@ -105,9 +106,11 @@ class Runner:
             for begun in active.values():
                 begun.claim.end(LET_GO)
 
-    def _begin(self, waiting: list[Run]) -> _Active | None:
-        """Start the first that nobody is at work on; what is over is taken off the list."""
+    def _begin(self, waiting: list[Run], at_work: list[Run]) -> _Active | None:
+        """Start the first that nobody is at work on and whose needs are over; what is over is taken off the list."""
         for run in list(waiting):
+            if run.needs and {need.name for need in run.needs} & {other.name for other in [*waiting, *at_work]}:
+                continue
             if self._is_over(run):
                 waiting.remove(run)
                 self.progress.skip(1)
@@ -130,6 +133,11 @@ class Runner:
         if missing := next((need for need in run.needs if not is_done(need)), None):
             before = self.failures.get(missing.name)
             self._fail(run, f"{missing.name}, which it needs, failed", before.log if before else str(log_of(missing)))
+            return True
+        if run.checkpoint and not run.checkpoint.is_file():
+            folder = run.checkpoint.parents[1]
+            why = f"{run.checkpoint}, which it goes on from, is gone. Remove {folder}, and that run is trained anew"
+            self._fail(run, why, str(RunFolder(folder).log))
             return True
         if failure := self.claims.failure(run.folder):
             self._fail(run, failure, str(log_of(run)))
@@ -165,12 +173,12 @@ class Runner:
         self.progress.write(plain(f"failed: {run.name}: {why}"))
 
 
-def is_done(run: Run) -> bool:
-    """Whether the run came to its end, as its summary says."""
-    try:
-        return bool(Summary.read(RunFolder(run.folder)).run.ended)
-    except ConfigurationError:
-        return False
+def with_needs(runs: Iterable[Run]) -> list[Run]:
+    """Each once, after what it needs."""
+    every: dict[str, Run] = {}
+    for run in runs:
+        every |= {one.name: one for one in [*with_needs(run.needs), run]}
+    return list(every.values())
 
 
 def failure_of_summary(run: Run) -> Failure | None:

@@ -51,6 +51,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def last_checkpoint(self) -> Path:
+        """What every fit of the command line ends with, but where it is told to keep none, or others."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
     def data(self) -> Path:
         """What was trained on."""
         return self.path / "data.json"

@@ -4,6 +4,7 @@ import pytest
 
 from asft_lightning.comparison import load_comparison
 from asft_lightning.comparison.plan import Plan
+from asft_lightning.comparison.runner import with_needs
 from asft_lightning.errors import ConfigurationError
 
 
@@ -104,7 +105,7 @@ def test_first_step_is_shared_by_what_it_does_not_depend_on(comparison, tmp_path
     assert runs[0].first.arguments[2:4] == ["--seed_everything=0", "--data.init_args.poison_ratio=1"]
 
 
-SAFE_LORA = {"after": "sft", "settings": {"layers": "$layers"}, "tune": {"layers": [1, 2]}}
+SAFE_LORA = {"after": "sft", "settings": {"trainer.callbacks+": ["$layers"]}, "tune": {"layers": [1, 2]}}
 
 
 def test_what_comes_after_training_goes_on_from_the_run_at_the_same_axes(comparison):
@@ -134,6 +135,27 @@ def test_an_attacker_trains_what_others_go_on_from(comparison):
     assert run.trained.name == plan.searching("sft", {"lr": 2})[0].name and run.trained.settings["lr"] == 2
 
 
+def test_a_config_file_that_would_train_otherwise_comes_after_nothing(comparison, tmp_path):
+    for name, text in (
+        ("safe", "model: {class_path: A}\ntrainer: {callbacks+: [{x: 1}]}"),
+        ("longer", "trainer: {max_epochs: 9}"),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    methods = {name: {"after": "sft", "configs": [str(tmp_path / f"{name}.yaml")]} for name in ("safe", "longer")}
+    assert len(Plan(comparison(methods={"sft": {}, "safe": methods["safe"]})).reported("safe", {})) == 4
+    with pytest.raises(ConfigurationError, match=r"longer goes on from where sft ends, .* got trainer\.max_epochs"):
+        Plan(comparison(methods={"sft": {}, "longer": methods["longer"]}))
+
+
+def test_runs_are_begun_after_what_they_need_and_no_later(comparison):
+    """By seeds, as the report has them, so that a broken-off comparison has whole seeds."""
+    merge = {"after": "sft", "first": {}, "settings": {"trainer.callbacks": ["$first"]}}
+    plan = Plan(comparison(methods={"sft": {}, "merge": merge}, axes={"poison_ratio": [0.1], "seed": [0, 1]}))
+    runs = [run for name in ("merge", "sft") for run in plan.reported(name, {})]
+    names = [(run.method, run.axes["seed"]) for run in with_needs(sorted(runs, key=lambda run: run.axes["seed"]))]
+    assert names == [(name, seed) for seed in (0, 1) for name in ("first", "sft", "merge")]
+
+
 TUNING = {"axes": {"seed": [7], "poison_ratio": [0.1]}, "budget": 2}
 
 
@@ -152,6 +174,14 @@ MISUSES = {
     "must be a mapping, got 3": {"methods": {"a": {"first": 3}}},
     "a.after must be a method of this comparison that trains, .* got 'b'; there are sft": {
         "methods": {"sft": {}, "a": {"after": "b"}},
+    },
+    "a goes on from where sft ends, .* got model.init_args.lambda_reg": {
+        "methods": {"sft": {}, "a": {"after": "sft", "settings": {"model.init_args.lambda_reg": 1}}},
+    },
+    r"a must vary along each axis of sft, which it goes on from, and sets a value in place of \$system": {
+        "axes": {"poison_ratio": [0], "seed": [0], "system": ["x", "y"]},
+        "methods": {"sft": {"settings": {"template.system": "$system"}},
+                    "a": {"after": "sft", "settings": {"template.system": "z"}}},
     },
     "a.after must be .* got 'a'; there are none": {"methods": {"a": {"after": "a"}}},
     "a.after must be .* got 'b'; there are sft": {"methods": {"sft": {}, "b": {"after": "sft"}, "a": {"after": "b"}}},
