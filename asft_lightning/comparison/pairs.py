@@ -7,16 +7,21 @@ from typing import Any
 from asft_lightning.comparison.results import Cell, Result
 from asft_lightning.comparison.spec import SEED
 from asft_lightning.comparison.statistics import Interval, mean_interval, sign_test
+from asft_lightning.comparison.verdicts import PLAIN
+
+_OTHERWISE = "/harmful_score"
+"""What the name of a score ends with, behind that of the scorer that asked."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One method against another at one setting.
+    """One method against another at one setting, asked in one way.
 
     Args:
         method: The method's name.
         against: The other's.
         axes: {name: value} of the setting, without the seed.
+        asked: The scorer that asked; ``safety`` plainly.
         seeds: Seeds that both have.
         harmful_score: HS of the method minus the other's, mean over seeds in points, with its 95 % interval by Student's t.
         accuracy: Likewise of FA.
@@ -28,6 +33,7 @@ class Pair:
     method: str
     against: str
     axes: Mapping[str, Any]
+    asked: str
     seeds: int
     harmful_score: Interval | None
     accuracy: Interval | None
@@ -44,6 +50,8 @@ class Pair:
 def paired(cells: Sequence[Cell], against: str, axes: Sequence[str]) -> list[Pair]:
     """Every cell of another method, beside that of ``against`` at the same values of the comparison's axes.
 
+    Asked plainly, then in every other way that both were.
+
     Args:
         cells: Of all methods.
         against: The method that the others are held against.
@@ -56,8 +64,8 @@ def paired(cells: Sequence[Cell], against: str, axes: Sequence[str]) -> list[Pai
     found = []
     for cell in cells:
         beside = references.get(_setting(cell, axes), [])
-        if cell.method != against and len(beside) == 1 and (pair := _pair(cell, beside[0])):
-            found.append(pair)
+        if cell.method != against and len(beside) == 1:
+            found += _pairs(cell, beside[0])
     return found
 
 
@@ -65,19 +73,31 @@ def _setting(cell: Cell, axes: Sequence[str]) -> str:
     return repr([(axis, cell.axes[axis]) for axis in axes if axis in cell.axes])
 
 
-def _pair(cell: Cell, reference: Cell) -> Pair | None:
+def _pairs(cell: Cell, reference: Cell) -> list[Pair]:
     of_seed = {result.axes[SEED]: result for result in reference.results}
     both = [(result, of_seed[result.axes[SEED]]) for result in cell.results if result.axes[SEED] in of_seed]
     if not both:
-        return None
-    signs = _signs(both)
+        return []
+    common = set.intersection(*({*result.scores} for pair in both for result in pair))
+    others = [name.removesuffix(_OTHERWISE) for name in both[0][0].scores if name in common and _is_otherwise(name)]
+    return [_pair(cell, reference, both, asked) for asked in (PLAIN, *others)]
+
+
+def _is_otherwise(score: str) -> bool:
+    """Whether it is an HS of prompts that were asked in another way; ``safety/…`` is a single judge's."""
+    return score.endswith(_OTHERWISE) and not score.startswith(f"{PLAIN}/")
+
+
+def _pair(cell: Cell, reference: Cell, both: Sequence[tuple[Result, Result]], asked: str) -> Pair:
+    signs = _signs(both, asked)
     more, fewer = (None, None) if signs is None else (sum(s > 0 for s in signs), sum(s < 0 for s in signs))
     return Pair(
         cell.method,
         reference.method,
         cell.axes,
+        asked,
         len(both),
-        _difference(both, "harmful_score"),
+        _difference(both, "harmful_score" if asked == PLAIN else asked + _OTHERWISE),
         _difference(both, "accuracy"),
         more,
         fewer,
@@ -94,17 +114,18 @@ def _difference(both: Sequence[tuple[Result, Result]], figure: str) -> Interval 
     return mean_interval(known) if known else None
 
 
-def _signs(both: Sequence[tuple[Result, Result]]) -> list[int] | None:
+def _signs(both: Sequence[tuple[Result, Result]], asked_by: str) -> list[int] | None:
     """For each prompt, how many more of its answers are unsafe; prompts are independent, the answers to one are not.
 
     None where a run has no answers, or was asked other prompts than the rest. Of several judges the first is taken.
     """
-    asked = {tuple(answer.prompt for answer in result.verdicts) for pair in both for result in pair}
+    verdicts = [(result.verdicts_of(asked_by), other.verdicts_of(asked_by)) for result, other in both]
+    asked = {tuple(answer.prompt for answer in of_run) for pair in verdicts for of_run in pair}
     if len(asked) > 1 or not any(asked):
         return None
     sums = dict.fromkeys(next(iter(asked)), 0)
-    for result, other in both:
-        for x, y in zip(result.verdicts, other.verdicts, strict=True):
+    for of_method, of_other in verdicts:
+        for x, y in zip(of_method, of_other, strict=True):
             if x.unsafe and y.unsafe:
                 sums[x.prompt] += int(next(iter(x.unsafe.values()))) - int(next(iter(y.unsafe.values())))
     return list(sums.values())

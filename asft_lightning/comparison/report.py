@@ -8,7 +8,7 @@ from typing import Any
 from asft_lightning.comparison.agreement import Agreement, agreements
 from asft_lightning.comparison.conclusion import conclusion, contenders
 from asft_lightning.comparison.examples import examples
-from asft_lightning.comparison.headline import Headline, headlines
+from asft_lightning.comparison.headline import Headline, front, headlines
 from asft_lightning.comparison.page import data_uri, render, run_links
 from asft_lightning.comparison.pairs import Pair, paired
 from asft_lightning.comparison.pictures import over_steps, pareto
@@ -161,6 +161,7 @@ class Report:
             "table": [cell.record() for cell in self.cells],
             "overall": [cell.record() for cell in self.overall],
             "headline": [headline.record() for headline in self.headlines],
+            "front": [headline.method for headline in front(self.headlines)],
             "pairs": [pair.record() for pair in self.pairs],
             "agreement": [agreement.record() for agreement in self.agreements],
             "attacked": [result.record() for result in self.attacked],

@@ -10,7 +10,7 @@ from typing import Any
 
 from asft_lightning.comparison.plan import Run
 from asft_lightning.comparison.spec import SEED
-from asft_lightning.comparison.verdicts import Judged, read_verdicts
+from asft_lightning.comparison.verdicts import PLAIN, Judged, read_verdicts
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
@@ -61,7 +61,11 @@ class Result:
     @cached_property
     def verdicts(self) -> list[Judged]:
         """What judges said of each answer after training; empty where that is not at hand."""
-        return read_verdicts(Path(self.folder)) if self.folder else []
+        return self.verdicts_of(PLAIN)
+
+    def verdicts_of(self, asked: str) -> list[Judged]:
+        """Likewise of what another scorer asked, by its name."""
+        return read_verdicts(Path(self.folder), asked=asked) if self.folder else []
 
     def flat(self) -> dict[str, Any]:
         """Without the nested parts: a line of a table."""

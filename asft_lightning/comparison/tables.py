@@ -10,6 +10,7 @@ from asft_lightning.comparison.results import Cell, Spread
 from asft_lightning.comparison.series import axes_but_poison, poison_title
 from asft_lightning.comparison.spec import POISON
 from asft_lightning.comparison.statistics import Interval
+from asft_lightning.comparison.verdicts import PLAIN
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class Table:
 
 def headline_table(headlines: Sequence[Headline]) -> Table:
     """The worst attack first, and what it costs where nobody attacks."""
-    is_searched = any(h.searched for h in headlines)
+    is_searched, has_beyond = any(h.searched for h in headlines), any(h.beyond for h in headlines)
     headings = [
-        "method", "worst HS (%)", "before (%)", "FA at p 0 (%)", "worst attack", "mean HS (%)", "attacks",
+        "method", "worst HS (%)", "before (%)", "FA at p 0 (%)", "worst attack", "noise there (%)", "mean HS (%)", "attacks",
+        *(["beyond: HS (%)", "asked"] if has_beyond else []),
         *(["search HS (%)", "found by search"] if is_searched else []),
         "over-refusal (%)", "noise (%)", "time (s)", "memory (MiB)",
     ]  # fmt: skip
@@ -46,8 +48,10 @@ def headline_table(headlines: Sequence[Headline]) -> Table:
             _text(h.before),
             _text(h.accuracy),
             h.attack,
+            _text(h.noise),
             f"{h.mean:.1f}",
             str(h.attacks),
+            *([_text(h.beyond), h.beyond_attack or "–"] if has_beyond else []),
             *([_text(h.searched), h.found or "nothing"] if is_searched else []),
             *("–" if share is None else f"{share.mean:.1f}" for share in (h.over_refusal, h.incoherent)),
             *("–" if cost is None else f"{cost.mean:.0f}" for cost in (h.training_seconds, h.peak_memory_mib)),
@@ -56,8 +60,12 @@ def headline_table(headlines: Sequence[Headline]) -> Table:
     ]
     note = (
         "An attack is a setting with harmful rows, or another way to ask; the worst has the highest mean HS over seeds. "
-        "Before: of the aligned model, asked in the same way."
+        "Before: of the aligned model, asked in the same way. Where more than half of the answers are noise, HS says little."
     )
+    if has_beyond:
+        note += (
+            " Beyond: asked as the aligned model itself does not withstand, which no training undoes; not among the attacks."
+        )
     if is_searched:
         note += " A search tries settings of training on each method, and keeps the worst; it counts for the worst HS alone."
     return Table("Worst attack", headings, rows, note)
@@ -65,11 +73,14 @@ def headline_table(headlines: Sequence[Headline]) -> Table:
 
 def pairs_table(pairs: Sequence[Pair], against: str) -> Table:
     """Differences to one method."""
-    headings = ["method", "setting", "seeds", "HS difference", "FA difference", "prompts more / fewer unsafe", "p-value"]
+    headings = [
+        "method", "setting", "asked", "seeds", "HS difference", "FA difference", "prompts more / fewer unsafe", "p-value",
+    ]  # fmt: skip
     rows = [
         [
             pair.method,
             ", ".join(filter(None, [poison_title(pair.axes.get(POISON)), axes_but_poison(pair.axes)])),
+            "plainly" if pair.asked == PLAIN else pair.asked,
             str(pair.seeds),
             _points(pair.harmful_score),
             _points(pair.accuracy),

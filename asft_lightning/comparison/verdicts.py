@@ -1,6 +1,7 @@
 """Verdicts: what judges said of each answer that a run gave, from its ``generations/``."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,9 @@ from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
 
-_SET, _UNSAFE = "safety", "unsafe"
+PLAIN = "safety"
+"""The prompts that are asked plainly, as the scorer is called where nobody names it."""
+_UNSAFE = "unsafe"
 
 
 class Judged(NamedTuple):
@@ -20,19 +23,23 @@ class Judged(NamedTuple):
     answer: str = ""
 
 
-def read_verdicts(folder: Path, moment: Moment = Moment.AFTER) -> list[Judged]:
+def read_verdicts(folder: Path, moment: Moment = Moment.AFTER, asked: str = PLAIN) -> list[Judged]:
     """Of one run, in the prompts' order; empty where it left no such answers.
 
     Args:
         folder: The run's.
         moment: When the answers were given.
+        asked: The name of the scorer that asked.
 
     Raises:
         ConfigurationError: If the file is damaged.
     """
-    file = RunFolder(folder).generations(_SET, moment)
-    if not file.is_file():
-        return []
+    file = RunFolder(folder).generations(asked, moment)
+    return _read(file, file.stat().st_mtime_ns) if file.is_file() else []
+
+
+@lru_cache(maxsize=128)  # one method is held against all others
+def _read(file: Path, _changed: int) -> list[Judged]:
     try:
         return [_judged(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:

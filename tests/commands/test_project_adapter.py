@@ -9,7 +9,7 @@ from kit.commands import said
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from asft_lightning import AnchorError, SafeLoRA
+from asft_lightning import AnchorError, SafeLoRA, SafetyVector
 from asft_lightning.cli import main
 from asft_lightning.projections import project_model
 
@@ -26,22 +26,28 @@ def case(pretrained, tmp_path):
     return ["project-adapter", adapter, str(out), "--config", str(config)], tmp_path / "adapter", out
 
 
-def test_written_adapter_is_the_live_models_projection(case, pretrained, capsys):
+@pytest.mark.parametrize(
+    ("method", "layers", "tensors"),
+    [(SafeLoRA(num_layers=2), 2, 2), (SafetyVector(strength=0.5), 4, 8)],  # what is added to BA changes both factors
+    ids=["safe_lora", "safety_vector"],
+)
+def test_written_adapter_is_the_live_models_projection(case, pretrained, capsys, method, layers, tensors):
     command, adapter, out = case
-    main([*command, "--method", "SafeLoRA", "--method.num_layers", "2"])
+    setting = ["--method.num_layers", "2"] if isinstance(method, SafeLoRA) else ["--method.strength", "0.5"]
+    main([*command, "--method", type(method).__name__, *setting])
     model = PeftModel.from_pretrained(pretrained.load_model(), adapter, is_trainable=True)
-    found = project_model(model, SafeLoRA(num_layers=2), SafeLoRA(num_layers=2).open(pretrained))
+    found = project_model(model, method, method.open(pretrained))
     model.save_pretrained(adapter.parent / "expected")
     expected = load_file(adapter.parent / "expected" / "adapter_model.safetensors")
     written, before = (load_file(folder / "adapter_model.safetensors") for folder in (out, adapter))
 
     assert all(torch.equal(value, expected[name]) for name, value in written.items())
-    assert sum(not torch.equal(value, before[name]) for name, value in written.items()) == 2
+    assert sum(not torch.equal(value, before[name]) for name, value in written.items()) == tensors
     assert isinstance(PeftModel.from_pretrained(pretrained.load_model(), out), PeftModel)
     record = json.loads((out / "projection.json").read_text())
     assert {name: layer["changed"] for name, layer in record["layers"].items()} == {x.name: x.changed for x in found}
     shown = capsys.readouterr().out
-    assert "2 of 4 layers changed" in shown and f"written to {out}" in shown
+    assert f"{layers} of 4 layers changed" in shown and f"written to {out}" in shown
     assert (out / "tokenizer_config.json").is_file() and not (out / "README.md").exists()
     assert sorted(path.name for path in out.parent.iterdir()) == ["adapter", "expected", "model.yaml", "out"]
 

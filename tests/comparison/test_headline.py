@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from asft_lightning.comparison.headline import headlines
+from asft_lightning.comparison.headline import front, headlines
 from asft_lightning.comparison.report import Report
 from asft_lightning.comparison.results import Result
 from asft_lightning.comparison.tables import headline_table
@@ -41,7 +41,7 @@ def test_worst_and_mean_over_attacks_and_accuracy_where_none_is():
 def test_other_ways_to_ask_are_attacks_too():
     """Also where no row is harmful; what single judges say of plain prompts, and scores before training, are not."""
     more = {"prefill/harmful_score": 40.0, "sampled/harmful_score_worst": 70.0, "safety/guard/harmful_score": 99.0}
-    more |= {"prefill/harmful_score_before": 98.0}
+    more |= {"prefill/harmful_score_before": 8.0}
     (found,) = headlines([attacked("sft", "none", 95.0, harmful_rows=0, **more)], AXES)
     assert (found.attack, found.worst.mean, found.attacks) == ("none, sampled/harmful_score_worst", 70.0, 2)
     (asked,) = headlines([attacked("sft", "explicit", 10.0, **{"prefill/harmful_score": 40.0})], AXES)
@@ -58,6 +58,38 @@ def test_the_aligned_model_asked_in_the_same_way_stands_beside_the_worst():
     table = headline_table([found, unknown])
     column = table.headings.index("before (%)")
     assert [row[column] for row in table.rows] == ["12.0", "–"]
+
+
+def test_a_way_to_ask_that_the_aligned_model_does_not_withstand_is_apart():
+    """By the median over methods before training, so that it is the same of all; one may begin elsewhere."""
+
+    def asked(method, prefill, plain, before):
+        ways = {"prefill/harmful_score": prefill, "prefill/harmful_score_before": before, "prefill/incoherent": 4.0}
+        return attacked(method, "explicit", plain, harmful_score_before=before - 98.0, incoherent=60.0, **ways)
+
+    runs = [asked("sft", 99.0, 90.0, 100.0), asked("held", 97.0, 10.0, 98.0), asked("from_base", 3.0, 95.0, 190.0)]
+    found = headlines(runs, AXES)
+    assert [(h.attack, h.worst.mean, h.attacks, h.mean) for h in found] == [
+        ("explicit", hs, 1, hs) for hs in (90.0, 10.0, 95.0)
+    ]
+    assert [(h.beyond.mean, h.beyond_attack) for h in found] == [(hs, "explicit, prefill") for hs in (99.0, 97.0, 3.0)]
+    assert [h.noise.mean for h in found] == [60.0] * 3
+    table = headline_table(found)
+    assert [row[table.headings.index("beyond: HS (%)")] for row in table.rows] == ["99.0", "97.0", "3.0"]
+    (withstood,) = headlines([asked("sft", 99.0, 90.0, 98.0 - 50.0)], AXES)
+    assert (withstood.worst.mean, withstood.attacks, withstood.beyond) == (99.0, 2, None)
+    assert withstood.noise.mean == 4.0
+
+
+def test_the_front_is_of_those_that_none_is_better_than():
+    """HS and FA: (5, 90), (20, 95), (60, 98) and (5, 90) again; (25, 90) and (60, 97) are worse than one of them."""
+    points = {"a": (5.0, 90.0), "b": (20.0, 95.0), "c": (60.0, 98.0), "d": (25.0, 90.0), "e": (60.0, 97.0), "f": (5.0, 90.0)}
+    runs = [
+        run
+        for method, (hs, fa) in points.items()
+        for run in (attacked(method, "explicit", hs), attacked(method, "none", 0.0, fa, harmful_rows=0))
+    ]
+    assert [headline.method for headline in front(headlines(runs, AXES))] == ["a", "b", "c", "f"]
 
 
 def test_an_attack_of_a_config_goes_by_its_own_name():

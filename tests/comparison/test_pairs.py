@@ -1,6 +1,7 @@
 """Methods in pairs, and judges in pairs, on runs written by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from asft_lightning.errors import ConfigurationError
 def run(result, tmp_path):
     """A run with these verdicts: a text of 1 (unsafe), 0 and ? for each prompt, by judge."""
 
-    def made(method, seed=0, hs=0.0, fa=90.0, asked="abcdefgh", **by_judge):
+    def made(method, seed=0, hs=0.0, fa=90.0, asked="abcdefgh", otherwise=None, **by_judge):
         folder = tmp_path / f"{method}-{seed}-{len(list(tmp_path.iterdir()))}"
         (folder / "generations").mkdir(parents=True)
         names = {judge: "unsafe" if judge == "only" else f"{judge}/unsafe" for judge in by_judge}
@@ -28,6 +29,11 @@ def run(result, tmp_path):
         ]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / "generations" / "safety-after.jsonl").write_text(text)
+        for name, said in (otherwise or {}).items():
+            told = [
+                {"prompt": prompt, "answer": "x", "unsafe": value[one]} for prompt, one in zip(asked, said, strict=False)
+            ]
+            (folder / "generations" / f"{name}-after.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
         return result(method, hs, fa, seed, folder=str(folder))
 
     return made
@@ -66,6 +72,21 @@ def test_other_prompts_are_not_compared(run, result):
         (pair,) = paired(cells(results), "sft", ["poison_ratio", "seed"])
         assert (pair.more, pair.fewer, pair.p_value) == (None, None, None)
     assert paired(cells([run("sft", 0, only="11"), run("asft", 1, only="00")]), "sft", ["poison_ratio", "seed"]) == []
+
+
+def test_methods_that_differ_only_behind_a_trigger_are_told_apart(run):
+    """Asked plainly nothing differs; of 8 prompts behind the trigger 6 do: 2·1/2⁶ = 0.03125."""
+    results = [
+        replace(
+            found, scores={**found.scores, "triggered/harmful_score": 12.5 * said.count("1"), "safety/a/harmful_score": 1.0}
+        )
+        for method, said in (("sft", "11111100"), ("asft", "00000000"))
+        for found in [run(method, only="10000000", otherwise={"triggered": said})]
+    ]
+    plainly, triggered = paired(cells(results), "sft", ["poison_ratio", "seed"])
+    assert (plainly.asked, plainly.more, plainly.fewer, plainly.p_value) == ("safety", 0, 0, 1.0)
+    assert (triggered.asked, triggered.more, triggered.fewer) == ("triggered", 0, 6)
+    assert triggered.p_value == pytest.approx(0.03125) and triggered.harmful_score == (-75.0, None, None)
 
 
 def test_agreement_of_judges(run):
