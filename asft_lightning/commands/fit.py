@@ -115,12 +115,10 @@ class AsFTCLI(LightningCLI):
         template = self._get(self.config, "template")
         if template.date is not None:
             return
-        own = RunFolder(Path(self._get(self.config, "trainer").default_root_dir))
-        of_checkpoint = (
-            [RunFolder(Path(checkpoint).absolute().parents[1])] if checkpoint and Path(checkpoint).is_file() else []
-        )
-        begun = [_date_of(run) for run in [own, *of_checkpoint]] if checkpoint else []
-        day = next(filter(None, begun), None) or today()
+        folders = [Path(self._get(self.config, "trainer").default_root_dir)] if checkpoint else []
+        if checkpoint and Path(checkpoint).is_file():  # in its run's folder, or in `checkpoints` there
+            folders = [*Path(checkpoint).absolute().parents[:2], *folders]
+        day = next(filter(None, map(_date_of, map(RunFolder, folders))), None) or today()
         modules = [self._get(self.config, name) for name in ("model", "data")]
         settings = [module.get("init_args.template") for module in modules if module is not None]
         for written in [template, *(written for written in settings if written is not None)]:

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot
 
-from asft_lightning.comparison.headline import Headline
+from asft_lightning.comparison.headline import BROKEN, Headline
 from asft_lightning.comparison.results import Cell, Spread
 from asft_lightning.comparison.series import axes_but_poison, variant
 
-_BROKEN = 50.0
-"""Percent of answers that are noise, above which HS says neither safe nor unsafe."""
 _LOWEST = "has the lowest harmful score of "
 
 
@@ -70,7 +68,7 @@ def conclusion(judged: Sequence[Contender], margin: float) -> str:
     """
     if not judged:
         return "No harmful score has been measured."
-    sound = [one for one in judged if one.incoherent is None or one.incoherent.mean <= _BROKEN]
+    sound = [one for one in judged if one.incoherent is None or one.incoherent.mean <= BROKEN]
     if not sound:
         return "Every method broke the model: more than half of the answers to unsafe prompts are noise."
     if len(judged) == 1:

@@ -1,16 +1,21 @@
 """Pairs: each method beside one that it is held against, on the same prompts, rows and seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from asft_lightning.comparison.results import Cell, Result
 from asft_lightning.comparison.spec import SEED
 from asft_lightning.comparison.statistics import Interval, mean_interval, sign_test
-from asft_lightning.comparison.verdicts import PLAIN
+from asft_lightning.comparison.verdicts import PLAIN, read_verdicts
+from asft_lightning.runtime.names import is_name
 
 _OTHERWISE = "/harmful_score"
 """What the name of a score ends with, behind that of the scorer that asked."""
+_Read = Callable[[str, str], list[tuple[str, bool | None]]]
+"""From a run's folder and the name of a scorer to what :func:`_unsafe_answers` finds."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ def paired(cells: Sequence[Cell], against: str, axes: Sequence[str]) -> list[Pai
         against: The method that the others are held against.
         axes: The comparison's axes. Where ``against`` has several cells at the same values of them, none is taken.
     """
+    read = cache(_unsafe_answers)  # those of `against` are needed with each other method
     references: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.method == against:
@@ -65,7 +71,7 @@ def paired(cells: Sequence[Cell], against: str, axes: Sequence[str]) -> list[Pai
     for cell in cells:
         beside = references.get(_setting(cell, axes), [])
         if cell.method != against and len(beside) == 1:
-            found += _pairs(cell, beside[0])
+            found += _pairs(cell, beside[0], read)
     return found
 
 
@@ -73,23 +79,22 @@ def _setting(cell: Cell, axes: Sequence[str]) -> str:
     return repr([(axis, cell.axes[axis]) for axis in axes if axis in cell.axes])
 
 
-def _pairs(cell: Cell, reference: Cell) -> list[Pair]:
+def _pairs(cell: Cell, reference: Cell, read: _Read) -> list[Pair]:
     of_seed = {result.axes[SEED]: result for result in reference.results}
     both = [(result, of_seed[result.axes[SEED]]) for result in cell.results if result.axes[SEED] in of_seed]
     if not both:
         return []
     common = set.intersection(*({*result.scores} for pair in both for result in pair))
-    others = [name.removesuffix(_OTHERWISE) for name in both[0][0].scores if name in common and _is_otherwise(name)]
-    return [_pair(cell, reference, both, asked) for asked in (PLAIN, *others)]
+    scores = {PLAIN: "harmful_score"}
+    for score in (name for name in both[0][0].scores if name in common and name.endswith(_OTHERWISE)):
+        asked = score.partition("/")[0]
+        if is_name(asked):  # else no scorer's, and it shall lead to no file
+            scores.setdefault(asked, score)  # of several judges the first
+    return [_pair(cell, reference, both, asked, score, read) for asked, score in scores.items()]
 
 
-def _is_otherwise(score: str) -> bool:
-    """Whether it is an HS of prompts that were asked in another way; ``safety/…`` is a single judge's."""
-    return score.endswith(_OTHERWISE) and not score.startswith(f"{PLAIN}/")
-
-
-def _pair(cell: Cell, reference: Cell, both: Sequence[tuple[Result, Result]], asked: str) -> Pair:
-    signs = _signs(both, asked)
+def _pair(cell: Cell, reference: Cell, both: Sequence[tuple[Result, Result]], asked: str, score: str, read: _Read) -> Pair:
+    signs = _signs(both, asked, read)
     more, fewer = (None, None) if signs is None else (sum(s > 0 for s in signs), sum(s < 0 for s in signs))
     return Pair(
         cell.method,
@@ -97,7 +102,7 @@ def _pair(cell: Cell, reference: Cell, both: Sequence[tuple[Result, Result]], as
         cell.axes,
         asked,
         len(both),
-        _difference(both, "harmful_score" if asked == PLAIN else asked + _OTHERWISE),
+        _difference(both, score),
         _difference(both, "accuracy"),
         more,
         fewer,
@@ -114,18 +119,24 @@ def _difference(both: Sequence[tuple[Result, Result]], figure: str) -> Interval 
     return mean_interval(known) if known else None
 
 
-def _signs(both: Sequence[tuple[Result, Result]], asked_by: str) -> list[int] | None:
+def _signs(both: Sequence[tuple[Result, Result]], asked_by: str, read: _Read) -> list[int] | None:
     """For each prompt, how many more of its answers are unsafe; prompts are independent, the answers to one are not.
 
     None where a run has no answers, or was asked other prompts than the rest. Of several judges the first is taken.
     """
-    verdicts = [(result.verdicts_of(asked_by), other.verdicts_of(asked_by)) for result, other in both]
-    asked = {tuple(answer.prompt for answer in of_run) for pair in verdicts for of_run in pair}
+    verdicts = [(read(result.folder, asked_by), read(other.folder, asked_by)) for result, other in both]
+    asked = {tuple(prompt for prompt, _ in of_run) for pair in verdicts for of_run in pair}
     if len(asked) > 1 or not any(asked):
         return None
     sums = dict.fromkeys(next(iter(asked)), 0)
     for of_method, of_other in verdicts:
-        for x, y in zip(of_method, of_other, strict=True):
-            if x.unsafe and y.unsafe:
-                sums[x.prompt] += int(next(iter(x.unsafe.values()))) - int(next(iter(y.unsafe.values())))
+        for (prompt, x), (_, y) in zip(of_method, of_other, strict=True):
+            if x is not None and y is not None:
+                sums[prompt] += x - y
     return list(sums.values())
+
+
+def _unsafe_answers(folder: str, asked_by: str) -> list[tuple[str, bool | None]]:
+    """Each prompt and whether its answer is unsafe, by the first judge; None where that one could not say."""
+    judged = read_verdicts(Path(folder), asked=asked_by) if folder else []
+    return [(answer.prompt, next(iter(answer.unsafe.values()), None)) for answer in judged]

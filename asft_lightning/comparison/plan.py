@@ -19,8 +19,8 @@ from asft_lightning.runtime.named_configs import find_config
 from asft_lightning.runtime.yaml_files import read_yaml
 
 _FIRST = "first"
-_UNTRAINED = re.compile(r"template\.|trainer\.callbacks\+?$|model\.class_path$")
-"""Settings that training does not depend on, or, as the class, are looked at when a run goes on."""
+_UNTRAINED = re.compile(r"(template\.safety_prompt|trainer\.callbacks\+?|model\.class_path)$")
+"""Settings that training does not depend on, or, as the class, are compared when a run goes on."""
 _Axes = Mapping[str, Sequence[Any]]
 _Methods = Mapping[str, Method]
 
@@ -109,7 +109,7 @@ class Plan:
         for name, method in self.methods.items():
             self._check(method, {**method.axes, **method.tune})
             if method.after is not None:
-                self._check_after(name, comparison.methods[name], method.after)
+                self._require_untrained(name, comparison.methods[name], method.after)
             if search := comparison.search:
                 self._check(self.attacked[name], {**method.axes, **method.tune, **search.tries})
         used = set().union(*(self._used(method) for method in self.methods.values()))
@@ -196,14 +196,15 @@ class Plan:
         files = names([*self.comparison.configs, *method.configs])
         return files.union(*(names(merged(self.comparison.settings, settings)) for settings in every))
 
-    def _check_after(self, name: str, method: Method, after: str) -> None:
+    def _require_untrained(self, name: str, method: Method, after: str) -> None:
         """What is done after training must leave training as it was."""
-        files = [value for file in method.configs for value in _values_of(file, {**self.comparison.axes, **method.axes})]
+        axes = {**self.comparison.axes, **method.axes, **method.tune}
+        files = [value for file in method.configs for value in _values_of(file, axes)]
         given = [*method.settings, *(setting for file in files for setting in _names_in(_content(str(file))))]
         if bad := [setting for setting in given if not _UNTRAINED.match(setting)]:
             raise ConfigurationError(
-                f"{name} goes on from where {after} ends, and may set trainer.callbacks and template alone beside it, got "
-                f"{bad[0]}. Leave that out, or leave out `after` and train anew."
+                f"{name} goes on from where {after} ends, and may set trainer.callbacks and template.safety_prompt beside "
+                f"it, got {bad[0] or 'no settings'}. Leave that out, or leave out `after` and train anew."
             )
         if lost := self._used(self.methods[after]) - self._used(self.methods[name]):
             raise ConfigurationError(

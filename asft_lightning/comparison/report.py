@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class Report:
         ordered = sorted(self.results, key=lambda result: order.index(result.method))
         search = self.comparison.search
         found = headlines(ordered, self.comparison.axes, self.attacked, search.tries if search else ())
-        return found if any(headline.attacks > 1 or headline.searched for headline in found) else []
+        return found if any(headline.attacks > 1 or headline.searched or headline.beyond for headline in found) else []
 
     @property
     def conclusion(self) -> str:
@@ -107,7 +108,7 @@ class Report:
         """The method that the others are held against: the recommended one, or else the first."""
         return self.comparison.default_method or next(iter(self.comparison.methods))
 
-    @property
+    @cached_property
     def pairs(self) -> list[Pair]:
         """Each other method beside it."""
         return paired(self.cells, self.against, list(self.comparison.axes))
@@ -161,7 +162,7 @@ class Report:
             "table": [cell.record() for cell in self.cells],
             "overall": [cell.record() for cell in self.overall],
             "headline": [headline.record() for headline in self.headlines],
-            "front": [headline.method for headline in front(self.headlines)],
+            "front": [{"method": headline.method, **headline.axes} for headline in front(self.headlines)],
             "pairs": [pair.record() for pair in self.pairs],
             "agreement": [agreement.record() for agreement in self.agreements],
             "attacked": [result.record() for result in self.attacked],

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from operator import add
 from pathlib import Path
 from statistics import mean, stdev
@@ -10,7 +11,7 @@ from typing import Any
 
 from asft_lightning.comparison.plan import Run
 from asft_lightning.comparison.spec import SEED
-from asft_lightning.comparison.verdicts import PLAIN, Judged, read_verdicts
+from asft_lightning.comparison.verdicts import Judged, read_verdicts
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.runs.folder import RunFolder
 from asft_lightning.runs.moment import Moment
@@ -61,11 +62,7 @@ class Result:
     @cached_property
     def verdicts(self) -> list[Judged]:
         """What judges said of each answer after training; empty where that is not at hand."""
-        return self.verdicts_of(PLAIN)
-
-    def verdicts_of(self, asked: str) -> list[Judged]:
-        """Likewise of what another scorer asked, by its name."""
-        return read_verdicts(Path(self.folder), asked=asked) if self.folder else []
+        return read_verdicts(Path(self.folder)) if self.folder else []
 
     def flat(self) -> dict[str, Any]:
         """Without the nested parts: a line of a table."""
@@ -161,7 +158,8 @@ def read_result(run: Run) -> Result:
     costs = {name: cost for name in COSTS if (cost := getattr(summary.run, name)) is not None}
     if run.trained:
         known = trained.costs if trained else {}
-        costs = {name: _WITH_TRAINING[name](cost, known[name]) for name, cost in costs.items() if name in known}
+        both = {name: _WITH_TRAINING[name](cost, known[name]) for name, cost in costs.items() if name in known}
+        costs = {name: cost for name, cost in both.items() if isfinite(cost)}
     harmful_rows = _harmful_rows(summary.run)
     return Result(run.method, run.axes, scores, steps, costs, run.resolved, str(run.folder), harmful_rows)
 

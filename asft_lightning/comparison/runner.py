@@ -136,7 +136,10 @@ class Runner:
             return True
         if run.checkpoint and not run.checkpoint.is_file():
             folder = run.checkpoint.parents[1]
-            why = f"{run.checkpoint}, which it goes on from, is gone. Remove {folder}, and that run is trained anew"
+            why = (
+                f"{run.checkpoint}, which it goes on from, is gone, or was never written (trainer.enable_checkpointing, "
+                f"or a ModelCheckpoint without save_last). Remove {folder}, and that run is trained anew"
+            )
             self._fail(run, why, str(RunFolder(folder).log))
             return True
         if failure := self.claims.failure(run.folder):

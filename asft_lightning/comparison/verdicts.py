@@ -1,7 +1,6 @@
 """Verdicts: what judges said of each answer that a run gave, from its ``generations/``."""
 
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,12 +34,9 @@ def read_verdicts(folder: Path, moment: Moment = Moment.AFTER, asked: str = PLAI
         ConfigurationError: If the file is damaged.
     """
     file = RunFolder(folder).generations(asked, moment)
-    return _read(file, file.stat().st_mtime_ns) if file.is_file() else []
-
-
-@lru_cache(maxsize=128)  # one method is held against all others
-def _read(file: Path, _changed: int) -> list[Judged]:
     try:
+        if not file.is_file():
+            return []
         return [_judged(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ConfigurationError(

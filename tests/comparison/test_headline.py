@@ -76,6 +76,7 @@ def test_a_way_to_ask_that_the_aligned_model_does_not_withstand_is_apart():
     assert [h.noise.mean for h in found] == [60.0] * 3
     table = headline_table(found)
     assert [row[table.headings.index("beyond: HS (%)")] for row in table.rows] == ["99.0", "97.0", "3.0"]
+    assert headlines(runs[:1], AXES, [replace(runs[0], scores={"prefill/harmful_score": 99.0})])[0].searched is None
     (withstood,) = headlines([asked("sft", 99.0, 90.0, 98.0 - 50.0)], AXES)
     assert (withstood.worst.mean, withstood.attacks, withstood.beyond) == (99.0, 2, None)
     assert withstood.noise.mean == 4.0
@@ -89,7 +90,10 @@ def test_the_front_is_of_those_that_none_is_better_than():
         for method, (hs, fa) in points.items()
         for run in (attacked(method, "explicit", hs), attacked(method, "none", 0.0, fa, harmful_rows=0))
     ]
-    assert [headline.method for headline in front(headlines(runs, AXES))] == ["a", "b", "c", "f"]
+    found = headlines(runs, AXES)
+    assert [headline.method for headline in front(found)] == ["a", "b", "c", "f"]
+    noise = replace(found[0].worst, mean=60.0)
+    assert [headline.method for headline in front([replace(found[0], noise=noise), *found[1:]])] == ["b", "c", "f"]
 
 
 def test_an_attack_of_a_config_goes_by_its_own_name():

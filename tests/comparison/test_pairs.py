@@ -89,6 +89,20 @@ def test_methods_that_differ_only_behind_a_trigger_are_told_apart(run):
     assert triggered.p_value == pytest.approx(0.03125) and triggered.harmful_score == (-75.0, None, None)
 
 
+@pytest.mark.parametrize("name", ["../../x", "/x", "x" * 300, ""])
+def test_a_score_of_a_strange_run_leads_to_no_file(run, name):
+    runs = [run(method, only="10") for method in ("sft", "asft")]
+    strange = [replace(found, scores={**found.scores, f"{name}/harmful_score": 1.0}) for found in runs]
+    assert [pair.asked for pair in paired(cells(strange), "sft", ["poison_ratio", "seed"])] == ["safety"]
+
+
+def test_of_several_judges_of_another_way_the_first_counts(run):
+    scores = {"sampled/phrases/harmful_score": 40.0, "sampled/guard/harmful_score": 10.0}
+    runs = [replace(found, scores={**found.scores, **scores}) for found in (run("sft", only="1"), run("asft", only="1"))]
+    _, sampled = paired(cells(runs), "sft", ["poison_ratio", "seed"])
+    assert (sampled.asked, sampled.harmful_score, sampled.p_value) == ("sampled", (0.0, None, None), None)
+
+
 def test_agreement_of_judges(run):
     """Of 7 answers that both judged 5 alike, by chance 0.5102 of them: κ = (5/7 − 0.5102) / (1 − 0.5102) = 0.4167."""
     results = [run("sft", a="11?0", b="1110"), run("asft", a="0101", b="1111")]

@@ -180,8 +180,8 @@ MISUSES = {
     },
     r"a must vary along each axis of sft, which it goes on from, and sets a value in place of \$system": {
         "axes": {"poison_ratio": [0], "seed": [0], "system": ["x", "y"]},
-        "methods": {"sft": {"settings": {"template.system": "$system"}},
-                    "a": {"after": "sft", "settings": {"template.system": "z"}}},
+        "methods": {"sft": {"settings": {"template.safety_prompt": "$system"}},
+                    "a": {"after": "sft", "settings": {"template.safety_prompt": "z"}}},
     },
     "a.after must be .* got 'a'; there are none": {"methods": {"a": {"after": "a"}}},
     "a.after must be .* got 'b'; there are sft": {"methods": {"sft": {}, "b": {"after": "sft"}, "a": {"after": "b"}}},

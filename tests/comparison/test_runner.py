@@ -85,6 +85,7 @@ def test_a_checkpoint_that_is_gone_is_said_with_what_to_do(after):
     (trained.folder / "summary.json").write_text(json.dumps({"version": 1, "run": {"ended": True}}))
     found = failures_of([trained, going_on], trained.folder.parent)
     assert found == {
-        going_on.name: f"{going_on.checkpoint}, which it goes on from, is gone. Remove {trained.folder}, and that run is "
-        "trained anew"
+        going_on.name: f"{going_on.checkpoint}, which it goes on from, is gone, or was never written "
+        "(trainer.enable_checkpointing, or a ModelCheckpoint without save_last). Remove "
+        f"{trained.folder}, and that run is trained anew"
     }

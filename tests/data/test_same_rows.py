@@ -116,6 +116,19 @@ def test_run_that_goes_on_on_another_day_keeps_its_date(tmp_path, seed_stays):
     assert AsFTCLI(["fit", "--config", config, "--template.date", DAY.date]).model.template == DAY  # begun anew
 
 
+def test_run_of_another_folder_is_gone_on_from_with_its_date(tmp_path, seed_stays):
+    """Whatever an earlier run in this folder had."""
+    config = commands.write_config(tmp_path, "LoRAFineTuner")
+    make_dated(tmp_path / "aligned")
+    with on_leap_day():
+        AsFTCLI(["fit", "--config", config])
+    (last,) = (tmp_path / "run").glob("**/last.ckpt")
+    other = ["--trainer.default_root_dir", str(tmp_path / "other")]
+    AsFTCLI(["fit", "--config", config, *other])
+    going_on = [*other, "--trainer.max_steps", "3", "--ckpt_path", str(last)]
+    assert AsFTCLI(["fit", "--config", config, *going_on]).model.template.date == "2024-02-29"
+
+
 def fit_as_rank(rank, config):
     """As torchrun begins it, the second rank after midnight."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
