@@ -37,7 +37,7 @@ def headline_table(headlines: Sequence[Headline]) -> Table:
     is_searched, has_beyond = any(h.searched for h in headlines), any(h.beyond for h in headlines)
     headings = [
         "method", "worst HS (%)", "before (%)", "FA at p 0 (%)", "worst attack", "noise there (%)", "mean HS (%)", "attacks",
-        *(["beyond: HS (%)", "asked"] if has_beyond else []),
+        *(["beyond: HS (%)", "beyond: asked"] if has_beyond else []),
         *(["search HS (%)", "found by search"] if is_searched else []),
         "over-refusal (%)", "noise (%)", "time (s)", "memory (MiB)",
     ]  # fmt: skip
