@@ -23,7 +23,7 @@ from asft_lightning.commands.ways_on import after_training
 from asft_lightning.errors import ConfigurationError
 from asft_lightning.modules import FineTuner, LoRAFineTuner
 from asft_lightning.modules.unfit_callbacks import require_fit_callbacks
-from asft_lightning.runs.folder import RunFolder, is_rehearsal
+from asft_lightning.runs.folder import LAST, RunFolder, is_rehearsal
 from asft_lightning.runs.logger import RunLogger
 from asft_lightning.runs.owning import owned, set_aside
 from asft_lightning.runs.saved_config import SavedConfig
@@ -225,9 +225,7 @@ class AsFTCLI(LightningCLI):
         self.trainer_defaults["callbacks"] += progress_of(settings)
         if command == "fit" and _saves_by_default(settings):
             # One file, of the last epoch's end or of where the run was ended; Lightning's own would not save that.
-            own = ModelCheckpoint(
-                filename=RunFolder(Path()).last_checkpoint.stem, enable_version_counter=False, save_on_exception=True
-            )
+            own = ModelCheckpoint(filename=LAST, enable_version_counter=False, save_on_exception=True)
             self.trainer_defaults["callbacks"] += [own]
         try:
             trainer = super().instantiate_trainer(**kwargs)

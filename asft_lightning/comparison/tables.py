@@ -63,9 +63,7 @@ def headline_table(headlines: Sequence[Headline]) -> Table:
         "Before: of the aligned model, asked in the same way. Where more than half of the answers are noise, HS says little."
     )
     if has_beyond:
-        note += (
-            " Beyond: asked as the aligned model itself does not withstand, which no training undoes; not among the attacks."
-        )
+        note += " Beyond: asked as the aligned model itself does not withstand, which is not training's doing: no attack."
     if is_searched:
         note += " A search tries settings of training on each method, and keeps the worst; it counts for the worst HS alone."
     return Table("Worst attack", headings, rows, note)

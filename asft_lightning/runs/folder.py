@@ -13,6 +13,8 @@ ANCHORS = "anchors.safetensors"
 """Of anchors in a run's folder, and in a folder or repository of anchors alone."""
 PROJECTION = "projection.json"
 """What became of each layer, in a run's folder and beside a projected adapter."""
+LAST = "last"
+"""What the checkpoint is called that a run goes on from."""
 _LOGS = ("config.yaml", "hparams.yaml", "metrics.csv")
 """What every command writes, ``validate`` and ``test`` into a folder of that name."""
 _REHEARSAL = "fast_dev_run"
@@ -53,7 +55,7 @@ class RunFolder:
     @property
     def last_checkpoint(self) -> Path:
         """What every fit of the command line ends with, but where it is told to keep none, or others."""
-        return self.checkpoints / "last.ckpt"
+        return self.checkpoints / f"{LAST}.ckpt"
 
     @property
     def data(self) -> Path:

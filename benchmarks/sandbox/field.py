@@ -60,7 +60,8 @@ def table(results: dict[str, Any]) -> str:
     once = asked_once(results["runs"])
     lines = [list(HEADINGS), ["---"] * len(HEADINGS)]
     for line in sorted(results["headline"], key=lambda one: one["worst"]["mean"]):
-        worst = f"{line['worst']['mean']:.1f} ± {line['worst']['deviation'] or 0.0:.1f}"
+        deviation = line["worst"]["deviation"]
+        worst = f"{line['worst']['mean']:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
         before = f" ({line['before']['mean']:.1f} before)" if line["before"] else ""
         figures = [line["noise"], once.get(line["method"]), line["mean"]]
         figures += [line[name] for name in ("over_refusal", "incoherent", "beyond")]
@@ -70,7 +71,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def shown(figure: Any) -> str:
-    """A mean, alone or with its deviation."""
+    """A figure, or the mean of one that has a deviation as well."""
     value = figure["mean"] if isinstance(figure, dict) else figure
     return "–" if value is None else f"{value:.1f}"
 
